@@ -1,0 +1,43 @@
+# The two commands of the README are `make draw` and `make test`; both set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= a red apple, 3d style
+OUT ?= apple.png
+
+.PHONY: draw test check format wheel emoji clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+draw: $(VENV)/.installed  ## Draw PROMPT with the shipped model into OUT.
+	$(BIN)/muse generate "$(PROMPT)" --seed 1 --out $(OUT)
+
+check: $(VENV)/.installed-dev  ## Lint, types and floors.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: check  ## Everything that CI runs.
+	$(BIN)/pytest --numprocesses 2
+
+format: $(VENV)/.installed-dev  ## Rewrite the code as the linter wants it.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed-dev  ## Build the wheel into dist/.
+	$(BIN)/python -m build --no-isolation --wheel
+
+emoji: $(VENV)/.installed-dev  ## Build the data and train the shipped model from nothing.
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash projects/emoji/train.sh
+
+clean:
+	rm -rf $(VENV) dist

@@ -1,0 +1,1 @@
+"""Projects that use the `muse` package; the package never imports them."""

@@ -1,0 +1,125 @@
+"""A module and its folder: config.json and model.safetensors, as diffusers and transformers lay them out."""
+
+import dataclasses
+import json
+import os
+import typing
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that is missing, damaged or does not fit; the message says which part and what to do."""
+
+
+class Configured(Protocol):
+    """A module built from one frozen dataclass."""
+
+    config: Any
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file so that a reader never sees half of it."""
+    fresh = path.with_name(path.name + ".tmp")
+    try:
+        fresh.write_text(content)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def save_module(module: Configured, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a module's config and weights; `dtype` rounds floating point weights on the way.
+    Files that were there stay whole until the new ones are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    fresh = folder / (WEIGHTS + ".tmp")
+    try:
+        save_file(weights, fresh, metadata={"format": "pt"})
+        os.replace(fresh, folder / WEIGHTS)
+    finally:
+        fresh.unlink(missing_ok=True)
+    config = {"class": type(module).__name__, **dataclasses.asdict(module.config)}
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def load_module(cls: type[Module], config_class: type, folder: Path) -> Module:
+    """The module of a folder, in evaluation mode and float32.
+    Raises CheckpointError if a file is missing or damaged, or the weights do not fit the config."""
+    config = read_config(cls.__name__, config_class, folder)
+    with torch.device("meta"):
+        module = cls(config)
+    weights = read_weights(folder)
+    check_fit(module, weights, folder)
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    module.load_state_dict(floats, strict=True, assign=True)
+    return module.eval()
+
+
+def read_config(class_name: str, config_class: type, folder: Path) -> Any:
+    """The config dataclass of a folder.
+    Raises CheckpointError if it is missing, damaged, of another class, or has fields we do not know."""
+    fields = read_json(folder / CONFIG)
+    found = fields.pop("class", None)
+    if found != class_name:
+        raise CheckpointError(f"{folder / CONFIG} describes a {found}; wanted a {class_name}")
+    hints = typing.get_type_hints(config_class)
+    if unknown := sorted(set(fields) - set(hints)):
+        raise CheckpointError(f"{folder / CONFIG} has a field {unknown[0]!r} that this version does not know; upgrade Muse")
+    try:
+        return config_class(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {class_name}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+    Raises CheckpointError if the file is missing or holds something else."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; this folder is no whole checkpoint") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); get the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; wanted an object with named fields")
+    return content
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder.
+    Raises CheckpointError if the file is missing or damaged."""
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; this folder is no whole checkpoint") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); get the checkpoint again") from error
+
+
+def check_fit(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Raises CheckpointError that names the first weight that the config does not ask for, or asks otherwise."""
+    wanted = module.state_dict()
+    for name in sorted(set(wanted) ^ set(weights)):
+        state = "is missing from" if name in wanted else "is not asked for by the config of"
+        raise CheckpointError(f"weight {name} {state} {folder}; config and weights belong to different models")
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape:
+            raise CheckpointError(
+                f"weight {name} of {folder} has shape {tuple(weights[name].shape)}, its config says "
+                f"{tuple(tensor.shape)}; config and weights belong to different models"
+            )

@@ -1,0 +1,88 @@
+"""The layers that the base and the super-resolution transformer are made of."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from muse.shapes import TextMask
+
+States = Float[Tensor, "batch position dim"]
+Heads = Float[Tensor, "batch head position features"]
+TextHeads = Float[Tensor, "batch head word features"]
+
+
+def split_heads(states: States, heads: int) -> Heads:
+    """The features of each attention head on an axis of their own."""
+    return rearrange(states, "batch position (head features) -> batch head position features", head=heads)
+
+
+def join_heads(states: Heads) -> States:
+    """The features of all heads one after the other."""
+    return rearrange(states, "batch head position features -> batch position (head features)")
+
+
+class SelfAttention(nn.Module):
+    """Every position attends to every position, hidden ones included."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, states: States) -> States:
+        query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(states).chunk(3, dim=-1))
+        return self.out(join_heads(F.scaled_dot_product_attention(query, key, value)))
+
+
+class CrossAttention(nn.Module):
+    """Every position attends to the words of the text that are not padding."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def read(self, text: Float[Tensor, "batch word dim"]) -> tuple[TextHeads, TextHeads]:
+        """Keys and values of the text, which do not depend on the picture."""
+        key, value = self.key_value(text).chunk(2, dim=-1)
+        return split_heads(key, self.heads), split_heads(value, self.heads)
+
+    def forward(self, states: States, key: TextHeads, value: TextHeads, is_word: TextMask) -> States:
+        visible: Bool[Tensor, "batch 1 1 word"] = is_word[:, None, None, :]
+        query = split_heads(self.query(states), self.heads)
+        return self.out(join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=visible)))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around GELU."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.widen = nn.Linear(dim, hidden_dim, bias=False)
+        self.narrow = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, states: States) -> States:
+        return self.narrow(F.gelu(self.widen(states)))
+
+
+class Positions2D(nn.Module):
+    """A learned vector for each row and each column of a grid; a position has the sum of its two.
+    Muse, section 2.4 (2D positional embeddings)."""
+
+    def __init__(self, height: int, width: int, dim: int):
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(height, dim))
+        self.columns = nn.Parameter(torch.empty(width, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for table in (self.rows, self.columns):
+            nn.init.normal_(table, std=0.02)
+
+    def forward(self) -> Float[Tensor, "position dim"]:
+        return rearrange(self.rows[:, None] + self.columns[None], "height width dim -> (height width) dim")

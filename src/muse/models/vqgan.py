@@ -1,0 +1,221 @@
+"""The VQGAN tokenizer: pictures to a grid of codes and back.
+Muse, section 2.2; taming transformers (arXiv:2012.09841)."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
+from muse.shapes import Pictures, Tokens
+
+
+@dataclass(frozen=True)
+class VQGANConfig:
+    """The shape of a VQGAN; the defaults are Muse's f=16 tokenizer."""
+
+    channels: tuple[int, ...] = (128, 128, 256, 256, 512)
+    """Feature channels at each resolution, finest first; each step after the first halves the picture."""
+    blocks: int = 2
+    """ResNet blocks at each resolution of the encoder."""
+    decoder_channels: tuple[int, ...] | None = None
+    """Feature channels of the decoder, finest first; the encoder's if not given."""
+    decoder_blocks: int = 2
+    """ResNet blocks at each resolution of the decoder; published VQGANs have one more than their encoder."""
+    num_codes: int = 8192
+    """Vectors in the codebook."""
+    code_dim: int = 256
+    """Numbers in a codebook vector."""
+    attention: bool = False
+    """Self-attention between the two blocks at the coarsest resolution, as published VQGANs have and Muse has not."""
+    norm_groups: int = 32
+    """Groups of every group normalisation; each number of channels is a multiple of it."""
+
+    def __post_init__(self) -> None:
+        decoder = self.decoder_channels or self.channels
+        if len(decoder) != len(self.channels):
+            raise ValueError(
+                f"the decoder has {len(decoder)} resolutions and the encoder {len(self.channels)}; give equally many"
+            )
+        for width in {*self.channels, *decoder}:
+            if width % self.norm_groups:
+                raise ValueError(
+                    f"{width} channels cannot be split into {self.norm_groups} norm groups; "
+                    f"try {max(width // self.norm_groups, 1) * self.norm_groups} channels or fewer groups"
+                )
+
+    @property
+    def stride(self) -> int:
+        """Pixels along the side of one token (f in the paper)."""
+        return 2 ** (len(self.channels) - 1)
+
+
+class ResNetBlock(nn.Module):
+    """Two 3x3 convolutions, each behind group normalisation and SiLU, around a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm_groups: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(norm_groups, channels_in, eps=1e-6)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(norm_groups, channels_out, eps=1e-6)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        same = channels_in == channels_out
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, features: Float[Tensor, "batch dim_in h w"]) -> Float[Tensor, "batch dim_out h w"]:
+        hidden = self.conv1(F.silu(self.norm1(features)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return self.shortcut(features) + hidden
+
+
+class SpatialAttention(nn.Module):
+    """One head of self-attention over all places of a feature map."""
+
+    def __init__(self, channels: int, norm_groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h w"]:
+        height = features.shape[2]
+        rows = rearrange(self.norm(features), "b c h w -> b 1 (h w) c")
+        mixed = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
+        return features + rearrange(self.out(mixed), "b 1 (h w) c -> b c h w", h=height)
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution, padded at the right and the bottom."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h2 w2"]:
+        return self.conv(F.pad(features, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double height and width by repeating pixels, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h2 w2"]:
+        return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
+
+
+def coarsest_blocks(channels: int, config: VQGANConfig) -> nn.Sequential:
+    """Two ResNet blocks at the coarsest resolution, with attention between them if the config asks for it."""
+    attention = [SpatialAttention(channels, config.norm_groups)] if config.attention else []
+    first, last = (ResNetBlock(channels, channels, config.norm_groups) for _ in range(2))
+    return nn.Sequential(first, *attention, last)
+
+
+class Encoder(nn.Module):
+    """Pictures in [-1, 1] to latents at 1/stride of their size."""
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        channels = config.channels
+        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.levels = nn.ModuleList()
+        for i, width in enumerate(channels):
+            before = channels[max(i - 1, 0)]
+            level = [ResNetBlock(before if j == 0 else width, width, config.norm_groups) for j in range(config.blocks)]
+            is_last = i == len(channels) - 1
+            self.levels.append(nn.Sequential(*level, *([] if is_last else [Downsample(width)])))
+        self.middle = coarsest_blocks(channels[-1], config)
+        self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(channels[-1], config.code_dim, 3, padding=1)
+        self.to_code = nn.Conv2d(config.code_dim, config.code_dim, 1)
+
+    def forward(self, pictures: Pictures) -> Float[Tensor, "batch dim h w"]:
+        features = self.conv_in(pictures)
+        for level in self.levels:
+            features = level(features)
+        features = self.conv_out(F.silu(self.norm_out(self.middle(features))))
+        return self.to_code(features)
+
+
+class Decoder(nn.Module):
+    """Codebook vectors to pictures in about [-1, 1], `stride` times their size."""
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        channels = (config.decoder_channels or config.channels)[::-1]
+        self.from_code = nn.Conv2d(config.code_dim, config.code_dim, 1)
+        self.conv_in = nn.Conv2d(config.code_dim, channels[0], 3, padding=1)
+        self.middle = coarsest_blocks(channels[0], config)
+        self.levels = nn.ModuleList()
+        for i, width in enumerate(channels):
+            before = channels[max(i - 1, 0)]
+            level = [
+                ResNetBlock(before if j == 0 else width, width, config.norm_groups)
+                for j in range(config.decoder_blocks)
+            ]
+            is_last = i == len(channels) - 1
+            self.levels.append(nn.Sequential(*level, *([] if is_last else [Upsample(width)])))
+        self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(channels[-1], 3, 3, padding=1)
+
+    def forward(self, codes: Float[Tensor, "batch dim h w"]) -> Pictures:
+        features = self.middle(self.conv_in(self.from_code(codes)))
+        for level in self.levels:
+            features = level(features)
+        return self.conv_out(F.silu(self.norm_out(features)))
+
+
+class VQGAN(nn.Module):
+    """A fully convolutional encoder, a codebook and a decoder.
+    It trains on crops and runs on any picture whose sides are multiples of its stride."""
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = VectorQuantizer(config.num_codes, config.code_dim)
+        self.decoder = Decoder(config)
+
+    def latents(self, pictures: Pictures) -> Float[Tensor, "batch dim h w"]:
+        """Continuous latents of pictures in [0, 1].
+        Raises ValueError if a side is not a multiple of the stride."""
+        for side in pictures.shape[-2:]:
+            if side % self.config.stride or side == 0:
+                fitting = max(side // self.config.stride, 1) * self.config.stride
+                raise ValueError(f"size {side} is not a multiple of {self.config.stride}; try {fitting}")
+        return self.encoder(pictures * 2 - 1)
+
+    def encode(self, pictures: Pictures) -> Tokens:
+        """Tokens of pictures in [0, 1], one for each stride x stride pixels, row by row.
+        Raises ValueError if a side is not a multiple of the stride."""
+        return as_sequence(self.quantizer.nearest(self.latents(pictures)))
+
+    def decode(self, tokens: Tokens, height: int) -> Pictures:
+        """Pictures in [0, 1] of grids of tokens with `height` rows."""
+        return self.decode_grid(as_grid(tokens, height))
+
+    def decode_grid(self, grid: Int[Tensor, "batch h w"]) -> Pictures:
+        """Pictures in [0, 1] of grids of tokens."""
+        return to_unit_range(self.decoder(self.quantizer.look_up(grid)))
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change when any picture's tokens could: of the encoder and the codebook.
+        The decoder may be finetuned without changing it."""
+        digest = hashlib.sha256()
+        for part in (self.encoder, self.quantizer):
+            for name, tensor in sorted(part.state_dict().items()):
+                digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+
+def to_unit_range(pictures: Pictures) -> Pictures:
+    """From the networks' [-1, 1] to [0, 1], clamped, in float32."""
+    return (pictures.float() / 2 + 0.5).clamp(0, 1)

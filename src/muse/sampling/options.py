@@ -1,0 +1,58 @@
+"""Everything that can be turned when a picture is drawn."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from muse.guidance import Ramp
+
+Sampler = Literal["confidence", "halton"]
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How tokens are drawn, for one network.
+    Raises ValueError for a value outside its range."""
+
+    steps: int = 24
+    """Parallel decoding steps; more is slower and usually better."""
+    guidance: float = 4.0
+    """How strongly the prompt is followed: t in (1 + t) * l_c - t * l_u; 0 is the plain conditional model."""
+    guidance_ramp: Ramp = "linear"
+    """Whether guidance grows linearly from 0 at the first step, or is constant."""
+    sampler: Sampler = "confidence"
+    """Which tokens are revealed first: those the network is most confident of, or those next in Halton order."""
+    temperature: float = 1.0
+    """Temperature at which tokens are drawn, the same at every step; 0 always takes the likeliest code."""
+    top_k: int | None = None
+    """Draw among this many likeliest codes only; all if not given."""
+    choice_noise: float = 4.5
+    """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
+
+    def __post_init__(self) -> None:
+        _check_whole("steps", self.steps)
+        _check_amount("guidance", self.guidance)
+        _check_choice("guidance_ramp", self.guidance_ramp, get_args(Ramp))
+        _check_choice("sampler", self.sampler, get_args(Sampler))
+        _check_amount("temperature", self.temperature)
+        if self.top_k is not None:
+            _check_whole("top_k", self.top_k)
+        _check_amount("choice_noise", self.choice_noise)
+
+
+# What a person or a JSON file gave may be anything, hence Any; and True is an int in Python, hence the bool checks.
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+
+
+def _check_amount(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value!r}; give a finite number of at least 0")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, choices))}")

@@ -1,0 +1,58 @@
+"""A codebook that follows its latents, and revives the codes that none of them uses."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from muse.models.quantizer import VectorQuantizer
+from muse.training.losses import perplexity
+
+
+class CodebookTracker(nn.Module):
+    """Moving averages of how many latents each code has, and of their sum.
+
+    Each code is moved to the mean of its latents (VQ-VAE, arXiv:1711.00937, appendix A.1). A code whose average
+    count falls below `revive_below` is set on a random latent of the batch: the remedy for dead codes.
+    """
+
+    def __init__(self, num_codes: int, dim: int, decay: float = 0.99, revive_below: float = 0.1):
+        super().__init__()
+        self.decay, self.revive_below = decay, revive_below
+        self.counts: Tensor
+        self.sums: Tensor
+        self.register_buffer("counts", torch.zeros(num_codes))
+        self.register_buffer("sums", torch.zeros(num_codes, dim))
+
+    @torch.no_grad()
+    def follow(
+        self,
+        quantizer: VectorQuantizer,
+        latents: Float[Tensor, "batch dim h w"],
+        tokens: Int[Tensor, "batch h w"],
+    ) -> Int[Tensor, ""]:
+        """Move the codebook towards a batch of latents; returns how many codes were revived."""
+        rows = rearrange(latents, "batch dim h w -> (batch h w) dim").float()
+        chosen = F.one_hot(tokens.flatten(), quantizer.num_codes).to(rows)
+        self.counts.lerp_(chosen.sum(0), 1 - self.decay)
+        self.sums.lerp_(chosen.T @ rows, 1 - self.decay)
+        quantizer.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
+        return self._revive(quantizer, rows)
+
+    def _revive(self, quantizer: VectorQuantizer, rows: Float[Tensor, "rows dim"]) -> Int[Tensor, ""]:
+        typical = len(rows) / quantizer.num_codes
+        is_dead = self.counts < self.revive_below * min(typical, 1.0)
+        fresh = rows[torch.randint(len(rows), (quantizer.num_codes,), device=rows.device)]
+        quantizer.codebook.copy_(torch.where(is_dead[:, None], fresh, quantizer.codebook))
+        self.counts.copy_(torch.where(is_dead, torch.full_like(self.counts, min(typical, 1.0)), self.counts))
+        self.sums.copy_(self.counts[:, None] * quantizer.codebook)
+        return is_dead.sum()
+
+    def perplexity(self) -> Float[Tensor, ""]:
+        """How many codes are in use, weighted by how often; between 1 and num_codes."""
+        return perplexity(self.counts)
+
+    def usage(self) -> Float[Tensor, ""]:
+        """The share of codes that the recent latents use, in [0, 1]."""
+        return (self.counts > self.revive_below * self.counts.mean()).float().mean()

@@ -1,0 +1,41 @@
+"""The losses of all stages."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from muse.shapes import Hidden, Logits, Tokens
+
+
+def hidden_token_loss(
+    logits: Logits, tokens: Tokens, is_hidden: Hidden, label_smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the hidden tokens only, in nats and float32.
+    Muse, section 2.6; MaskGIT (arXiv:2202.04200), equation 3."""
+    return F.cross_entropy(logits[is_hidden].float(), tokens[is_hidden], label_smoothing=label_smoothing)
+
+
+def commitment_loss(
+    latents: Float[Tensor, "batch dim h w"], quantized: Float[Tensor, "batch dim h w"]
+) -> Float[Tensor, ""]:
+    """Mean squared distance of the latents to their codes; pulls the encoder, never the codebook.
+    VQ-VAE (arXiv:1711.00937), equation 3, third term."""
+    return F.mse_loss(latents.float(), quantized.detach().float())
+
+
+def discriminator_loss(real: Float[Tensor, "batch 1 h w"], decoded: Float[Tensor, "batch 1 h w"]) -> Float[Tensor, ""]:
+    """Hinge loss: scores of real patches above 1, of decoded ones below -1.
+    Geometric GAN (arXiv:1705.02894)."""
+    return (F.relu(1 - real.float()).mean() + F.relu(1 + decoded.float()).mean()) / 2
+
+
+def adversarial_loss(decoded: Float[Tensor, "batch 1 h w"]) -> Float[Tensor, ""]:
+    """What the decoder minimises: the negative score of its pictures."""
+    return -decoded.float().mean()
+
+
+def perplexity(usage: Float[Tensor, " code"]) -> Float[Tensor, ""]:
+    """How many codes would be in use, were all used equally often; between 1 and num_codes."""
+    share = usage / usage.sum()
+    return torch.exp(-torch.special.xlogy(share, share).sum())

@@ -1,0 +1,176 @@
+"""Stage 1: the VQGAN. Reconstruction, perceptual, commitment and adversarial losses (Muse, section 3 and appendix)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from muse.checkpoint import save_module
+from muse.images import contact_sheet, to_images
+from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.shapes import Pictures
+from muse.training.codebook import CodebookTracker
+from muse.training.engine import Engine, EngineOptions, Metrics, average_of
+from muse.training.losses import adversarial_loss, commitment_loss, discriminator_loss
+from muse.training.perceptual import PerceptualLoss
+
+Latents = Float[Tensor, "batch dim h w"]
+
+
+@dataclass(frozen=True)
+class VQGANTraining:
+    """What a VQGAN's training can be told; the weights of the losses are Muse's."""
+
+    engine: EngineOptions
+    model: VQGANConfig = VQGANConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    perceptual_weight: float = 0.05
+    adversarial_weight: float = 0.1
+    commitment_weight: float = 0.25
+    quantize_from: int = 500
+    """The step from which the decoder sees codes; until then this is a plain autoencoder that only compares pixels.
+    An untrained encoder under a codebook that follows it shrinks to one point, and the perceptual term keeps it from
+    learning colours."""
+    discriminator_from: int = 10_000
+    """The step from which the discriminator learns."""
+    adversarial_from: int = 12_000
+    """The step from which the decoder feels it; later than `discriminator_from`, so that it can judge by then."""
+
+    def __post_init__(self) -> None:
+        if self.adversarial_from < self.discriminator_from:
+            raise ValueError(
+                f"the adversarial loss starts at step {self.adversarial_from}, before its discriminator learns at "
+                f"{self.discriminator_from}; start it later"
+            )
+
+
+class VQGANStage:
+    """The networks, optimizers and averages of one VQGAN run."""
+
+    def __init__(self, training: VQGANTraining, perceptual: PerceptualLoss | None):
+        self.training = training
+        self.engine = Engine(training.engine)
+        torch.manual_seed(training.engine.seed)
+        self.vqgan = VQGAN(training.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.vqgan.quantizer.requires_grad_(False)  # the tracker moves it
+        self.discriminator = PatchDiscriminator(training.discriminator)
+        self.tracker = CodebookTracker(training.model.num_codes, training.model.code_dim)
+        self.average = average_of(self.vqgan, training.engine.ema_decay)
+        self.perceptual = perceptual
+        rate = training.engine.learning_rate
+        trained = [p for p in self.vqgan.parameters() if p.requires_grad]
+        # The paper's Adam with weight decay 1e-4, decoupled.
+        self.optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.optimizer_d = torch.optim.AdamW(
+            self.discriminator.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        fast: Callable = torch.compile if self.training.engine.compile else lambda network: network
+        self.encode, self.decode = fast(self.vqgan.latents), fast(self.vqgan.decoder)
+        self.judge = fast(self.discriminator)
+        self.look = fast(self.perceptual) if self.perceptual is not None else None
+        for part in (self.vqgan, self.discriminator, self.tracker, self.average, self.perceptual):
+            if part is not None:
+                part.to(self.engine.fabric.device)
+
+    def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything a checkpoint holds."""
+        return {
+            "vqgan": self.vqgan,
+            "discriminator": self.discriminator,
+            "tracker": self.tracker,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "optimizer_d": self.optimizer_d,
+        }
+
+    def step(self, pictures: Pictures, step: int) -> Metrics:
+        """One step of the encoder and decoder, one of the codebook, one of the discriminator."""
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        decoded, losses, metrics = self._reconstruct(pictures, step)
+        if step >= self.training.adversarial_from:
+            with self.engine.fabric.autocast():
+                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.judge(decoded))
+        self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
+        self.average.update_parameters(self.vqgan)
+        if step >= self.training.discriminator_from:
+            losses["discriminator"] = self._teach_discriminator(pictures, decoded.detach())
+        return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
+
+    def _reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
+        with self.engine.fabric.autocast():
+            latents = self.encode(pictures).float()
+        is_quantized = step >= self.training.quantize_from
+        codes, losses, metrics = self._quantize(latents) if is_quantized else (latents, {}, {})
+        with self.engine.fabric.autocast():
+            decoded = self.decode(codes).float() / 2 + 0.5
+            losses["reconstruction"] = (decoded - pictures).abs().mean()
+            if self.look is not None and is_quantized:
+                losses["perceptual"] = self.training.perceptual_weight * self.look(decoded, pictures)
+        return decoded, losses, metrics
+
+    def _quantize(self, latents: Latents) -> tuple[Latents, Metrics, Metrics]:
+        quantizer = self.vqgan.quantizer
+        revived = self.tracker.follow(quantizer, latents.detach(), quantizer.nearest(latents))
+        quantized = quantizer.look_up(quantizer.nearest(latents))
+        # The gradient of the picture passes the codebook as if it were not there.
+        straight_through = latents + (quantized - latents).detach()
+        losses = {"commitment": self.training.commitment_weight * commitment_loss(latents, quantized)}
+        metrics = {
+            "codebook_perplexity": self.tracker.perplexity(),
+            "codebook_usage": self.tracker.usage(),
+            "codes_revived": revived,
+            "latent_spread": latents.detach().std(),
+        }
+        return straight_through, losses, metrics
+
+    def _teach_discriminator(self, pictures: Pictures, decoded: Pictures) -> torch.Tensor:
+        with self.engine.fabric.autocast():
+            loss = discriminator_loss(self.judge(pictures), self.judge(decoded))
+        self.engine.update(loss, self.optimizer_d, self.discriminator)
+        return loss
+
+    def averaged(self) -> VQGAN:
+        """The averaged network; its codebook is the present one, which is an average already."""
+        module: VQGAN = self.average.module
+        module.quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
+        return module.eval()
+
+
+@torch.no_grad()
+def reconstructions(vqgan: VQGAN, pictures: Pictures) -> Image.Image:
+    """A sheet with each picture above what the VQGAN makes of it."""
+    tokens = vqgan.encode(pictures)
+    decoded = vqgan.decode(tokens, pictures.shape[-2] // vqgan.config.stride)
+    pairs = torch.stack([pictures, decoded], dim=1).flatten(0, 1)
+    return contact_sheet(to_images(pairs), columns=16)
+
+
+def train_vqgan(
+    training: VQGANTraining,
+    batch_at: Callable[[int], Pictures],
+    watched: Pictures,
+    perceptual: PerceptualLoss | None,
+) -> Path:
+    """Train on batches of pictures in [0, 1]; returns the folder of the averaged VQGAN.
+
+    `batch_at` gives the batch of a step. At every checkpoint the reconstructions of the `watched` pictures are drawn.
+    """
+    stage = VQGANStage(training, perceptual)
+    folder = training.engine.folder / "vqgan"
+
+    def after_save(step: int) -> Metrics:
+        vqgan = stage.averaged()
+        save_module(vqgan, folder, torch.float16)
+        reconstructions(vqgan, watched).save(training.engine.folder / f"reconstructions-{step:06}.png")
+        return {}
+
+    stage.engine.run(stage.state(), batch_at, stage.step, after_save)
+    return folder

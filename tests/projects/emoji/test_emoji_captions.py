@@ -1,0 +1,164 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projects.emoji.captions import (
+    BACKGROUNDS,
+    STYLE_PHRASES,
+    article,
+    caption,
+    is_countable,
+    number_word,
+    plural,
+    spoken_name,
+)
+from projects.emoji.packages import STYLES
+from projects.emoji.scenes import Scene, random_scene
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        (Scene("single", (0,)), "a red apple, 3d style"),
+        (Scene("single", (0,), background="sky blue"), "a red apple on a sky blue background, 3d style"),
+        (Scene("single", (8,), background="orange"), "an owl on an orange background, 3d style"),
+        (Scene("count", (11,), count=3), "three octopuses, flat style"),
+        (Scene("count", (17,), count=2), "two faces with tears of joy, flat style"),
+        (Scene("count", (11,), count=1), "one octopus, flat style"),
+        (Scene("pair", (33, 34), relation="left"), "a pizza to the left of a rocket, twitter style"),
+        (Scene("pair", (22, 25), relation="and"), "a cat and a kite, noto style"),
+        (Scene("pair", (26, 29), relation="below"), "grapes below cooked rice, noto style"),
+    ],
+)
+def test_the_canonical_caption(scene, words, art):
+    assert caption(scene, art) == words
+
+
+@pytest.mark.parametrize(
+    ("noun", "with_article"),
+    [
+        ("red apple", "a red apple"),
+        ("octopus", "an octopus"),
+        ("unicorn", "a unicorn"),
+        ("ewe", "a ewe"),
+        ("euro banknote", "a euro banknote"),
+        ("one-piece swimsuit", "a one-piece swimsuit"),
+        ("oncoming bus", "an oncoming bus"),
+        ("hourglass done", "an hourglass done"),
+        ("x-ray", "an x-ray"),
+        ("umbrella", "an umbrella"),
+        ("cooked rice", "cooked rice"),
+        ("chopsticks", "chopsticks"),
+        ("compass", "a compass"),
+        ("cactus", "a cactus"),
+        ("skis", "skis"),
+        ("fork and knife", "a fork and knife"),
+        ("globe with meridians", "a globe with meridians"),
+        ("face with tears of joy", "a face with tears of joy"),
+        ("statue of liberty", "the statue of liberty"),
+    ],
+)
+def test_article(noun, with_article):
+    assert article(noun) == with_article
+
+
+@pytest.mark.parametrize(
+    ("noun", "several"),
+    [
+        ("octopus", "octopuses"),
+        ("face with tears of joy", "faces with tears of joy"),
+        ("ear of corn", "ears of corn"),
+        ("fallen leaf", "fallen leaves"),
+        ("kitchen knife", "kitchen knives"),
+        ("computer mouse", "computer mice"),
+        ("snowman without snow", "snowmen without snow"),
+        ("blowfish", "blowfish"),
+        ("butterfly", "butterflies"),
+        ("monkey", "monkeys"),
+        ("potato", "potatoes"),
+        ("yo-yo", "yo-yos"),
+        ("t-rex", "t-rexes"),
+        ("woman's hat", "women's hats"),
+        ("grapes", "grapes"),
+    ],
+)
+def test_plural(noun, several):
+    assert plural(noun) == several
+
+
+def test_names_are_spoken_as_one_would_say_them():
+    assert spoken_name("keycap: 1") == "keycap 1"
+    assert spoken_name("flag: japan") == "flag of japan"
+    assert spoken_name("woman’s boot") == "woman's boot"
+
+
+def test_stuff_plurals_and_couples_are_not_counted():
+    assert not any(map(is_countable, ("cooked rice", "grapes", "fork and knife", "mount fuji")))
+    assert all(map(is_countable, ("octopus", "face with tears of joy", "globe with meridians")))
+
+
+def test_number_words_end_at_ten():
+    assert (number_word(1), number_word(10)) == ("one", "ten")
+    with pytest.raises(ValueError, match="count 11 is not within 1 to 10"):
+        number_word(11)
+
+
+def test_every_style_has_phrases_of_its_own():
+    assert STYLE_PHRASES.keys() == STYLES.keys()
+    phrases = [phrase for group in STYLE_PHRASES.values() for phrase in group]
+    assert len(phrases) == len(set(phrases))
+
+
+def test_backgrounds_are_well_apart():
+    colours = np.array(list(BACKGROUNDS.values()))
+    distances = np.abs(colours[:, None] - colours[None]).max(axis=-1)
+    assert distances[~np.eye(len(colours), dtype=bool)].min() > 60
+
+
+@given(st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9), min_size=1, max_size=3))
+def test_article_and_plural_keep_the_words(words):
+    noun = " ".join(words)
+    assert article(noun).endswith(noun)
+    assert len(plural(noun).split(" ")) == len(words)
+
+
+@given(seeds)
+def test_every_caption_is_well_formed(art, seed):
+    rng = np.random.default_rng(seed)
+    scene = random_scene(art, rng, range(len(art.records)))
+    for words in (caption(scene, art), caption(scene, art, rng)):
+        assert words == words.strip()
+        assert words
+        assert "  " not in words
+        assert ", ," not in words
+        assert not re.search(r"\ba [aeiou]\w", words.lower().replace("a unicorn", ""))
+        assert not re.search(r"\ban [^aeioux8h]", words.lower())
+        if scene.background:
+            assert f"{scene.background} background" in words.lower()
+
+
+@given(seeds)
+def test_a_varied_caption_never_swaps_left_and_right(art, seed):
+    scene = Scene("pair", (3, 4), relation="left")
+    words = caption(scene, art, np.random.default_rng(seed)).lower()
+    assert ("a pizza to the left of a rocket" in words) != ("a rocket to the right of a pizza" in words)
+
+
+def test_a_varied_caption_is_the_same_for_the_same_seed(art):
+    scene = Scene("single", (0,), background="pink")
+    said = [[caption(scene, art, np.random.default_rng(seed)) for seed in range(50)] for _ in range(2)]
+    assert said[0] == said[1]
+    assert len(set(said[0])) > 10
+
+
+def test_words_that_many_concepts_share_never_stand_alone(art):
+    scene = Scene("single", (2,))
+    said = {caption(scene, art, np.random.default_rng(seed)).lower() for seed in range(500)}
+    assert any(words.startswith("cat-ish") for words in said)
+    assert not any(words.startswith("thing") for words in said)
+    assert not any(":-)" in words for words in said)
