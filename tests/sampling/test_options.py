@@ -12,7 +12,7 @@ NOT_AN_AMOUNT = [-0.1, math.nan, math.inf, -math.inf, True, "1.0", "yes", None]
 NOT_A_WHOLE_NUMBER = [0, -1, 1.5, math.nan, math.inf, True, "24", "yes"]
 WRONG = [
     *((name, value) for name in ("guidance", "temperature", "choice_noise") for value in NOT_AN_AMOUNT),
-    *(("steps", value) for value in [*NOT_A_WHOLE_NUMBER, None]),
+    *(("steps", value) for value in [*NOT_A_WHOLE_NUMBER, None, 10_001, 10**9]),
     *(("top_k", value) for value in NOT_A_WHOLE_NUMBER),
     # open-muse: a truthy string makes a branch unreachable
     *((name, value) for name in ("sampler", "guidance_ramp") for value in ("yes", "Linear", "", True, None, [])),

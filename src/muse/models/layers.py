@@ -6,11 +6,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from muse.shapes import TextMask
-
 States = Float[Tensor, "batch position dim"]
 Heads = Float[Tensor, "batch head position features"]
-TextHeads = Float[Tensor, "batch head word features"]
+# There may be fewer texts than samples: the axis has a name of its own.
+TextHeads = Float[Tensor, "text head word features"]
+Words = Bool[Tensor, "text word"]
 
 
 def split_heads(states: States, heads: int) -> Heads:
@@ -47,13 +47,15 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def read(self, text: Float[Tensor, "batch word dim"]) -> tuple[TextHeads, TextHeads]:
+    def read(self, text: Float[Tensor, "text word dim"]) -> tuple[TextHeads, TextHeads]:
         """Keys and values of the text, which do not depend on the picture."""
         key, value = self.key_value(text).chunk(2, dim=-1)
         return split_heads(key, self.heads), split_heads(value, self.heads)
 
-    def forward(self, states: States, key: TextHeads, value: TextHeads, is_word: TextMask) -> States:
-        visible: Bool[Tensor, "batch 1 1 word"] = is_word[:, None, None, :]
+    def forward(
+        self, states: Float[Tensor, "text position dim"], key: TextHeads, value: TextHeads, is_word: Words
+    ) -> Float[Tensor, "text position dim"]:
+        visible: Bool[Tensor, "text 1 1 word"] = is_word[:, None, None, :]
         query = split_heads(self.query(states), self.heads)
         return self.out(join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=visible)))
 

@@ -1,13 +1,17 @@
 """The frozen language model that reads the prompt: any encoder of `transformers`, T5 first.
 Muse, section 2.1."""
 
-from collections.abc import Sequence
+import copy
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from muse.checkpoint import usual_mode
 from muse.shapes import TextMask, TextStates
 
 LONGEST = 512
@@ -24,19 +28,25 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> "TextEncoder":
-        """Load a folder as `transformers` saves it, in float32 and without asking any hub.
-        Raises OSError or ValueError if it is no such folder."""
-        from transformers import AutoModelForTextEncoding, AutoTokenizer  # a second of imports
+        """Load a folder as `transformers` saves it, in float32, without asking any hub or opening any pickle.
+        Raises OSError, ValueError or RuntimeError if it is no such folder, or its weights do not fit its config."""
+        from transformers import AutoModelForTextEncoding, AutoTokenizer  # two seconds of imports
 
-        encoder = AutoModelForTextEncoding.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        return cls(encoder, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        with quietly():
+            encoder, report = AutoModelForTextEncoding.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            check_loaded(encoder, report["missing_keys"], report["unexpected_keys"])
+            return cls(encoder, AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the encoder, rounded to `dtype`, and the tokenizer as `transformers` does."""
-        original = self.encoder.dtype
-        self.encoder.to(dtype).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
-        self.encoder.to(original)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        self.tokenizer.save_pretrained(folder)
+        # A copy, as the encoder in use must not be rounded.
+        with quietly():
+            copy.deepcopy(self.encoder).to(dtype).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+            self.tokenizer.save_pretrained(folder)
+        for weights in Path(folder).glob("*.safetensors"):
+            weights.chmod(usual_mode(Path(folder)))
 
     @property
     def dim(self) -> int:
@@ -46,7 +56,8 @@ class TextEncoder(nn.Module):
     @property
     def max_words(self) -> int:
         """Sub-words read at most, special ones included."""
-        return min(self.tokenizer.model_max_length, LONGEST)
+        positions = getattr(self.encoder.config, "max_position_embeddings", LONGEST)
+        return min(self.tokenizer.model_max_length, positions, LONGEST)
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Frozen: it stays in evaluation mode."""
@@ -65,3 +76,34 @@ class TextEncoder(nn.Module):
         device = self.encoder.device
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, is_word.to(device)
+
+
+def check_loaded(encoder: nn.Module, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Raises ValueError if a weight was missing, which `transformers` fills at random, or there was a layer too many.
+    A pooler may be missing, as its output is not read; a decoder or a head may be there."""
+
+    def kind(name: str) -> str:
+        return re.sub(r"\d+", "*", name)
+
+    kinds = {kind(name) for name in encoder.state_dict()}
+    absent = sorted(name for name in missing if not name.startswith("pooler."))
+    surplus = sorted(name for name in unexpected if kind(name) in kinds)
+    if absent or surplus:
+        problem = f"weight {absent[0]} is missing" if absent else f"weight {surplus[0]} is not asked for"
+        raise ValueError(f"{problem}; config and weights belong to different models")
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the progress bars and warnings of `transformers`; afterwards it is as talkative as it was."""
+    from transformers.utils import logging
+
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()

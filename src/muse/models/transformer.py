@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from muse.models.layers import CrossAttention, FeedForward, Positions2D, SelfAttention, States, TextHeads
+from muse.models.layers import CrossAttention, FeedForward, Positions2D, SelfAttention, States, TextHeads, Words
 from muse.shapes import Logits, TextMask, TextStates, Tokens
 
 
@@ -60,7 +60,7 @@ class TextContext:
     """All that the layers need of a text, computed once for a picture: keys and values of every layer."""
 
     keys_values: tuple[tuple[TextHeads, TextHeads], ...]
-    is_word: TextMask
+    is_word: Words
 
     def __len__(self) -> int:
         return len(self.is_word)
@@ -84,13 +84,13 @@ class TransformerLayer(nn.Module):
         self.norm_mlp, self.mlp = nn.LayerNorm(dim, bias=False), FeedForward(dim, config.mlp_dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: States, text: tuple[TextHeads, TextHeads] | None, is_word: TextMask | None) -> States:
+    def forward(self, states: States, text: tuple[TextHeads, TextHeads] | None, is_word: Words | None) -> States:
         states = states + self.dropout(self.attend_self(self.norm_self(states)))
         if text is not None and is_word is not None:
             states = self._attend_text(states, text, is_word)
         return states + self.dropout(self.mlp(self.norm_mlp(states)))
 
-    def _attend_text(self, states: States, text: tuple[TextHeads, TextHeads], is_word: TextMask) -> States:
+    def _attend_text(self, states: States, text: tuple[TextHeads, TextHeads], is_word: Words) -> States:
         told, untold = states[: len(is_word)], states[len(is_word) :]
         told = told + self.dropout(self.attend_text(self.norm_text(told), *text, is_word))
         return torch.cat([told, untold]) if len(untold) else told
@@ -109,7 +109,10 @@ class MaskedTransformer(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.head = nn.Sequential(
-            nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim), nn.Linear(config.dim, config.num_codes)
+            nn.Linear(config.dim, config.dim),
+            nn.GELU(),
+            nn.LayerNorm(config.dim),
+            nn.Linear(config.dim, config.num_codes),
         )
         self.reset_parameters()
 

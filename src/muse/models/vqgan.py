@@ -4,7 +4,6 @@ Muse, section 2.2; taming transformers (arXiv:2012.09841)."""
 import hashlib
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int

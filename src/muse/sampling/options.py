@@ -6,6 +6,9 @@ from typing import Any, Literal, get_args
 
 from muse.guidance import Ramp
 
+MOST_STEPS = 10_000
+"""More than any grid has tokens."""
+
 Sampler = Literal["confidence", "halton"]
 
 
@@ -30,7 +33,7 @@ class SamplingOptions:
     """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
 
     def __post_init__(self) -> None:
-        _check_whole("steps", self.steps)
+        _check_whole("steps", self.steps, MOST_STEPS)
         _check_amount("guidance", self.guidance)
         _check_choice("guidance_ramp", self.guidance_ramp, get_args(Ramp))
         _check_choice("sampler", self.sampler, get_args(Sampler))
@@ -43,9 +46,10 @@ class SamplingOptions:
 # What a person or a JSON file gave may be anything, hence Any; and True is an int in Python, hence the bool checks.
 
 
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+def _check_whole(name: str, value: Any, most: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        wanted = "of at least 1" if most == math.inf else f"from 1 to {most:,}"
+        raise ValueError(f"{name} is {value!r}; give a whole number {wanted}")
 
 
 def _check_amount(name: str, value: Any) -> None:

@@ -1,7 +1,8 @@
-"""Stage 2: the base transformer, trained to fill in hidden tokens given the caption (Muse, sections 2.4, 2.6 and 2.7)."""
+"""Stage 2: the base transformer, trained to fill in hidden tokens given the caption.
+Muse, sections 2.4, 2.6 and 2.7."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,13 +24,17 @@ class TokenBatch:
     tokens: Tokens
     captions: Sequence[str]
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
+        """The same batch on a device."""
+        return replace(self, tokens=self.tokens.to(device, non_blocking=non_blocking))
+
 
 @dataclass(frozen=True)
 class BaseTraining:
     """What the base transformer's training can be told; the defaults are Muse's."""
 
     engine: EngineOptions
-    model: TransformerConfig = TransformerConfig()
+    model: TransformerConfig = field(default_factory=TransformerConfig)
     caption_drop: float = 0.1
     """Share of the captions that is dropped, so that guidance has an unconditional model."""
     weight_decay: float = 0.045
@@ -48,6 +53,8 @@ class BaseStage:
         self.base = MaskedTransformer(training.model).to(device)
         self.text_encoder = text_encoder.to(device)
         self.average = average_of(self.base, training.engine.ema_decay).to(device)
+        if training.engine.compile:
+            self.base.compile()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.base, training.weight_decay), lr=training.engine.learning_rate, betas=(0.9, 0.96)
         )
@@ -79,18 +86,21 @@ class BaseStage:
     @torch.no_grad()
     def validate(self, batches: Sequence[TokenBatch]) -> float:
         """The averaged network's loss on fixed batches with fixed masks, in nats."""
-        base = self.averaged()
-        losses = [self.loss(base, batch, torch.Generator().manual_seed(i)) for i, batch in enumerate(batches)]
+        base, device = self.averaged(), self.engine.fabric.device
+        losses = [
+            self.loss(base, batch.to(device), torch.Generator().manual_seed(i)) for i, batch in enumerate(batches)
+        ]
         return float(torch.stack(losses).mean())
 
     def averaged(self) -> MaskedTransformer:
         """The averaged network."""
-        module: MaskedTransformer = self.average.module
+        module = self.average.module
+        assert isinstance(module, MaskedTransformer)
         return module.eval()
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; what scales, shifts or names a position does not."""
+    """Matrices and tables decay; what scales or shifts does not."""
     matrices = [p for p in module.parameters() if p.ndim >= 2]
     others = [p for p in module.parameters() if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

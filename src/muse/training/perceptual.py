@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from muse.shapes import Pictures
 
-FIRES = ((64, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128), (256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256))
+FIRES = (
+    (64, 16, 64),
+    (128, 16, 64),
+    (128, 32, 128),
+    (256, 32, 128),
+    (256, 48, 192),
+    (384, 48, 192),
+    (384, 64, 256),
+    (512, 64, 256),
+)
 """Channels in, squeezed, and of each of the two expansions, of SqueezeNet 1.1 (arXiv:1602.07360)."""
 POOLS_BEFORE = (0, 2, 4)
 """The fire modules that a pooling comes before."""

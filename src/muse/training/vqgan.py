@@ -1,7 +1,7 @@
 """Stage 1: the VQGAN. Reconstruction, perceptual, commitment and adversarial losses (Muse, section 3 and appendix)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,8 +27,8 @@ class VQGANTraining:
     """What a VQGAN's training can be told; the weights of the losses are Muse's."""
 
     engine: EngineOptions
-    model: VQGANConfig = VQGANConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    model: VQGANConfig = field(default_factory=VQGANConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     perceptual_weight: float = 0.05
     adversarial_weight: float = 0.1
     commitment_weight: float = 0.25
@@ -99,7 +99,7 @@ class VQGANStage:
             with self.engine.fabric.autocast():
                 losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.judge(decoded))
         self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
-        self.average.update_parameters(self.vqgan)
+        self._average()
         if step >= self.training.discriminator_from:
             losses["discriminator"] = self._teach_discriminator(pictures, decoded.detach())
         return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
@@ -137,11 +137,19 @@ class VQGANStage:
         self.engine.update(loss, self.optimizer_d, self.discriminator)
         return loss
 
+    def _average(self) -> None:
+        self.average.update_parameters(self.vqgan)
+        # The tracker's codebook is an average already, and the one that the present latents fit.
+        self._average_module().quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
+
+    def _average_module(self) -> VQGAN:
+        module = self.average.module
+        assert isinstance(module, VQGAN)
+        return module
+
     def averaged(self) -> VQGAN:
         """The averaged network; its codebook is the present one, which is an average already."""
-        module: VQGAN = self.average.module
-        module.quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
-        return module.eval()
+        return self._average_module().eval()
 
 
 @torch.no_grad()
@@ -169,7 +177,9 @@ def train_vqgan(
     def after_save(step: int) -> Metrics:
         vqgan = stage.averaged()
         save_module(vqgan, folder, torch.float16)
-        reconstructions(vqgan, watched).save(training.engine.folder / f"reconstructions-{step:06}.png")
+        reconstructions(vqgan, watched.to(stage.engine.fabric.device)).save(
+            training.engine.folder / f"reconstructions-{step:06}.png"
+        )
         return {}
 
     stage.engine.run(stage.state(), batch_at, stage.step, after_save)

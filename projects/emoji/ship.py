@@ -1,0 +1,87 @@
+"""Put a trained model where the package ships it, with its model card; and draw the curves of its training.
+
+    python -m projects.emoji.ship
+
+Ship only what beats, by `bench.py`, the weights that are there: every commit of weights stays in the history.
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+import tyro
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from muse.checkpoint import save_module, write_whole
+from muse.pipeline import SHIPPED, Muse
+from projects.emoji import recipe
+
+CARD = """---
+license: apache-2.0
+library_name: muse-t2i
+pipeline_tag: text-to-image
+---
+
+# emoji
+
+A small Muse (arXiv:2301.00704): 128 px, 8x8 tokens of an f=16 VQGAN, a base transformer, and all-MiniLM-L6-v2 (frozen,
+Apache-2.0) as its text encoder. Trained from nothing on 2 CPU cores by `projects/emoji/train.sh`.
+
+- Data: Fluent Emoji (MIT), Noto Emoji (Apache-2.0) and Twemoji (CC BY 4.0) without people, flags, symbols and clocks:
+  see NOTICE at the root of the repository. Captions from Unicode names, emojibase and emojilib (MIT).
+- Says: a concept, a style ("3d style", "flat style", "noto style", "twitter style"), a background colour, a count, two
+  things and their places.
+- Figures: docs/results.md of the repository.
+- Limits: about a thousand concepts; small pictures; counts above two, and the details of two things at once, often fail.
+  It draws no people and no photographs.
+"""
+
+
+def ship(places: recipe.Places) -> Path:
+    """Write the run's model into the package, all weights in float16."""
+    muse = Muse.from_pretrained(places.model, "cpu")
+    folder = SHIPPED / "emoji"
+    muse.save_pretrained(folder, torch.float16)
+    save_module(muse.vqgan, folder / "vqgan", torch.float16)  # as the tokens were made; nothing is rounded twice
+    write_whole(folder / "README.md", CARD)
+    return folder
+
+
+def draw_curves(places: recipe.Places, destination: Path) -> None:
+    """Plot what both stages logged: losses, and the codebook's usage."""
+    stages = {stage: read_metrics(places.folder / stage / "metrics.jsonl") for stage in ("vqgan", "base")}
+    panels = (
+        ("vqgan", ("reconstruction", "perceptual")),
+        ("vqgan", ("codebook_perplexity",)),
+        ("vqgan", ("adversarial", "discriminator")),
+        ("base", ("loss", "validation_loss")),
+    )
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4))
+    for axis, (stage, names) in zip(axes, panels, strict=True):
+        for name in names:
+            points = [(row["step"], row[name]) for row in stages[stage] if name in row]
+            axis.plot(*zip(*points, strict=True), label=name) if points else None
+        axis.set(xlabel=f"{stage} step")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(destination, dpi=80)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a run, those of a stretch that was run twice only once."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
+
+
+def main(places: recipe.Places = recipe.PLACES, curves: Path = Path("docs/training-curves.png")) -> None:
+    """Ship the model of the run and draw its curves."""
+    print(ship(places))
+    draw_curves(places, curves)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

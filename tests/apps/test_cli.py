@@ -1,0 +1,392 @@
+"""The command line, as a person meets it."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import muse
+from muse.apps.cli import Generate, main, slug
+from muse.images import read_png_text
+from muse.pipeline import Muse
+from muse.sampling import SamplingOptions
+
+APPLE = "a red apple, 3d style"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def draw(tiny_folder, capsys):
+    """Run `muse generate` with the tiny model, well: the files that it names."""
+
+    def run(*arguments):
+        assert main(["generate", "--model", str(tiny_folder), *map(str, arguments)]) == 0
+        told = capsys.readouterr()
+        assert told.err == ""  # no progress bar where there is no terminal, and nothing from transformers
+        return [Path(line.split("  (seed ")[0]) for line in told.out.splitlines()]
+
+    return run
+
+
+@pytest.fixture
+def refuse(here, capsys):
+    """Run a command that cannot be done: the sentence that it says. It leaves no file."""
+
+    def run(*arguments, code=2):
+        before = sorted(here.parent.rglob("*"))
+        try:
+            found = main([*map(str, arguments)])
+        except SystemExit as usage:
+            found = usage.code
+        assert found == code
+        told = capsys.readouterr()
+        assert "Traceback" not in told.err + told.out
+        assert told.out == ""
+        assert sorted(here.parent.rglob("*")) == before
+        return told.err
+
+    return run
+
+
+def is_one_sentence(said):
+    return said.startswith("muse: ") and said.count("\n") == 1 and said.endswith("\n")
+
+
+def pixels(path):
+    return Image.open(path).tobytes()
+
+
+def command(*arguments, **environment):
+    """Run `python -m muse` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(muse.__file__).parents[1]), **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "muse", *map(str, arguments)], env=environment, capture_output=True, text=True
+    )
+
+
+# -- drawing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_becomes_a_picture_from_the_shell(tiny_folder, here):
+    done = command("generate", APPLE, "--model", tiny_folder, "--seed", "1", "--out", "apple.png")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "apple.png  (seed 1)\n", "")
+    assert os.listdir(here) == ["apple.png"]
+    assert Image.open("apple.png").size == (128, 128)
+
+
+def test_a_picture_says_all_that_it_takes_to_make_it_again(draw, tiny_folder):
+    (path,) = draw(APPLE, "--negative", "a blue dog", "--steps", 3, "--guidance", 1.5, "--top-k", 40)
+    text = read_png_text(path)
+    options = SamplingOptions(steps=3, guidance=1.5, top_k=40)
+    assert text.pop("seed").isdigit()
+    assert text == {
+        "prompt": APPLE,
+        "negative": "a blue dog",
+        "options": json.dumps(dataclasses.asdict(options)),
+        "model": "tiny",
+        "software": f"muse {muse.__version__}",
+    }
+    text = read_png_text(path)
+    again = Muse.from_pretrained(tiny_folder).generate(
+        [text["prompt"]],
+        [int(text["seed"])],
+        negatives=[text["negative"]],
+        options=SamplingOptions(**json.loads(text["options"])),
+    )
+    assert again[0].tobytes() == pixels(path)
+
+
+def test_what_is_not_given_comes_from_the_models_defaults(draw, tiny_folder):
+    (path,) = draw(APPLE)
+    assert SamplingOptions(**json.loads(read_png_text(path)["options"])) == SamplingOptions(steps=6, guidance=2.0)
+    assert "negative" not in read_png_text(path)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "name"),
+    [
+        ("--steps", "4", "steps"),
+        ("--guidance", "0", "guidance"),
+        ("--guidance-ramp", "constant", "guidance_ramp"),
+        ("--sampler", "halton", "sampler"),
+        ("--temperature", "0.5", "temperature"),
+        ("--top-k", "5", "top_k"),
+        ("--choice-noise", "0", "choice_noise"),
+    ],
+)
+def test_every_option_reaches_the_picture(flag, value, name, draw):
+    changed, plain = draw(APPLE, "--seed", 1, "--out", "a.png", flag, value), draw(APPLE, "--seed", 1, "--out", "b.png")
+    assert str(json.loads(read_png_text(changed[0])["options"])[name]).removesuffix(".0") == value
+    assert pixels(changed[0]) != pixels(plain[0])
+
+
+def test_every_sampling_option_stands_on_the_command_line_with_the_same_choices():
+    ours, theirs = (typing.get_type_hints(each) for each in (Generate, SamplingOptions))
+    for name, kind in theirs.items():
+        assert set(typing.get_args(ours[name])) - {type(None)} == set(typing.get_args(kind | None)) - {type(None)}
+
+
+def test_the_same_seed_gives_the_same_picture(draw):
+    first, again, other = (draw(APPLE, "--seed", seed, "--out", f"{i}.png")[0] for i, seed in enumerate((5, 5, 6)))
+    assert pixels(first) == pixels(again) != pixels(other)
+
+
+def test_a_seed_that_nobody_chose_is_told_and_draws_the_same_again(draw):
+    (first,), (second,) = draw(APPLE, "--out", "1.png"), draw(APPLE, "--out", "2.png")
+    seed = read_png_text(first)["seed"]
+    assert seed != read_png_text(second)["seed"]
+    assert pixels(draw(APPLE, "--seed", seed, "--out", "3.png")[0]) == pixels(first)
+
+
+def test_several_pictures_count_their_seeds_up_and_are_those_drawn_alone(draw):
+    paths = draw(APPLE, "--n", 10, "--seed", 7, "--out", "apple.png")  # more than one batch
+    assert [str(path) for path in paths] == [f"apple-{i}.png" for i in range(1, 11)]
+    assert [read_png_text(path)["seed"] for path in paths] == [str(seed) for seed in range(7, 17)]
+    for i in (0, 9):
+        assert pixels(draw(APPLE, "--seed", 7 + i, "--out", "alone.png")[0]) == pixels(paths[i])
+
+
+def test_previews_show_every_step(draw, here):
+    (path, animation, sheet) = draw(APPLE, "--previews", "--steps", 5, "--out", "apple.png")
+    assert sorted(os.listdir(here)) == ["apple-steps.png", "apple-steps.webp", "apple.png"]
+    assert getattr(Image.open(animation), "n_frames", 1) == 5
+    assert Image.open(sheet).size == (3 * 132 + 4, 2 * 132 + 4)
+    assert read_png_text(sheet) == read_png_text(path)
+
+
+def test_previews_of_very_many_steps_are_some_of_them(draw):
+    _, _, sheet = draw(APPLE, "--previews", "--steps", 150)
+    assert Image.open(sheet).size == (8 * 132 + 4, 7 * 132 + 4)  # 50, every third
+
+
+def test_a_terminal_sees_how_far_it_is(tiny_folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["generate", APPLE, "--model", str(tiny_folder)]) == 0
+    assert "/6 [" in capsys.readouterr().err
+
+
+# -- where pictures go --------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_named_never_replaces_another(draw):
+    names = [str(draw(APPLE, "--seed", 1)[0]) for _ in range(3)]
+    assert names == ["a-red-apple-3d-style-1.png", "a-red-apple-3d-style-1-2.png", "a-red-apple-3d-style-1-3.png"]
+    assert str(draw(APPLE, "--seed", 1, "--previews")[0]) == "a-red-apple-3d-style-1-4.png"
+
+
+def test_a_file_that_is_named_is_replaced(draw, here):
+    Path("apple.png").write_text("old")
+    assert pixels(draw(APPLE, "--seed", 1, "--out", "apple.png")[0]) == pixels(draw(APPLE, "--seed", 1)[0])
+
+
+def test_a_folder_is_filled_with_names_of_prompt_and_seed_and_made_if_missing(draw):
+    paths = draw(APPLE, "--n", 2, "--seed", 3, "--out", "new/folder")
+    assert [str(path) for path in paths] == [f"new/folder/a-red-apple-3d-style-{seed}.png" for seed in (3, 4)]
+    assert str(draw(APPLE, "--out", "other/apple.PNG")[0]) == "other/apple.PNG"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red apple, 3D!", "a-red-apple-3d"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("ein Äpfelchen", "ein-äpfelchen"),
+        ("🦊", "picture"),
+        ("日本" * 500, "日本" * 20),
+        ("x" * 39 + " y", "x" * 39),
+    ],
+)
+def test_a_prompt_becomes_a_file_name(prompt, name):
+    assert slug(prompt) == name
+
+
+@pytest.mark.parametrize(
+    "out", ["file/a.png", "file/folder/a.png", "file", "file/folder", "/proc/a.png", "x" * 300 + ".png"]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(out, refuse, here, monkeypatch):
+    (here / "file").write_text("a regular file")
+    monkeypatch.setattr(Muse, "from_pretrained", lambda *a: pytest.fail("the model was loaded"))
+    said = refuse("generate", APPLE, "--out", out)
+    assert is_one_sentence(said)
+    assert (here / "file").read_text() == "a regular file"
+
+
+def test_another_format_than_png_is_refused(refuse):
+    assert "give a name ending in .png" in refuse("generate", APPLE, "--out", "apple.jpg")
+
+
+def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypatch):
+    def full_disk(image, path, **options):
+        path.write_bytes(b"half a pict")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    said = refuse("generate", APPLE, "--model", tiny_folder, "--out", "apple.png")
+    assert is_one_sentence(said)
+    assert "No space left on device" in said
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "the prompt is empty"),
+        (["  "], "the prompt is empty"),
+        ([APPLE, "--negative", ""], "the negative prompt is empty"),
+        (["apple " * 10_000], "10,001 sub-words and the text encoder reads at most 77"),
+        (["bad \udcff bytes"], "the prompt is not text in UTF-8"),
+        ([APPLE, "--n", "0"], "n is 0; give a whole number from 1 to 10,000"),
+        ([APPLE, "--n", "-1"], "n is -1; give"),
+        ([APPLE, "--n", "1000000000"], "n is 1000000000; give"),
+        ([APPLE, "--seed", "-1"], "seed is -1; give"),
+        ([APPLE, "--seed", str(2**63 - 1), "--n", "2"], "seed is 9223372036854775808; give"),
+        ([APPLE, "--steps", "0"], "steps is 0; give"),
+        ([APPLE, "--steps", "1000000000"], "steps is 1000000000; give a whole number from 1 to 10,000"),
+        ([APPLE, "--guidance", "nan"], "guidance is nan; give"),
+        ([APPLE, "--guidance", "-1"], r"guidance is -1.0; give"),
+        ([APPLE, "--temperature", "inf"], "temperature is inf; give"),
+        ([APPLE, "--top-k", "0"], "top_k is 0; give"),
+        ([APPLE, "--choice-noise", "-0.5"], "choice_noise is -0.5; give"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_sentence(arguments, message, refuse, tiny_folder):
+    said = refuse("generate", *arguments, "--model", tiny_folder)
+    assert is_one_sentence(said)
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate"],
+        [],
+        ["paint", APPLE],
+        ["generate", APPLE, "--n", "two"],
+        ["generate", APPLE, "--sampler", "magic"],
+        ["generate", "a", "red", "apple"],
+        ["generate", APPLE, "--stepps", "4"],
+        ["info", "--steps", "4"],
+    ],
+)
+def test_a_command_that_cannot_be_read_is_refused_with_a_word_on_help(arguments, refuse):
+    assert "--help" in refuse(*arguments)
+
+
+@pytest.mark.parametrize("verb", [["generate", APPLE, "--model"], ["info"]])
+@pytest.mark.parametrize("name", ["unknown", "", "no/such/folder", "nobody/nothing", "/etc/passwd"])
+def test_an_unknown_model_is_refused_in_one_sentence(name, verb, refuse):
+    assert is_one_sentence(refuse(*verb, name))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def to_pickle(path):
+    path.rename(path.with_name("pytorch_model.bin"))
+
+
+SPOILED = {
+    "missing index": lambda folder: (folder / "model_index.json").unlink(),
+    "missing part": lambda folder: shutil.rmtree(folder / "base"),
+    "missing weights": lambda folder: (folder / "vqgan/model.safetensors").unlink(),
+    "truncated base": lambda folder: cut(folder / "base/model.safetensors"),
+    "truncated text encoder": lambda folder: cut(folder / "text_encoder/model.safetensors"),
+    "damaged index": lambda folder: cut(folder / "model_index.json"),
+    "damaged config": lambda folder: cut(folder / "base/config.json"),
+    "damaged tokenizer": lambda folder: cut(folder / "text_encoder/tokenizer.json"),
+    "config that does not fit": lambda folder: change(folder / "base/config.json", dim=32),
+    "text encoder that does not fit": lambda folder: change(folder / "text_encoder/config.json", d_ff=32),
+    "text encoder of another depth": lambda folder: change(folder / "text_encoder/config.json", num_layers=3),
+    "unknown field": lambda folder: change(folder / "vqgan/config.json", flavour="sweet"),
+    "impossible config": lambda folder: change(folder / "base/config.json", heads=7),
+    "unknown default": lambda folder: change(folder / "model_index.json", defaults={"strength": 1}),
+    "another VQGAN": lambda folder: change(folder / "base/config.json", vqgan_fingerprint="0123456789ab"),
+    "another codebook": lambda folder: change(folder / "vqgan/config.json", num_codes=32),
+    "pickled base": lambda folder: to_pickle(folder / "base/model.safetensors"),
+    "pickled text encoder": lambda folder: to_pickle(folder / "text_encoder/model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_spoiled_model_is_refused_in_one_sentence(spoil, own_folder, refuse):
+    spoil(own_folder)
+    assert is_one_sentence(refuse("generate", APPLE, "--model", own_folder))
+
+
+def test_weights_that_are_not_numbers_are_refused_in_one_sentence(own_folder, refuse):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = own_folder / "base/model.safetensors"
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(path).items()}, path)
+    assert "NaN" in refuse("generate", APPLE, "--model", own_folder)
+
+
+def test_ctrl_c_says_so_and_leaves_no_file(tiny_folder, refuse, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Muse, "generate", interrupted)
+    assert refuse("generate", APPLE, "--model", tiny_folder, code=130) == "muse: stopped\n"
+
+
+# -- the rest -----------------------------------------------------------------------------------------------------
+
+
+def test_info_says_what_a_model_is_without_reading_its_weights(tiny_folder, tiny_muse, capsys, monkeypatch):
+    monkeypatch.setattr("muse.checkpoint.load_file", lambda *a: pytest.fail("weights were read"))
+    assert main(["info", str(tiny_folder)]) == 0
+    told = capsys.readouterr().out
+    for part, network in zip(tiny_muse.modules, ("T5EncoderModel", "VQGAN", "MaskedTransformer"), strict=True):
+        assert any(
+            network in line and f"{sum(p.numel() for p in part.parameters()):,} parameters" in line
+            for line in told.splitlines()
+        )
+    for fact in ("tiny", str(tiny_folder), "128 x 128", "8 x 8", "64 codes", "steps 6, guidance 2.0"):
+        assert fact in told
+    assert tiny_muse.vqgan.fingerprint() in told
+
+
+@pytest.mark.parametrize(
+    "spoil", ["missing index", "missing weights", "truncated base", "damaged config", "pickled base"]
+)
+def test_info_on_a_spoiled_model_says_so_in_one_sentence(spoil, own_folder, refuse):
+    SPOILED[spoil](own_folder)
+    assert is_one_sentence(refuse("info", own_folder))
+
+
+def test_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"muse {muse.__version__}\n"
+
+
+def test_help_answers_without_importing_torch():
+    code = "import sys; from muse.apps.cli import main\ntry: main(['generate', '--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)), file=sys.stderr)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(muse.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+    assert "--guidance-ramp" in done.stdout
+    assert "(default: the model's own)" in " ".join(done.stdout.replace("│", " ").split())

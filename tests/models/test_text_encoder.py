@@ -1,0 +1,79 @@
+"""The frozen text encoder, here a tiny BERT; tests/test_pipeline.py has a T5."""
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from muse.models.text_encoder import TextEncoder
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "apple", "fox"]
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    bert = BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=12, **sizes))
+    return TextEncoder(bert, BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12))
+
+
+def test_it_stays_frozen_and_in_evaluation_mode(encoder):
+    before = encoder(["a red apple"])[0]
+    torch.nn.ModuleList([encoder]).train()
+    assert encoder.train() is encoder
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    states, _ = encoder(["a red apple"])
+    assert states.equal(before)  # dropout would change them
+    assert not states.requires_grad
+
+
+def test_it_gives_a_state_for_each_word_and_says_which_are_padding(encoder):
+    states, is_word = encoder(["a red apple", "fox"])
+    assert states.shape == (2, 5, encoder.dim) == (2, 5, 16)
+    assert is_word.tolist() == [[True] * 5, [True, True, True, False, False]]
+
+
+def test_a_prompt_has_the_same_states_beside_a_longer_one(encoder):
+    alone, _ = encoder(["fox"])
+    beside, is_word = encoder(["a red apple a red apple", "fox"])
+    torch.testing.assert_close(beside[1][is_word[1]], alone[0], atol=1e-5, rtol=0)
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_one_sentence(encoder):
+    assert encoder.max_words == 12
+    assert encoder(["a " * 10])[1].sum() == 12
+    sentence = r"^the prompt has 10,002 sub-words and the text encoder reads at most 12; shorten it$"
+    with pytest.raises(ValueError, match=sentence):
+        encoder(["fox", "a " * 10_000])
+
+
+@pytest.mark.parametrize(("positions", "max_words"), [(12, 12), (4096, 512)])
+def test_a_tokenizer_without_a_limit_reads_as_far_as_the_encoder_and_at_most_512_words(encoder, positions, max_words):
+    encoder.tokenizer.model_max_length = int(1e30)
+    encoder.encoder.config.max_position_embeddings = positions
+    assert encoder.max_words == max_words
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.float32, 1e-6)])
+def test_saved_and_loaded_it_gives_close_states(encoder, tmp_path, dtype, tolerance):
+    encoder.save(tmp_path / "saved", dtype)
+    loaded = TextEncoder.from_folder(tmp_path / "saved")
+    assert loaded.encoder.dtype == torch.float32
+    assert loaded.max_words == 12
+    prompts = ["a red apple", "fox"]
+    (states, is_word), (expected, expected_words) = loaded(prompts), encoder(prompts)
+    assert is_word.equal(expected_words)
+    torch.testing.assert_close(states[is_word], expected[is_word], atol=tolerance, rtol=0)
+
+
+def test_saving_does_not_round_the_encoder_in_use(encoder, tmp_path):
+    before = encoder(["a red apple"])[0]
+    encoder.save(tmp_path / "saved")
+    assert encoder(["a red apple"])[0].equal(before)
+
+
+def test_what_is_no_text_encoder_is_refused(tmp_path):
+    with pytest.raises((OSError, ValueError)):
+        TextEncoder.from_folder(tmp_path)

@@ -1,0 +1,321 @@
+"""The bench and the sweep on synthetic art, with a judge of random convolutions."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from muse.sampling.options import SamplingOptions
+from projects.emoji import sweep
+from projects.emoji.bench import (
+    CATEGORIES,
+    HEADLINES,
+    SPLITS,
+    Bench,
+    BenchOptions,
+    Draw,
+    Report,
+    as_markdown,
+    make_prompts,
+    run_bench,
+    score,
+    share_of,
+    wilson,
+    write,
+)
+from projects.emoji.captions import BACKGROUNDS
+from projects.emoji.dataset import EmojiArt, Record
+from projects.emoji.judge import Gallery, Judge
+from projects.emoji.scenes import Scene, is_held_out, paint
+from projects.emoji.splits import held_out_pairs
+
+SIZE = 128
+FAMILIES = {"fluent-3d": "fluent", "fluent-flat": "fluent", "noto": "noto", "twemoji": "twemoji"}
+NOUNS = (
+    *("anchor", "bell", "candle", "drum", "feather", "goblet", "hammer", "ivy", "jar", "key", "ladder", "mirror"),
+    *("needle", "oar", "pencil", "quilt", "rake", "saddle", "trumpet", "urn", "violin", "wagon", "yacht", "zipper"),
+    *("axe", "barrel", "comb", "dagger", "easel", "fan"),
+)
+RIMS = (None, (250, 250, 40), (0, 250, 250), (250, 40, 250))
+"""Colour of the rim in each style."""
+OPTIONS = BenchOptions(per_category=12, resamples=100)
+
+
+def drawing(concept: int, style: int) -> np.ndarray:
+    """Four blocks in the concept's colours, with the style's rim."""
+    chooser = random.Random(concept)
+    image = Image.new("RGBA", (SIZE, SIZE))
+    pen = ImageDraw.Draw(image)
+    for x in (4, 64):
+        for y in (4, 64):
+            colour = tuple(chooser.choice((0, 60, 140, 200)) for _ in range(3))
+            pen.rectangle((x, y, x + 59, y + 59), fill=(*colour, 255), outline=RIMS[style], width=12)
+    return np.array(image)
+
+
+@pytest.fixture(scope="module")
+def art() -> EmojiArt:
+    held_out = held_out_pairs({noun: set(FAMILIES.values()) for noun in NOUNS})
+    pairs = [(style, noun) for style in FAMILIES for noun in NOUNS]
+    records = tuple(
+        Record(
+            index=index,
+            codepoint=f"{NOUNS.index(noun):x}",
+            concept=noun,
+            group="Objects",
+            subgroup="",
+            tags=(),
+            keywords=(),
+            style=style,
+            family=FAMILIES[style],
+            licence="MIT",
+            package="none@0",
+            held_out=(noun, FAMILIES[style]) in held_out,
+        )
+        for index, (style, noun) in enumerate(pairs)
+    )
+    pictures = [drawing(NOUNS.index(noun), list(FAMILIES).index(style)) for style, noun in pairs]
+    return EmojiArt(records, np.stack(pictures))
+
+
+@pytest.fixture(scope="module")
+def judge(art) -> Judge:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(3, 24, 8, stride=8), nn.Tanh(), nn.AdaptiveAvgPool2d(4))
+        # The places are made channels, so that the mean over places does not blur what stands where.
+        network = nn.Sequential(*layers, nn.Flatten(), nn.Unflatten(1, (-1, 1, 1)))
+    return Judge(network, Gallery.of(art, network))
+
+
+@pytest.fixture(scope="module")
+def bench(art, judge) -> Bench:
+    return Bench(art, judge, OPTIONS)
+
+
+def painter(bench: Bench) -> Draw:
+    """Paints what the prompt says."""
+    scenes = {(prompt.text, prompt.seed): prompt.scene for prompt in bench.prompts}
+
+    def draw(prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+        wanted = zip(prompts, seeds, strict=True)
+        return [Image.fromarray(paint(scenes[key], bench.art, np.random.default_rng(key[1] + 1))) for key in wanted]
+
+    return draw
+
+
+def deaf_painter(art: EmojiArt) -> Draw:
+    """Paints any one thing on white, whatever the prompt says."""
+
+    def draw(prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+        items = [seed % len(art.records) for seed in seeds]
+        return [Image.fromarray(paint(Scene("single", (item,)), art)) for item in items]
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def perfect(bench) -> Report:
+    return bench.run(painter(bench))
+
+
+@pytest.fixture(scope="module")
+def deaf(bench, art) -> Report:
+    return bench.run(deaf_painter(art))
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_are_held_out_where_they_say_so(bench, art):
+    for prompt in bench.prompts:
+        is_about_art = prompt.category in ("single", "background")
+        records = [art.records[item] for item in prompt.scene.items]
+        is_out = records[0].held_out if is_about_art else is_held_out(prompt.scene, art)
+        assert is_out == (prompt.split == "held-out")
+        assert is_about_art or not any(record.held_out for record in records)
+
+
+def test_counts_colours_and_places_take_turns(bench):
+    def told(category, split, what):
+        values = [what(p.scene) for p in bench.prompts if (p.category, p.split) == (category, split)]
+        return {value: values.count(value) for value in values}
+
+    assert told("count", "seen", lambda scene: scene.count) == dict.fromkeys((1, 2, 3, 4), 3)
+    assert told("count", "held-out", lambda scene: scene.count) == dict.fromkeys((2, 3, 4), 4)
+    assert told("background", "seen", lambda scene: scene.background) == dict.fromkeys(BACKGROUNDS, 1)
+    assert told("position", "seen", lambda scene: scene.relation) == dict.fromkeys(
+        ("left", "right", "above", "below"), 3
+    )
+
+
+def test_fewer_prompts_are_the_first_of_more(bench, art):
+    few = make_prompts(art, replace(OPTIONS, per_category=5))
+    assert few == [prompt for i, prompt in enumerate(bench.prompts) if i % OPTIONS.per_category < 5]
+
+
+def test_another_seed_asks_for_something_else(bench, art):
+    others = make_prompts(art, replace(OPTIONS, seed=1))
+    assert [prompt.text for prompt in others] != [prompt.text for prompt in bench.prompts]
+
+
+def test_one_prompt_a_category_is_refused():
+    with pytest.raises(ValueError, match="a shuffle needs two"):
+        BenchOptions(per_category=1)
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_perfect_drawer_is_near_the_ceiling_and_a_deaf_one_near_chance(perfect, deaf, category, split):
+    high, low = (report.row(category, HEADLINES[category], split) for report in (perfect, deaf))
+    assert high.ceiling.value > 0.85
+    assert high.share.value > 0.9
+    assert low.score.value < 0.45 if category == "single" else low.score.value < 0.3
+    assert low.score.low <= low.chance <= low.score.high + 0.15
+
+
+def test_style_is_told_and_not_guessed(perfect, deaf):
+    assert perfect.row("single", "style", "seen").score.value > 0.8
+    assert deaf.row("single", "style", "seen").score.value < 0.6
+
+
+def test_chance_is_analytic_where_it_can_be(perfect):
+    assert perfect.row("single", "R@5", "seen").chance == pytest.approx(5 / len(NOUNS))
+    assert perfect.row("background", "background", "seen").chance == pytest.approx(1 / len(BACKGROUNDS))
+    assert perfect.row("pair", "both found", "seen").chance_is == "shuffled"
+
+
+def test_frechet_distance_is_least_for_real_art(perfect, deaf, bench):
+    grey = bench.run(lambda prompts, seeds: [Image.new("RGB", (SIZE, SIZE), (seed % 256,) * 3) for seed in seeds])
+    assert perfect.judge_frechet.drawn.value < grey.judge_frechet.drawn.value / 2
+    assert perfect.judge_frechet.num == OPTIONS.per_category
+    assert deaf.judge_frechet.drawn.low < deaf.judge_frechet.drawn.value < deaf.judge_frechet.drawn.high
+
+
+def look_at(scene: Scene, art: EmojiArt, judge: Judge):
+    return judge.look([Image.fromarray(paint(scene, art))])[0]
+
+
+@pytest.mark.parametrize(("painted", "is_right"), [(2, False), (3, True), (4, False)])
+def test_only_the_asked_number_is_right(art, judge, painted, is_right):
+    seen = look_at(Scene("count", (3,), count=painted), art, judge)
+    assert score(Scene("count", (3,), count=3), "count", seen, art, judge.gallery)["count"] == is_right
+
+
+def test_three_of_something_else_are_the_count_without_the_concept(art, judge):
+    seen = look_at(Scene("count", (3,), count=3), art, judge)
+    wrong = next(i for i, name in enumerate(judge.gallery.concepts) if seen.things[0].ranks[i] > 10)
+    metrics = score(Scene("count", (wrong,), count=3), "count", seen, art, judge.gallery)
+    assert metrics == {"count": True, "count and concept": False}
+
+
+@pytest.mark.parametrize("relation", ["left", "right", "above", "below"])
+@pytest.mark.parametrize("asked", ["left", "right", "above", "below"])
+def test_only_the_asked_position_is_right(art, judge, relation, asked):
+    seen = look_at(Scene("pair", (2, 11), relation=relation), art, judge)
+    metrics = score(Scene("pair", (2, 11), relation=asked), "position", seen, art, judge.gallery)
+    assert metrics == {"both found": True, "position": relation == asked}
+
+
+def test_two_things_are_not_found_in_one(art, judge):
+    seen = look_at(Scene("single", (2,)), art, judge)
+    assert score(Scene("pair", (2, 11), relation="and"), "pair", seen, art, judge.gallery) == {"both found": False}
+
+
+def test_a_plain_canvas_has_the_background_but_not_the_concept(art, judge):
+    seen = judge.look([Image.new("RGB", (SIZE, SIZE), BACKGROUNDS["pink"])])[0]
+    metrics = score(Scene("single", (2,), background="pink"), "background", seen, art, judge.gallery)
+    assert metrics == {"background": True, "background and concept": False}
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_wilson_intervals_are_those_of_the_tables():
+    assert (wilson(8, 10).low, wilson(8, 10).high) == pytest.approx((0.490, 0.943), abs=1e-3)
+    assert (wilson(0, 10).low, wilson(0, 10).high) == pytest.approx((0, 0.278), abs=1e-3)
+    assert wilson(10, 10).high == pytest.approx(1)
+    assert wilson(500, 1000).high - wilson(500, 1000).low < wilson(5, 10).high - wilson(5, 10).low
+
+
+def test_a_share_is_the_score_of_the_ceiling():
+    rng = np.random.default_rng(0)
+    scores, ceilings = np.arange(100) < 40, np.arange(100) < 80
+    share = share_of(scores, ceilings, 500, rng)
+    assert share.value == pytest.approx(0.5)
+    assert 0.35 < share.low < 0.5 < share.high < 0.65
+    assert share_of(scores, np.zeros(100, bool), 500, rng) is None
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_report(perfect, art, judge, bench):
+    again = run_bench(painter(bench), art, judge, OPTIONS)
+    assert replace(again, seconds=0).as_json() == replace(perfect, seconds=0).as_json()
+
+
+def test_the_drawer_gets_every_prompt_once_in_batches_of_at_most_32(art, judge):
+    small = Bench(art, judge, replace(OPTIONS, per_category=20, only=("single",)))
+    asked: list[list[tuple[str, int]]] = []
+
+    def draw(prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+        asked.append(list(zip(prompts, seeds, strict=True)))
+        return deaf_painter(art)(prompts, seeds)
+
+    small.run(draw)
+    assert [len(batch) for batch in asked] == [32, 8]
+    assert [pair for batch in asked for pair in batch] == [(prompt.text, prompt.seed) for prompt in small.prompts]
+
+
+def test_a_bad_vqgan_shows_in_its_column(art, judge, bench):
+    options = BenchOptions(per_category=4, only=("background",))
+    black = run_bench(
+        painter(bench), art, judge, options, redraw=lambda images: [Image.new("RGB", (SIZE, SIZE)) for _ in images]
+    )
+    assert black.row("background", "background", "seen").reconstructed.value == 0.25
+    assert "through VQGAN" in as_markdown(black)
+    assert black.judge_frechet is None
+
+
+def test_the_report_is_written_whole(perfect, tmp_path):
+    write(perfect, tmp_path / "new", {"model": "painter"})
+    saved = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert saved["model"] == "painter"
+    assert len(saved["pictures"]) == len(CATEGORIES) * len(SPLITS) * OPTIONS.per_category
+    assert Image.open(tmp_path / "new" / "sheet.png").width > 8 * SIZE
+    assert as_markdown(perfect).count("\n| single") == 10
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(art, judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "SCALES", (0.0, 2.0, 4.0))
+    small = Bench(art, judge, BenchOptions(per_category=4, resamples=20, only=("single", "count")))
+    drawn: list[SamplingOptions] = []
+
+    def drawer(options: SamplingOptions) -> Draw:
+        """Good at guidance 2 alone, and broken off at the fourth setting of the first run."""
+        if len(drawn) == 3 and not stopped:
+            raise KeyboardInterrupt
+        drawn.append(options)
+        return painter(small) if options.guidance == 2 else deaf_painter(art)
+
+    stopped: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_sweep(drawer, small, tmp_path, SamplingOptions(), ("steps", "guidance"))
+    stopped.append(True)
+    result = sweep.run_sweep(drawer, small, tmp_path, SamplingOptions(), ("steps", "guidance"))
+
+    assert len(drawn) == len(set(drawn)) == 5 + 3  # the best of guidance has 24 steps, and is one of the four of steps
+    assert result["best"]["guidance"] == 2
+    assert {options.guidance for options in drawn[5:]} == {2}
+    assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 8
+    assert json.loads((tmp_path / "sweep.json").read_text()) == result
+    assert Image.open(tmp_path / "sweep.png").width > 500

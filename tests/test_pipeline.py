@@ -1,0 +1,306 @@
+"""`Muse`, from texts to pictures, and the folder that it comes from."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import muse
+from muse.checkpoint import CheckpointError
+from muse.models.text_encoder import TextEncoder
+from muse.models.transformer import MaskedTransformer
+from muse.pipeline import Muse, guided_predict
+from muse.sampling import SamplingOptions
+from muse.shapes import Step
+
+PROMPTS = ["a red apple", "two blue dog on the apple , 3d style", "the dog"]
+NEGATIVES = ["blue", "a dog of the two", "3d"]
+SEEDS = [3, 1, 4]
+
+
+def pixels(images):
+    return [image.tobytes() for image in images]
+
+
+@pytest.fixture
+def rows(tiny_muse):
+    """How many grids the base transformer is asked for at each step."""
+    seen = []
+    handle = tiny_muse.base.register_forward_hook(lambda module, given, logits: seen.append(len(given[0])))
+    yield seen
+    handle.remove()
+
+
+@pytest.fixture
+def a_step(tiny_muse):
+    """Half-drawn tokens of three pictures, in the middle of decoding."""
+    tokens = torch.randint(0, 65, (3, 64), generator=torch.Generator().manual_seed(0))
+    return tokens, tokens == tiny_muse.base.config.mask_id, Step(3, 6)
+
+
+# -- the text encoder ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_bert"])
+def test_a_short_prompt_beside_a_long_one_has_the_states_it_has_alone(name, request, tmp_path):
+    request.getfixturevalue(name).save(tmp_path)
+    encoder = TextEncoder.from_folder(tmp_path)
+    states, is_word = encoder(PROMPTS)
+    for i, prompt in enumerate(PROMPTS):
+        alone, all_words = encoder([prompt])
+        num = alone.shape[1]
+        assert all_words.all()
+        assert is_word[i].tolist() == [True] * num + [False] * (states.shape[1] - num)
+        assert (states[i, :num] - alone[0]).abs().max() < 1e-5
+
+
+def test_an_encoder_that_is_saved_stays_as_it_was_and_comes_back_rounded_to_half(tiny_t5, tmp_path):
+    before = {name: tensor.clone() for name, tensor in tiny_t5.encoder.state_dict().items()}
+    tiny_t5.save(tmp_path)
+    after, loaded = tiny_t5.encoder.state_dict(), TextEncoder.from_folder(tmp_path).encoder.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor)
+        assert torch.equal(loaded[name], tensor.half().float())
+
+
+def test_no_encoder_reads_beyond_its_positions(tiny_bert, tiny_t5):
+    assert (tiny_bert.max_words, tiny_t5.max_words) == (64, 77)
+    with pytest.raises(ValueError, match="65 sub-words and the text encoder reads at most 64"):
+        tiny_bert(["apple " * 64])
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_an_encoder_whose_config_has_other_layers_than_its_weights_is_refused(num_layers, tiny_t5, tmp_path):
+    # transformers fills what is missing at random, and drops what is too much
+    tiny_t5.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_layers": num_layers}))
+    with pytest.raises(ValueError, match="config and weights belong to different models"):
+        TextEncoder.from_folder(tmp_path)
+
+
+def test_a_pickled_encoder_is_never_opened(tiny_t5, tmp_path):
+    tiny_t5.save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tiny_t5.encoder.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        TextEncoder.from_folder(tmp_path)
+
+
+# -- drawing ------------------------------------------------------------------------------------------------------
+
+
+def test_every_prompt_gives_a_picture_of_the_models_size(tiny_muse):
+    assert tiny_muse.size == (128, 128)
+    assert [image.size for image in tiny_muse.generate(PROMPTS)] == [(128, 128)] * 3
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(tiny_muse):
+    first, again, other = (tiny_muse.generate(PROMPTS, seeds) for seeds in (SEEDS, SEEDS, [5, 6, 7]))
+    assert pixels(first) == pixels(again)
+    assert not set(pixels(first)) & set(pixels(other))
+
+
+@pytest.mark.parametrize("negatives", [None, NEGATIVES])
+@pytest.mark.parametrize("sampler", ["confidence", "halton"])
+def test_a_picture_of_a_batch_is_the_picture_drawn_alone(sampler, negatives, tiny_muse):
+    options = replace(tiny_muse.defaults, sampler=sampler)
+    together = tiny_muse.generate(PROMPTS, SEEDS, negatives=negatives, options=options)
+    for i, prompt in enumerate(PROMPTS):
+        negative = negatives and negatives[i : i + 1]
+        alone = tiny_muse.generate([prompt], SEEDS[i : i + 1], negatives=negative, options=options)
+        assert pixels(alone) == pixels(together[i : i + 1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 3},
+        {"guidance": 8.0},
+        {"guidance_ramp": "constant"},
+        {"sampler": "halton"},
+        {"temperature": 0.1},
+        {"top_k": 2},
+        {"choice_noise": 0.0},
+    ],
+)
+def test_every_option_is_seen_in_the_picture(change, tiny_muse):
+    changed = tiny_muse.generate(PROMPTS, SEEDS, options=replace(tiny_muse.defaults, **change))
+    assert pixels(changed) != pixels(tiny_muse.generate(PROMPTS, SEEDS))
+
+
+def test_prompts_that_were_read_before_draw_as_prompts_do(tiny_muse):  # aMUSEd: crashes on len(None)
+    states = tiny_muse.text_encoder([*PROMPTS, *NEGATIVES])
+    with_negatives = tiny_muse.generate(PROMPTS, SEEDS, negatives=NEGATIVES)
+    assert pixels(tiny_muse.generate_from_states(*states, SEEDS)) == pixels(with_negatives)
+    states = tiny_muse.text_encoder(PROMPTS)
+    assert pixels(tiny_muse.generate_from_states(*states, SEEDS)) == pixels(tiny_muse.generate(PROMPTS, SEEDS))
+    with pytest.raises(ValueError, match="states of 3 texts came for 2 seeds"):
+        tiny_muse.generate_from_states(*states, [1, 2])
+
+
+@torch.no_grad()
+def test_guidance_zero_is_the_plain_conditional_model_and_costs_half(tiny_muse, a_step, rows):
+    text = tiny_muse.text_encoder(PROMPTS)
+    predict = guided_predict(tiny_muse.base, *text, 3, SamplingOptions(guidance=0.0))
+    assert torch.equal(predict(*a_step), tiny_muse.base(a_step[0], tiny_muse.base.read(*text)))
+    for guidance, ramp, wanted in [(0.0, "linear", [3] * 4), (2.0, "constant", [6] * 4), (2.0, "linear", [3, 6, 6, 6])]:
+        rows.clear()
+        options = SamplingOptions(steps=4, guidance=guidance, guidance_ramp=ramp)
+        tiny_muse.generate(PROMPTS, SEEDS, negatives=NEGATIVES, options=options)
+        assert rows == wanted
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("negatives", [None, NEGATIVES])
+def test_guidance_leads_away_from_no_text_or_from_the_negative_prompt_by_the_papers_formula(
+    negatives, tiny_muse, a_step
+):
+    base, encode = tiny_muse.base, tiny_muse.text_encoder
+    options = SamplingOptions(guidance=3.0, guidance_ramp="constant")
+    guided = guided_predict(base, *encode([*PROMPTS, *(negatives or [])]), 3, options)(*a_step)
+    conditional = base(a_step[0], base.read(*encode(PROMPTS)))
+    unconditional = base(a_step[0], base.read(*encode(negatives)) if negatives else None)
+    assert (guided - (4 * conditional - 3 * unconditional)).abs().max() < 1e-3 * guided.abs().max()
+    assert (guided - conditional).abs().max() > 0.1
+
+
+def test_a_negative_prompt_changes_the_picture(tiny_muse):  # muse-maskgit-pytorch: raises TypeError
+    plain = tiny_muse.generate(PROMPTS, SEEDS)
+    assert not set(pixels(plain)) & set(pixels(tiny_muse.generate(PROMPTS, SEEDS, negatives=NEGATIVES)))
+
+
+def test_every_step_is_seen_and_its_preview_is_grey_where_tokens_are_hidden(tiny_muse):
+    reports = []
+    images = tiny_muse.generate(PROMPTS, SEEDS, callback=reports.append)
+    assert [report.step for report in reports] == [Step(i, 6) for i in range(6)]
+    first, last = tiny_muse.preview(reports[0]), tiny_muse.preview(reports[-1])
+    assert pixels(last.images) == pixels(images)
+    corners = [(16 * (i % 8) + 7, 16 * (i // 8) + 7) for i in range(64)]
+    is_grey = [first.images[0].getpixel(corner) == (224, 224, 224) for corner in corners]
+    assert is_grey == reports[0].is_hidden[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (([""], [1], None), "prompt is empty"),
+        (([" \n"], [1], None), "prompt is empty"),
+        ((["a"], [1], [""]), "negative prompt is empty; .* or leave it out"),
+        ((["apple " * 10_000], [1], None), "has 10,001 sub-words and the text encoder reads at most 77; shorten it"),
+        ((["a"], [1], ["apple " * 10_000]), "has 10,001 sub-words"),
+        (([], [], None), "no prompt came"),
+        (("apple", [1], None), "prompts is one string; give a list"),
+        ((["a", "dog"], [1], None), "1 seeds came for 2 prompts"),
+        ((["a"], [1], ["b", "c"]), "2 negative prompts came for 1 prompts"),
+        ((["a"], [-1], None), "seed is -1; give a whole number from 0"),
+        ((["a"], [2**63], None), "seed is 9223372036854775808; give"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_sentence(request_, message, tiny_muse):
+    prompts, seeds, negatives = request_
+    with pytest.raises(ValueError, match=message) as error:
+        tiny_muse.generate(prompts, seeds, negatives=negatives)
+    assert "\n" not in str(error.value)
+
+
+def test_the_largest_seed_draws(tiny_muse):
+    assert len(tiny_muse.generate(["a"], [2**63 - 1])) == 1
+
+
+# -- folders ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_bert"])
+def test_what_is_saved_and_loaded_gives_equal_logits_and_pictures(name, request, tiny_muse, a_step, tmp_path):
+    encoder = request.getfixturevalue(name)
+    first = Muse(encoder, tiny_muse.vqgan, tiny_muse.base, name="first", defaults=SamplingOptions(steps=2))
+    first.save_pretrained(tmp_path / "first")
+    second = Muse.from_pretrained(tmp_path / "first")  # its text encoder is rounded
+    second.save_pretrained(tmp_path / "second")
+    third = Muse.from_pretrained(str(tmp_path / "second"))
+    assert (third.name, third.defaults) == ("first", SamplingOptions(steps=2))
+    text, is_word = second.text_encoder(PROMPTS)
+    assert torch.equal(third.text_encoder(PROMPTS)[0], text)
+    with torch.no_grad():
+        logits = [each.base(a_step[0], each.base.read(text, is_word)) for each in (first, second, third)]
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[1], logits[2])
+    assert pixels(third.generate(PROMPTS, SEEDS)) == pixels(second.generate(PROMPTS, SEEDS))
+
+
+def change_json(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize("part", ["model_index.json", "text_encoder", "vqgan", "base"])
+def test_a_missing_part_is_named(part, own_folder):
+    (own_folder / part).rename(own_folder / "elsewhere")
+    with pytest.raises(CheckpointError, match=rf"{part}.* is missing; this folder is no whole checkpoint"):
+        Muse.from_pretrained(own_folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_text_encoder_is_refused_in_one_sentence(name, own_folder):
+    path = own_folder / "text_encoder" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="text_encoder is damaged") as error:
+        Muse.from_pretrained(own_folder)
+    assert "\n" not in str(error.value)
+
+
+def test_the_vqgan_of_another_model_is_refused(own_folder):
+    change_json(own_folder / "base" / "config.json", vqgan_fingerprint="0123456789ab")
+    with pytest.raises(CheckpointError, match="trained on the tokens of VQGAN 0123456789ab and this is VQGAN"):
+        Muse.from_pretrained(own_folder)
+
+
+def test_parts_of_other_sizes_are_refused(tiny_muse):
+    with torch.device("meta"):
+        more_codes, more_text = (
+            MaskedTransformer(replace(tiny_muse.base.config, vqgan_fingerprint=None, **change))
+            for change in ({"num_codes": 65}, {"text_dim": 33})
+        )
+    with pytest.raises(CheckpointError, match="the VQGAN has 64 codes and the base transformer was made for 65"):
+        Muse(tiny_muse.text_encoder, tiny_muse.vqgan, more_codes)
+    with pytest.raises(CheckpointError, match="states of 32 numbers and the base transformer reads 33"):
+        Muse(tiny_muse.text_encoder, tiny_muse.vqgan, more_text)
+
+
+@pytest.mark.parametrize("defaults", [{"steps": 0}, {"steps": 10**9}, {"guidance": -1.0}, {"strength": 1}])
+def test_defaults_that_cannot_be_used_are_refused(defaults, own_folder):
+    change_json(own_folder / "model_index.json", defaults=defaults)
+    with pytest.raises(CheckpointError, match="has defaults that cannot be used"):
+        Muse.from_pretrained(own_folder)
+
+
+@pytest.mark.parametrize("name", ["unknown", "", "a b", "../x/y", "./no/folder", "emoji.png", "/nowhere"])
+def test_an_unknown_model_is_refused_with_what_to_give(name):
+    with pytest.raises(CheckpointError, match=r"there is no model .*; give a folder, a shipped model"):
+        Muse.from_pretrained(name)
+
+
+def test_a_hub_model_that_cannot_be_had_is_refused():
+    with pytest.raises(CheckpointError, match="'nobody/nothing' is no folder here and the hub did not give it"):
+        Muse.from_pretrained("nobody/nothing")
+
+
+def test_a_folder_needs_no_network_even_where_the_hub_is_on(tiny_folder):
+    code = f"""
+import socket
+def refuse(*arguments, **options):
+    raise SystemExit("the network was touched")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from muse import Muse
+muse = Muse.from_pretrained({str(tiny_folder)!r})
+print(len(muse.generate(["a red apple"], negatives=["dog"])))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment["PYTHONPATH"] = str(Path(muse.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")

@@ -1,0 +1,164 @@
+"""Stage 2: the base transformer learns which picture a caption means."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from muse.pipeline import guided_predict
+from muse.sampling import SamplingOptions, decode
+from muse.training.base import BaseStage, BaseTraining, TokenBatch, parameter_groups
+from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
+
+CONFIG = dataclasses.replace(BASE_CONFIG, num_codes=32, dim=32, mlp_dim=64)
+
+
+def stage_of(folder, config=CONFIG, steps=100, rate=3e-3, **changes):
+    training = BaseTraining(engine=options(folder, steps=steps, learning_rate=rate), model=config, **changes)
+    return BaseStage(training, text_encoder())
+
+
+def batch(num_copies=1, config=CONFIG):
+    return TokenBatch(grids(config).repeat(num_copies, 1), list(CAPTIONS) * num_copies)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory):
+    stage = stage_of(tmp_path_factory.mktemp("overfitted"), steps=250)
+    losses = []
+    for step in range(250):
+        stage.engine.step = step
+        losses.append(stage.step(batch(4), step)["loss"].item())
+    return stage, losses
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_a_model_that_has_learnt_four_captions_draws_each_of_their_pictures(overfitted, guidance):
+    """From captions to tokens with the functions that `Muse.generate` calls: the text conditions."""
+    stage, _ = overfitted
+    base = stage.base.eval()
+    greedy = SamplingOptions(steps=5, guidance=guidance, temperature=0.0, choice_noise=0.0)
+    for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
+        with torch.no_grad():
+            predict = guided_predict(base, *stage.text_encoder([CAPTIONS[i] for i in order]), 4, greedy)
+            start = torch.full((4, 9), CONFIG.mask_id)
+            tokens = decode(start, predict, greedy, seeded(), CONFIG.mask_id)
+        assert tokens.equal(grids(CONFIG)[order])
+
+
+def test_the_loss_starts_near_the_logarithm_of_the_number_of_codes_and_falls(overfitted):
+    _, losses = overfitted
+    assert losses[0] == pytest.approx(math.log(CONFIG.num_codes), abs=0.1)
+    # Without a caption all four are possible, so a few captions dropped leave some loss.
+    assert sum(losses[-20:]) / 20 < 0.4
+
+
+def test_the_average_follows_and_is_validated(overfitted):
+    stage, _ = overfitted
+    again = stage.validate([batch(4)])
+    assert again == stage.validate([batch(4)])
+    assert not stage.averaged().training
+    assert not any(p.requires_grad and p.grad is not None for p in stage.averaged().parameters())
+
+
+def test_one_caption_in_ten_is_dropped_over_many_batches(tmp_path):
+    """Diffusers' aMUSEd training: with a data set, the drop is a no-op; without one it is inverted.
+    Muse-maskgit-pytorch: drops 50%."""
+    stage = stage_of(tmp_path)
+    assert stage.training.caption_drop == 0.1
+    num, many = 60, batch(8)
+    with torch.no_grad():
+        for step in range(num):
+            stage.loss(stage.base, many, seeded(step))
+    seen = stage.text_encoder.tokenizer.num_prompts / (num * len(many.captions))
+    assert abs(seen - 0.9) < 4 * math.sqrt(0.1 * 0.9 / (num * len(many.captions)))
+
+
+@pytest.mark.parametrize(("caption_drop", "matters"), [(0.0, True), (1.0, False)])
+def test_the_captions_matter_unless_they_are_dropped(tmp_path, caption_drop, matters):
+    stage = stage_of(tmp_path, caption_drop=caption_drop)
+    for parameter in stage.base.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=seeded())
+    swapped = TokenBatch(batch().tokens, list(CAPTIONS[::-1]))
+    with torch.no_grad():
+        losses = [stage.loss(stage.base, each, seeded()) for each in (batch(), swapped)]
+    assert losses[0].equal(losses[1]) != matters
+    assert (stage.text_encoder.tokenizer.num_prompts > 0) == matters
+
+
+def test_each_picture_is_masked_by_its_own_ratio(tmp_path):
+    """1d-tokenizer: one sample's mask count is used for all."""
+    stage, seen = stage_of(tmp_path, caption_drop=1.0), []
+    stage.base.register_forward_pre_hook(lambda module, given: seen.append((given[0] == CONFIG.mask_id).sum(1)))
+    with torch.no_grad():
+        stage.loss(stage.base, batch(8), seeded())
+    assert len(seen[0].unique()) > 3
+    assert seen[0].min() >= 1
+
+
+def test_the_draws_of_a_step_come_from_its_seed_alone(tmp_path):
+    """Halton-MaskGIT: noise from a global generator."""
+    stage, losses = stage_of(tmp_path), []
+    for world in (1, 2):
+        torch.manual_seed(world)
+        with torch.no_grad():
+            losses.append(stage.loss(stage.base.eval(), batch(), seeded(3)))
+    assert losses[0].equal(losses[1])
+
+
+def test_each_step_masks_otherwise(tmp_path):
+    stage, seen = stage_of(tmp_path), []
+    stage.base.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
+    for step in range(3):
+        stage.step(batch(), step)
+    assert not seen[0].equal(seen[1])
+    assert not seen[1].equal(seen[2])
+
+
+def test_label_smoothing_changes_the_loss(tmp_path):
+    losses = []
+    for smoothing in (0.0, 0.2):
+        stage = stage_of(tmp_path, label_smoothing=smoothing)
+        with torch.no_grad():
+            stage.base.head[-1].bias += torch.arange(32.0)  # an opinion
+            losses.append(stage.loss(stage.base, batch(), seeded()).item())
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
+def test_the_text_encoder_is_not_trained(tmp_path):
+    stage = stage_of(tmp_path)
+    before = stage.text_encoder(CAPTIONS)[0]
+    stage.step(batch(), 0)
+    assert stage.text_encoder(CAPTIONS)[0].equal(before)
+    assert not any("text_encoder" in name for name in stage.state())
+
+
+def test_matrices_decay_and_what_scales_or_shifts_does_not(tmp_path):
+    base = stage_of(tmp_path).base
+    decaying, others = parameter_groups(base, 0.045)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.045, 0.0)
+    names = {id(parameter): name for name, parameter in base.named_parameters()}
+    groups = [{names[id(p)] for p in group["params"]} for group in (decaying, others)]
+    assert groups[0] | groups[1] == set(names.values())
+    assert not groups[0] & groups[1]
+    assert all("norm" in name or name.endswith("bias") or name == "head.2.weight" for name in groups[1])
+    assert not any("norm" in name or name.endswith("bias") for name in groups[0])
+
+
+def test_weight_decay_reaches_the_optimizer_and_the_paper_set_its_default(tmp_path):
+    stage = stage_of(tmp_path)
+    assert [group["weight_decay"] for group in stage.optimizer.param_groups] == [0.045, 0.0]
+    assert [group["betas"] for group in stage.optimizer.param_groups] == [(0.9, 0.96)] * 2
+    other = stage_of(tmp_path, weight_decay=0.3)
+    assert other.optimizer.param_groups[0]["weight_decay"] == 0.3
+
+
+def test_a_batch_moves_to_a_device_with_its_captions():
+    moved = tokens_at(0).to("meta")
+    assert moved.tokens.device.type == "meta"
+    assert moved.captions == tokens_at(0).captions

@@ -1,0 +1,354 @@
+"""The engine: schedules, clipping, averages, and runs that can be stopped anywhere and go on to the bit."""
+
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from muse.checkpoint import load_module
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
+from tests.training.tiny_runs import BATCHES, FINGERPRINT, RUNS, options, run_base, run_vqgan, signalling, tokens_at
+
+ROOT = Path(__file__).parents[2]
+STAGES = list(RUNS)
+
+
+class Line:
+    """The smallest stage: one weight, a gradient of 1, and a batch that can spoil it."""
+
+    def __init__(self, engine_options, batch_at=lambda step: torch.ones(1)):
+        self.engine, self.batch_at = Engine(engine_options), batch_at
+        self.weight = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.weight.weight)
+        self.optimizer = torch.optim.SGD(self.weight.parameters(), lr=1)
+        self.state = {"weight": self.weight, "optimizer": self.optimizer}
+        self.weights, self.exported = [0.0], []
+
+    def step(self, batch, step):
+        loss = self.weight(batch).sum()
+        self.engine.update(loss, self.optimizer, self.weight)
+        self.weights.append(self.weight.weight.item())
+        return {"loss": loss.detach()}
+
+    def run(self):
+        def after_save(step):
+            self.exported.append(step)
+            return {"validation_loss": torch.tensor(0.5)}
+
+        self.engine.run(self.state, self.batch_at, self.step, after_save)
+        return self
+
+
+def metrics_of(folder):
+    """The last line of each step; a run that was killed has taken some steps twice."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: {k: v for k, v in line.items() if k != "seconds_a_step"} for line in lines}
+
+
+def state_of(folder):
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def differences(one, other, path=""):
+    """Where two nested states differ, to the bit."""
+    if isinstance(one, torch.Tensor):
+        return [] if one.dtype == other.dtype and one.equal(other) else [path]
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        return [d for key in one for d in differences(one[key], other[key], f"{path}.{key}")]
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        return [d for i, (a, b) in enumerate(zip(one, other, strict=True)) for d in differences(a, b, f"{path}.{i}")]
+    return [] if one == other else [path]
+
+
+def assert_same_run(folder, unbroken):
+    assert differences(state_of(folder), state_of(unbroken)) == []
+    # A run that was asked to stop has validated once more.
+    metrics, expected = metrics_of(folder), metrics_of(unbroken)
+    assert {step: {name: metrics[step][name] for name in line} for step, line in expected.items()} == expected
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The folders of a run of each stage that nothing stopped."""
+    folders = {stage: tmp_path_factory.mktemp(stage) for stage in STAGES}
+    for stage, folder in folders.items():
+        RUNS[stage](options(folder))
+    return folders
+
+
+# -- the learning rate --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (6, 0.775), (7, 0.55), (8, 0.325), (10, 0.1)]
+)
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine(tmp_path, step, rate):
+    schedule = EngineOptions(tmp_path, steps=10, learning_rate=2.0, warmup=4, final_rate=0.1)
+    assert learning_rate(step, schedule) == pytest.approx(2 * rate)
+
+
+def test_without_warm_up_the_first_step_has_the_full_learning_rate(tmp_path):
+    schedule = EngineOptions(tmp_path, steps=4, learning_rate=3.0)
+    rates = [learning_rate(step, schedule) for step in range(5)]
+    assert rates == pytest.approx([3 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(5)])
+
+
+def test_a_run_that_only_warms_up_divides_by_nothing(tmp_path):
+    assert learning_rate(2, EngineOptions(tmp_path, steps=3, warmup=3)) == pytest.approx(1e-4)
+
+
+def test_each_step_is_taken_at_its_learning_rate(tmp_path):
+    schedule = options(tmp_path, steps=8, learning_rate=1.0, warmup=3, final_rate=0.2)
+    weights = Line(schedule).run().weights
+    moves = [before - after for before, after in zip(weights, weights[1:], strict=False)]
+    assert moves == pytest.approx([learning_rate(step, schedule) for step in range(8)], rel=1e-5)
+
+
+# -- clipping, averages, precision --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clip", "norm"), [(1.0, 1.0), (0.3, 0.3), (None, 500.0), (1000.0, 500.0)])
+def test_clipping_bounds_the_norm_of_all_gradients_together(tmp_path, clip, norm):
+    network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False))
+    for layer, weight in zip(network, ([3.0, 4.0], [2.0]), strict=True):
+        layer.weight.data = torch.tensor([weight])
+    optimizer = torch.optim.SGD(network.parameters(), lr=0)
+    factor = 500 / math.sqrt(4 + 4 + 49)  # the gradients are (2, 2) and 3 + 4
+    Engine(options(tmp_path, clip=clip)).update(factor * network(torch.ones(1, 2)).sum(), optimizer, network)
+    gradients = torch.cat([p.grad.flatten() for p in network.parameters()])
+    assert gradients.norm().item() == pytest.approx(norm, rel=1e-4)
+    torch.testing.assert_close(gradients / gradients.norm(), torch.tensor([2.0, 2, 7]) / math.sqrt(57))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_average_keeps_the_given_share_of_itself(decay):
+    """Muse-maskgit-pytorch: the average is never given its decay."""
+    network = nn.Linear(2, 1)
+    average, expected = average_of(network, decay), None
+    for step in range(4):
+        network.weight.data.fill_(float(step * step))
+        average.update_parameters(network)
+        now = float(step * step)
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+        torch.testing.assert_close(average.module.weight.data, torch.full((1, 2), expected))
+    assert network.weight.data.equal(torch.full((1, 2), 9.0))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_averages_with_the_decay_of_its_options(tmp_path, stage):
+    RUNS[stage](options(tmp_path, steps=2, ema_decay=0.0))
+    state = state_of(tmp_path)
+    network = {"vqgan": "vqgan", "base": "base"}[stage]
+    averaged = {name.removeprefix("module."): w for name, w in state["average"].items() if name != "n_averaged"}
+    assert differences(averaged, dict(state[network])) == []
+
+
+def test_bfloat16_is_taken_where_the_machine_computes_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for has_it, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it)
+        assert best_precision() == precision
+        assert Engine(EngineOptions(tmp_path, steps=1)).fabric._precision.precision == precision
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_both_stages_train_in_bfloat16_with_weights_in_float32(tmp_path, stage):
+    RUNS[stage](options(tmp_path, steps=4, precision="bf16-mixed"))
+    state = state_of(tmp_path)
+    assert state["step"] == 4
+    network = state[stage]
+    assert {w.dtype for w in network.values()} == {torch.float32}
+
+
+# -- stopping and going on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_stopped_by_sigterm_and_resumed_equals_the_unbroken_one(tmp_path, stage, unbroken):
+    handler = signal.getsignal(signal.SIGTERM)
+    RUNS[stage](options(tmp_path), signalling(BATCHES[stage], 2, signal.SIGTERM))
+    assert state_of(tmp_path)["step"] == 3  # the step that was under way is finished and saved
+    assert signal.getsignal(signal.SIGTERM) == handler
+    RUNS[stage](options(tmp_path))
+    assert_same_run(tmp_path, unbroken[stage])
+
+
+def test_ctrl_c_saves_and_leaves_too(tmp_path):
+    line = Line(options(tmp_path, save_every=100), signalling(lambda step: torch.ones(1), 2, signal.SIGINT)).run()
+    assert (state_of(tmp_path)["step"], line.exported) == (3, [3])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, stage, unbroken):
+    command = [sys.executable, "-m", "tests.training.tiny_runs", stage, str(tmp_path), "5"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert state_of(tmp_path)["step"] == 4
+    assert set(metrics_of(tmp_path)) == {1, 2, 3, 4, 5}
+    RUNS[stage](options(tmp_path))
+    assert_same_run(tmp_path, unbroken[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_batches_made_by_another_process_give_the_same_run(tmp_path, stage, unbroken):
+    RUNS[stage](options(tmp_path, workers=1))
+    assert_same_run(tmp_path, unbroken[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_another_seed_is_another_run(tmp_path, stage, unbroken):
+    RUNS[stage](options(tmp_path, seed=1))
+    assert differences(state_of(tmp_path), state_of(unbroken[stage]))
+
+
+def test_a_finished_run_started_again_takes_no_step_and_exports_again(tmp_path):
+    """A run killed between its last checkpoint and its export would otherwise never have one."""
+    Line(options(tmp_path, steps=3)).run()
+    before = (tmp_path / "metrics.jsonl").read_text()
+    again = Line(options(tmp_path, steps=3)).run()
+    assert (again.weights, again.exported) == ([0.0], [3])
+    assert again.weight.weight.item() != 0
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_checkpoints_come_every_so_many_steps_and_at_the_end(tmp_path):
+    assert Line(options(tmp_path, steps=7, save_every=3)).run().exported == [3, 6, 7]
+
+
+def test_the_checkpoint_before_survives_a_save_that_fails(tmp_path, monkeypatch):
+    save, saves = torch.save, []
+
+    def failing_save(state, path):
+        saves.append(path)
+        if len(saves) == 2:
+            Path(path).write_bytes(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", failing_save)
+    with pytest.raises(OSError, match="No space left"):
+        Line(options(tmp_path)).run()
+    assert state_of(tmp_path)["step"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "state.pt"]
+    assert Line(options(tmp_path)).run().exported == [4, 6]
+
+
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_keeps_the_checkpoint(tmp_path, clip):
+    def batch_at(step):
+        return torch.full((1,), math.nan if step == 4 else 1.0)
+
+    line = Line(options(tmp_path, clip=clip), batch_at)
+    with pytest.raises(NotFinite, match=r"^loss is nan at step 5; the last checkpoint is kept: lower the .*32-true$"):
+        line.run()
+    state = state_of(tmp_path)
+    assert state["step"] == 4
+    assert math.isfinite(state["weight"]["weight"].item())
+    assert set(metrics_of(tmp_path)) == {1, 2, 3, 4}
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_between_two_lines_of_metrics(tmp_path):
+    line = Line(options(tmp_path, log_every=100, save_every=100), lambda step: torch.full((1,), math.inf))
+    with pytest.raises(NotFinite, match="at step 1;"):
+        line.run()
+    assert line.weight.weight.item() == 0
+
+
+# -- what a run leaves --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_line_of_metrics_parses_and_holds_finite_numbers(unbroken, stage):
+    lines = [json.loads(line) for line in (unbroken[stage] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert all({"vqgan": "reconstruction", "base": "loss"}[stage] in line for line in lines)
+
+
+def test_lines_of_metrics_come_every_so_many_steps_and_at_the_end(tmp_path):
+    Line(options(tmp_path, steps=7, log_every=3, save_every=100)).run()
+    assert list(metrics_of(tmp_path)) == [3, 6, 7]
+    assert "validation_loss" in metrics_of(tmp_path)[7]
+
+
+def test_what_a_vqgan_run_leaves_is_the_averaged_vqgan_in_half_precision(tmp_path, unbroken):
+    vqgan = load_module(VQGAN, VQGANConfig, unbroken["vqgan"] / "vqgan")
+    averaged = {k.removeprefix("module."): w for k, w in state_of(unbroken["vqgan"])["average"].items()}
+    for name, weight in vqgan.state_dict().items():
+        assert weight.equal(averaged[name].half().float()), name
+    assert (unbroken["vqgan"] / "reconstructions-000006.png").is_file()
+    assert vqgan.encode(torch.rand(1, 3, 8, 8)).shape == (1, 16)
+
+
+def test_what_a_base_run_leaves_is_the_averaged_transformer_stamped_with_its_vqgan(unbroken):
+    base = load_module(MaskedTransformer, TransformerConfig, unbroken["base"] / "base")
+    averaged = {k.removeprefix("module."): w for k, w in state_of(unbroken["base"])["average"].items()}
+    assert differences(dict(base.state_dict()), {k: averaged[k] for k in base.state_dict()}) == []
+    assert base.config.vqgan_fingerprint == FINGERPRINT
+    assert "validation_loss" in metrics_of(unbroken["base"])[6]
+
+
+def test_the_training_state_is_no_part_of_what_is_loaded(unbroken):
+    for stage, folder in unbroken.items():
+        assert sorted(path.name for path in (folder / stage).iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):
+    from muse.training.base import train_base
+    from tests.training.tiny_runs import base_training, text_encoder
+
+    seen = []
+    watch = lambda base, step: seen.append((type(base), base.training, step))  # noqa: E731
+    train_base(base_training(options(tmp_path, steps=4)), text_encoder(), FINGERPRINT, tokens_at, [], watch)
+    assert seen == [(MaskedTransformer, False, 2), (MaskedTransformer, False, 4)]
+
+
+# -- options ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"steps": 0}, "steps is 0; a run takes at least 1"),
+        ({"warmup": 7}, "warmup is 7 steps of 6; give 0 to 6"),
+        ({"warmup": -1}, "warmup is -1 steps of 6; give 0 to 6"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0; give a number from 0 up to, not including, 1"),
+        ({"ema_decay": -0.1}, "ema_decay is -0.1; give a number from 0 up to, not including, 1"),
+    ],
+)
+def test_options_that_make_no_run_are_refused_with_one_sentence(tmp_path, changes, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        options(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("run", [run_vqgan, run_base])
+def test_compile_compiles_the_networks(tmp_path, monkeypatch, run):
+    """Halton-MaskGIT: an option that is ignored."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **_: compiled.append(network))
+    run(options(tmp_path / "plain", steps=1))
+    assert compiled == []
+    run(options(tmp_path / "compiled", steps=1, compile=True))
+    assert compiled
+
+
+def test_the_engine_resumes_only_what_is_there(tmp_path):
+    line = Line(options(tmp_path))
+    before = copy.deepcopy(line.weight.state_dict())
+    line.engine.resume(line.state)
+    assert line.engine.step == 0
+    assert differences(dict(before), dict(line.weight.state_dict())) == []

@@ -1,0 +1,103 @@
+"""The losses, at values that can be worked out by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from muse.training.losses import adversarial_loss, commitment_loss, discriminator_loss, hidden_token_loss, perplexity
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def guesses():
+    logits = random(2, 6, 5)
+    tokens = torch.randint(5, (2, 6), generator=torch.Generator().manual_seed(1))
+    is_hidden = torch.tensor([[True, True, False, False, True, False], [False, False, False, True, False, False]])
+    return logits, tokens, is_hidden
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_it_is_the_mean_cross_entropy_of_the_hidden_tokens(guesses, label_smoothing):
+    logits, tokens, is_hidden = guesses
+    log_probs = logits.log_softmax(-1)
+    right = log_probs.gather(-1, tokens[..., None]).squeeze(-1)
+    each = -(1 - label_smoothing) * right - label_smoothing * log_probs.mean(-1)
+    loss = hidden_token_loss(logits, tokens, is_hidden, label_smoothing)
+    torch.testing.assert_close(loss, (each * is_hidden).sum() / 4)
+
+
+def test_visible_tokens_change_neither_the_loss_nor_its_gradient(guesses):
+    """MaskGIT-pytorch: an inverted mask, and a loss on all tokens."""
+    logits, tokens, is_hidden = guesses
+    plain = hidden_token_loss(logits, tokens, is_hidden)
+    other_tokens = torch.where(is_hidden, tokens, (tokens + 1) % 5)
+    other_logits = torch.where(is_hidden[..., None], logits, 10 * logits - 3)
+    assert hidden_token_loss(other_logits, other_tokens, is_hidden).equal(plain)
+    assert not hidden_token_loss(logits, torch.where(is_hidden, (tokens + 1) % 5, tokens), is_hidden).equal(plain)
+
+    logits.requires_grad_()
+    hidden_token_loss(logits, tokens, is_hidden).backward()
+    assert logits.grad is not None
+    assert logits.grad.any(-1).equal(is_hidden)
+
+
+def test_the_loss_is_computed_in_float32(guesses):
+    logits, tokens, is_hidden = guesses
+    loss = hidden_token_loss(logits.bfloat16(), tokens, is_hidden)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, hidden_token_loss(logits.bfloat16().float(), tokens, is_hidden))
+
+
+def test_commitment_pulls_the_encoder_and_never_the_codebook():
+    """Taming-transformers: beta weights the wrong term by default."""
+    latents = random(1, 3, 2, 2).requires_grad_()
+    codes = random(1, 3, 2, 2, seed=1).requires_grad_()
+    loss = commitment_loss(latents, codes)
+    loss.backward()
+    assert codes.grad is None
+    assert latents.grad is not None
+    torch.testing.assert_close(latents.grad, 2 * (latents - codes).detach() / latents.numel())
+    assert loss.item() == pytest.approx((latents - codes).square().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("real", "decoded", "loss"),
+    [(1.0, -1.0, 0.0), (3.0, -5.0, 0.0), (0.0, 0.0, 1.0), (-1.0, -1.0, 1.0), (1.0, 1.0, 1.0), (-2.0, 0.5, 2.25)],
+)
+def test_the_hinge_loss_at_known_scores(real, decoded, loss):
+    scores = [torch.full((2, 1, 3, 3), score) for score in (real, decoded)]
+    assert discriminator_loss(*scores).item() == pytest.approx(loss)
+
+
+def test_the_hinge_is_taken_of_each_patch_not_of_their_mean():
+    real = torch.tensor([3.0, -1.0]).reshape(1, 1, 1, 2)
+    assert discriminator_loss(real, torch.full_like(real, -1)).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("score", [-2.0, 0.0, 1.5])
+def test_the_decoder_wants_high_scores(score):
+    scores = torch.full((2, 1, 3, 3), score, requires_grad=True)
+    loss = adversarial_loss(scores)
+    assert loss.item() == pytest.approx(-score)
+    loss.backward()
+    assert scores.grad is not None
+    assert (scores.grad < 0).all()
+
+
+@pytest.mark.parametrize("num_codes", [1, 7, 1024])
+def test_the_perplexity_of_uniform_usage_is_the_number_of_codes(num_codes):
+    assert perplexity(torch.full((num_codes,), 3.0)).item() == pytest.approx(num_codes, rel=1e-4)
+
+
+def test_the_perplexity_of_a_single_used_code_is_one():
+    assert perplexity(F.one_hot(torch.tensor(4), 9).float()).item() == pytest.approx(1)
+
+
+def test_the_perplexity_of_two_codes_is_that_of_their_entropy():
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert perplexity(torch.tensor([1.0, 0, 3, 0])).item() == pytest.approx(math.exp(entropy))
