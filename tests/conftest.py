@@ -50,8 +50,14 @@ def tiny_bert(tiny_tokenizer):
 
     from muse.models.text_encoder import TextEncoder
 
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = BertConfig(vocab_size=len(WORDS.split()), max_position_embeddings=64, **size)
+    config = BertConfig(
+        vocab_size=len(WORDS.split()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
     return TextEncoder(randomised(BertModel(config), 0.3), tiny_tokenizer)
 
 

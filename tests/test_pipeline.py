@@ -146,12 +146,15 @@ def test_prompts_that_were_read_before_draw_as_prompts_do(tiny_muse):  # aMUSEd:
 
 @torch.no_grad()
 def test_guidance_zero_is_the_plain_conditional_model_and_costs_half(tiny_muse, a_step, rows):
-    text = tiny_muse.text_encoder(PROMPTS)
-    predict = guided_predict(tiny_muse.base, *text, 3, SamplingOptions(guidance=0.0))
-    assert torch.equal(predict(*a_step), tiny_muse.base(a_step[0], tiny_muse.base.read(*text)))
-    for guidance, ramp, wanted in [(0.0, "linear", [3] * 4), (2.0, "constant", [6] * 4), (2.0, "linear", [3, 6, 6, 6])]:
+    text, is_word = tiny_muse.text_encoder(PROMPTS)
+    predict = guided_predict(tiny_muse.base, text, is_word, 3, SamplingOptions(guidance=0.0))
+    assert torch.equal(predict(*a_step), tiny_muse.base(a_step[0], tiny_muse.base.read(text, is_word)))
+    for options, wanted in [
+        (SamplingOptions(steps=4, guidance=0.0), [3] * 4),
+        (SamplingOptions(steps=4, guidance=2.0, guidance_ramp="constant"), [6] * 4),
+        (SamplingOptions(steps=4, guidance=2.0, guidance_ramp="linear"), [3, 6, 6, 6]),
+    ]:
         rows.clear()
-        options = SamplingOptions(steps=4, guidance=guidance, guidance_ramp=ramp)
         tiny_muse.generate(PROMPTS, SEEDS, negatives=NEGATIVES, options=options)
         assert rows == wanted
 
@@ -163,7 +166,8 @@ def test_guidance_leads_away_from_no_text_or_from_the_negative_prompt_by_the_pap
 ):
     base, encode = tiny_muse.base, tiny_muse.text_encoder
     options = SamplingOptions(guidance=3.0, guidance_ramp="constant")
-    guided = guided_predict(base, *encode([*PROMPTS, *(negatives or [])]), 3, options)(*a_step)
+    text, is_word = encode([*PROMPTS, *(negatives or [])])
+    guided = guided_predict(base, text, is_word, 3, options)(*a_step)
     conditional = base(a_step[0], base.read(*encode(PROMPTS)))
     unconditional = base(a_step[0], base.read(*encode(negatives)) if negatives else None)
     assert (guided - (4 * conditional - 3 * unconditional)).abs().max() < 1e-3 * guided.abs().max()

@@ -124,7 +124,9 @@ def segments(picture: UInt8[np.ndarray, "h w 3"]) -> list[Segment]:
 def boxes_of_pieces(is_thing: Bool[np.ndarray, "h w"]) -> list[Box]:
     """The box of each connected piece that is more than a speck."""
     grown = ndimage.binary_dilation(is_thing, EIGHT_NEIGHBOURS, iterations=NEAR)
-    labels = ndimage.label(grown, EIGHT_NEIGHBOURS)[0] * is_thing
+    labels = np.zeros(is_thing.shape, np.int32)
+    ndimage.label(grown, EIGHT_NEIGHBOURS, output=labels)
+    labels *= is_thing
     areas = np.bincount(labels.ravel())
     boxes = enumerate(ndimage.find_objects(labels), start=1)
     return [box for label, box in boxes if box is not None and areas[label] >= SPECK * is_thing.size]

@@ -109,7 +109,7 @@ def draw_shard(sources: Sequence[str | bytes], size: int, path: Path) -> Shard:
             pictures[position] = draw(source, size)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
-        except BaseException as error:  # noqa: BLE001  (a panic inside resvg is not an Exception)
+        except BaseException as error:  # a panic inside resvg is not an Exception
             damaged[position] = f"{type(error).__name__}: {error}"
     np.save(path, pictures)
     write_atomically(path.with_suffix(".json"), json.dumps({"sha256": sha256_of(path), "damaged": damaged}))

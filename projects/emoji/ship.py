@@ -35,8 +35,8 @@ Apache-2.0) as its text encoder. Trained from nothing on 2 CPU cores by `project
 - Says: a concept, a style ("3d style", "flat style", "noto style", "twitter style"), a background colour, a count, two
   things and their places.
 - Figures: docs/results.md of the repository.
-- Limits: about a thousand concepts; small pictures; counts above two, and the details of two things at once, often fail.
-  It draws no people and no photographs.
+- Limits: about a thousand concepts; small pictures; counts above two, and the details of two things at once, often
+  fail. It draws no people and no photographs.
 """
 
 

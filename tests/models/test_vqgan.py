@@ -1,4 +1,4 @@
-"""The VQGAN: equal to diffusers' with equal weights, fully convolutional, and every field of its config has an effect."""
+"""The VQGAN: equal to diffusers' with equal weights, fully convolutional, every field of its config with an effect."""
 
 import dataclasses
 import re

@@ -1,6 +1,7 @@
 """The engine: schedules, clipping, averages, and runs that can be stopped anywhere and go on to the bit."""
 
 import copy
+import itertools
 import json
 import math
 import os
@@ -112,7 +113,7 @@ def test_a_run_that_only_warms_up_divides_by_nothing(tmp_path):
 def test_each_step_is_taken_at_its_learning_rate(tmp_path):
     schedule = options(tmp_path, steps=8, learning_rate=1.0, warmup=3, final_rate=0.2)
     weights = Line(schedule).run().weights
-    moves = [before - after for before, after in zip(weights, weights[1:], strict=False)]
+    moves = [before - after for before, after in itertools.pairwise(weights)]
     assert moves == pytest.approx([learning_rate(step, schedule) for step in range(8)], rel=1e-5)
 
 

@@ -34,9 +34,9 @@ def test_the_reconstruction_gets_better(tmp_path):
     stage = stage_of(tmp_path, quantize_from=10, discriminator_from=NEVER, adversarial_from=NEVER)
     losses = [stage.step(pictures_at(step % 2), step)["reconstruction"].item() for step in range(60)]
     assert all(map(math.isfinite, losses))
-    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
     # With codes, not only as a plain autoencoder.
-    assert sum(losses[-4:]) < 0.9 * sum(losses[10:14])
+    assert sum(losses[-4:]) < 0.8 * sum(losses[10:14])
 
 
 def test_no_codes_are_used_before_their_step(tmp_path):
