@@ -39,7 +39,8 @@ def test_mask_ratios_have_the_mean_and_the_heavy_end_of_the_paper():
     ratios = draw_mask_ratio(200_000, seeded(), "cpu")
     assert ratios.mean().item() == pytest.approx(0.64, abs=0.005)
     assert (ratios > 0.9).double().mean().item() == pytest.approx(0.287, abs=0.005)
-    assert ratios.min() >= 0 and ratios.max() <= 1
+    assert ratios.min() >= 0
+    assert ratios.max() <= 1
 
 
 def test_training_and_sampling_share_one_cosine():  # Meissonic conditions on two different scales
@@ -52,7 +53,8 @@ def test_training_and_sampling_share_one_cosine():  # Meissonic conditions on tw
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_cosine_goes_from_everything_to_nothing_and_never_below(dtype):
     shares = cosine_schedule(torch.linspace(0, 1, 1001, dtype=dtype))
-    assert shares[0] == 1 and 0 <= shares[-1] < 1e-15
+    assert shares[0] == 1
+    assert 0 <= shares[-1] < 1e-15
     assert (shares.diff() <= 0).all()
 
 
@@ -86,7 +88,8 @@ def test_every_position_is_hidden_equally_often():
     _, is_hidden = hide(torch.zeros(draws, 16, dtype=torch.long), torch.full((draws,), 0.25), MASK_ID, seeded())
     often = is_hidden.sum(0)
     low, high = binom.interval(1 - 1e-4, draws, 0.25)
-    assert often.min() >= low and often.max() <= high
+    assert often.min() >= low
+    assert often.max() <= high
 
 
 def test_hiding_repeats_with_its_seed_and_leaves_the_global_generator_alone():  # Halton-MaskGIT: global generator
@@ -95,7 +98,8 @@ def test_hiding_repeats_with_its_seed_and_leaves_the_global_generator_alone():  
     first, again = hide(tokens, ratio, MASK_ID, seeded(5))[1], hide(tokens, ratio, MASK_ID, seeded(5))[1]
     other = hide(tokens, ratio, MASK_ID, seeded(6))[1]
     draw_mask_ratio(4, seeded(), "cpu")
-    assert first.equal(again) and not first.equal(other)
+    assert first.equal(again)
+    assert not first.equal(other)
     assert torch.get_rng_state().equal(state)
 
 

@@ -50,10 +50,13 @@ class TokensOfStep:
 
     def __init__(self, art: dataset.EmojiArt, cache: tokens.TokenCache, batch: int):
         self.art, self.cache, self.batch = art, cache, batch
+        is_single = np.array([scene.kind == "single" for scene in cache.scenes])
+        self.singles, self.others = np.flatnonzero(is_single), np.flatnonzero(~is_single)
 
     def __call__(self, step: int) -> TokenBatch:
         rng = np.random.default_rng((SEEN, step))
-        rows = rng.integers(len(self.cache.scenes), size=self.batch)
+        takes_single = rng.random(self.batch) < recipe.SINGLE_SHARE
+        rows = np.where(takes_single, rng.choice(self.singles, self.batch), rng.choice(self.others, self.batch))
         captions = [caption(self.cache.scenes[row], self.art, rng) for row in rows]
         return TokenBatch(torch.from_numpy(self.cache.tokens[rows].astype(np.int64)), captions)
 

@@ -1,7 +1,7 @@
 """Muse: text to image by masked generative transformers (arXiv:2301.00704).
 
-    from muse import Muse
-    Muse.from_pretrained("emoji").generate(["a red apple, 3d style"], [0])[0].save("apple.png")
+>>> from muse import Muse
+>>> Muse.from_pretrained("emoji").generate(["a red apple, 3d style"], [0])[0].save("apple.png")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,9 +13,15 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "apple", "fox
 def encoder(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    bert = BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=12, **sizes))
-    return TextEncoder(bert, BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12))
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        max_position_embeddings=12,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
+    return TextEncoder(BertModel(config), BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12))
 
 
 def test_it_stays_frozen_and_in_evaluation_mode(encoder):

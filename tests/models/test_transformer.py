@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from muse.models.layers import CrossAttention
 from muse.models.transformer import PRESETS, MaskedTransformer, TransformerConfig, drop_captions
 
 TINY = TransformerConfig(num_codes=20, height=3, width=4, dim=16, depth=2, heads=4, mlp_dim=32, text_dim=6)
@@ -35,6 +36,10 @@ def texts_of(num=4, words=5, config=TINY, seed=1):
     states = torch.randn(num, words, config.text_dim, generator=seeded(seed))
     is_word = torch.arange(words) < torch.tensor([words - i % words for i in range(num)])[:, None]
     return states, is_word
+
+
+def cross_attentions(base):
+    return [module for module in base.modules() if isinstance(module, CrossAttention)]
 
 
 # -- sizes --------------------------------------------------------------------------------------------------------
@@ -153,8 +158,8 @@ def test_a_dropped_caption_is_the_same_as_no_text_at_all():
 def test_cross_attention_is_not_run_for_samples_without_text():
     base, tokens, (states, is_word) = transformer_of(), tokens_of(), texts_of()
     rows = []
-    for layer in base.layers:
-        layer.attend_text.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    for cross_attention in cross_attentions(base):
+        cross_attention.register_forward_hook(lambda module, given, out: rows.append(len(out)))
     base(tokens, None)
     assert rows == []
     base(tokens, base.read(states[:3], is_word[:3]))
@@ -165,8 +170,8 @@ def test_cross_attention_is_not_run_for_samples_without_text():
 def test_keys_and_values_read_once_give_the_logits_of_reading_each_time():
     base, (states, is_word) = transformer_of(), texts_of()
     once, reads = base.read(states, is_word), []
-    for layer in base.layers:
-        layer.attend_text.key_value.register_forward_hook(lambda *_: reads.append(1))
+    for cross_attention in cross_attentions(base):
+        cross_attention.key_value.register_forward_hook(lambda *_: reads.append(1))
     for seed in range(3):
         tokens = torch.randint(21, (4, 12), generator=seeded(seed))
         logits = base(tokens, once)
@@ -269,10 +274,8 @@ def test_at_the_start_every_code_is_about_equally_likely():
 @torch.no_grad()
 def test_what_ends_a_shortcut_starts_smaller_the_deeper_the_network():
     deep = MaskedTransformer(dataclasses.replace(TINY, dim=64, depth=12))
-    last = torch.stack(
-        [w for layer in deep.layers for w in (layer.attend_self.out.weight, layer.attend_text.out.weight)]
-    )
-    first = torch.stack([layer.attend_text.query.weight for layer in deep.layers])
+    last = torch.stack([cross_attention.out.weight for cross_attention in cross_attentions(deep)])
+    first = torch.stack([cross_attention.query.weight for cross_attention in cross_attentions(deep)])
     assert first.std() == pytest.approx(0.02, rel=0.05)
     assert last.std() == pytest.approx(0.02 / math.sqrt(36), rel=0.05)
 

@@ -96,7 +96,8 @@ def test_decode_keeps_every_given_token_and_ends_with_none_hidden(
 
     drawn = decode(start, network, options, seeded(seed), MASK_ID, look)
     assert drawn[is_given].equal(tokens[is_given])
-    assert drawn.min() >= 0 and drawn.max() < NUM_CODES  # MaskGIT-pytorch: the mask id inside the codebook
+    assert drawn.min() >= 0
+    assert drawn.max() < NUM_CODES
     assert start.equal(before)
     assert len(seen) == steps
 
@@ -163,7 +164,8 @@ def test_decode_follows_the_guided_prediction():
     start, options = nothing_known(mask_id=3), SamplingOptions(steps=1, temperature=0.0)
     plain = decode(start, guided(conditional, both, 0.0, "linear"), options, seeded(), mask_id=3)
     pushed = decode(start, guided(conditional, both, 4.0, "linear"), options, seeded(), mask_id=3)
-    assert (plain == 1).all() and (pushed == 0).all()
+    assert (plain == 1).all()
+    assert (pushed == 0).all()
 
 
 # Seeds
@@ -274,7 +276,8 @@ def test_a_uniform_at_either_end_draws_no_impossible_code(uniform, num_codes):
     logits = torch.randn(1, 500, num_codes, generator=seeded())
     logits[..., 0] = logits[..., -1] = -math.inf
     drawn = draw_codes(logits.log_softmax(-1), torch.full((1, 500), uniform), 1.0, None)
-    assert drawn.min() > 0 and drawn.max() < num_codes - 1
+    assert drawn.min() > 0
+    assert drawn.max() < num_codes - 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -45,7 +45,8 @@ def test_a_model_that_has_learnt_four_captions_draws_each_of_their_pictures(over
     greedy = SamplingOptions(steps=5, guidance=guidance, temperature=0.0, choice_noise=0.0)
     for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
         with torch.no_grad():
-            predict = guided_predict(base, *stage.text_encoder([CAPTIONS[i] for i in order]), 4, greedy)
+            text, is_word = stage.text_encoder([CAPTIONS[i] for i in order])
+            predict = guided_predict(base, text, is_word, 4, greedy)
             start = torch.full((4, 9), CONFIG.mask_id)
             tokens = decode(start, predict, greedy, seeded(), CONFIG.mask_id)
         assert tokens.equal(grids(CONFIG)[order])
@@ -125,7 +126,7 @@ def test_label_smoothing_changes_the_loss(tmp_path):
     for smoothing in (0.0, 0.2):
         stage = stage_of(tmp_path, label_smoothing=smoothing)
         with torch.no_grad():
-            stage.base.head[-1].bias += torch.arange(32.0)  # an opinion
+            dict(stage.base.named_parameters())["head.3.bias"] += torch.arange(32.0)  # an opinion
             losses.append(stage.loss(stage.base, batch(), seeded()).item())
     assert abs(losses[0] - losses[1]) > 1e-3
 
@@ -141,9 +142,11 @@ def test_the_text_encoder_is_not_trained(tmp_path):
 def test_matrices_decay_and_what_scales_or_shifts_does_not(tmp_path):
     base = stage_of(tmp_path).base
     decaying, others = parameter_groups(base, 0.045)
+    assert isinstance(decaying["params"], list)
+    assert isinstance(others["params"], list)
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.045, 0.0)
     names = {id(parameter): name for name, parameter in base.named_parameters()}
-    groups = [{names[id(p)] for p in group["params"]} for group in (decaying, others)]
+    groups = [{names[id(p)] for p in parameters} for parameters in (decaying["params"], others["params"])]
     assert groups[0] | groups[1] == set(names.values())
     assert not groups[0] & groups[1]
     assert all("norm" in name or name.endswith("bias") or name == "head.2.weight" for name in groups[1])

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from muse.models.quantizer import VectorQuantizer
@@ -14,7 +14,9 @@ class CodebookTracker(nn.Module):
     """Moving averages of how many latents each code has, and of their sum.
 
     Each code is moved to the mean of its latents (VQ-VAE, arXiv:1711.00937, appendix A.1). A code whose average
-    count falls below `revive_below` is set on a random latent of the batch: the remedy for dead codes.
+    count falls below `revive_below` is set on a latent of the batch, drawn with probability proportional to its squared
+    distance from its code, as k-means++ (Arthur and Vassilvitskii, 2007) seeds clusters: the remedy for dead codes.
+    Drawn evenly, half of the codes of pictures on white would go to white.
     """
 
     def __init__(self, num_codes: int, dim: int, decay: float = 0.99, revive_below: float = 0.1):
@@ -34,20 +36,28 @@ class CodebookTracker(nn.Module):
     ) -> Int[Tensor, ""]:
         """Move the codebook towards a batch of latents; returns how many codes were revived."""
         rows = rearrange(latents, "batch dim h w -> (batch h w) dim").float()
+        errors = (rows - quantizer.codebook[tokens.flatten()]).square().sum(1)
         chosen = F.one_hot(tokens.flatten(), quantizer.num_codes).to(rows)
         self.counts.lerp_(chosen.sum(0), 1 - self.decay)
         self.sums.lerp_(chosen.T @ rows, 1 - self.decay)
         quantizer.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
-        return self._revive(quantizer, rows)
+        return self._revive(quantizer, rows, errors)
 
-    def _revive(self, quantizer: VectorQuantizer, rows: Float[Tensor, "rows dim"]) -> Int[Tensor, ""]:
-        typical = len(rows) / quantizer.num_codes
-        is_dead = self.counts < self.revive_below * min(typical, 1.0)
-        fresh = rows[torch.randint(len(rows), (quantizer.num_codes,), device=rows.device)]
+    def _revive(
+        self, quantizer: VectorQuantizer, rows: Float[Tensor, "rows dim"], errors: Float[Tensor, " rows"]
+    ) -> Int[Tensor, ""]:
+        typical = min(len(rows) / quantizer.num_codes, 1.0)
+        # A few at a time, so that the errors are looked at anew before the next.
+        at_once = max(8, quantizer.num_codes // 16)
+        is_dead = (self.counts < self.revive_below * typical) & self._is_among_lowest(at_once)
+        fresh = rows[torch.multinomial(errors + 1e-8, quantizer.num_codes, replacement=True)]
         quantizer.codebook.copy_(torch.where(is_dead[:, None], fresh, quantizer.codebook))
-        self.counts.copy_(torch.where(is_dead, torch.full_like(self.counts, min(typical, 1.0)), self.counts))
+        self.counts.masked_fill_(is_dead, typical)
         self.sums.copy_(self.counts[:, None] * quantizer.codebook)
         return is_dead.sum()
+
+    def _is_among_lowest(self, num: int) -> Bool[Tensor, " code"]:
+        return self.counts.argsort().argsort() < num
 
     def perplexity(self) -> Float[Tensor, ""]:
         """How many codes are in use, weighted by how often; between 1 and num_codes."""

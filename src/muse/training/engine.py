@@ -186,6 +186,7 @@ class Engine:
             batch_size=None,
             sampler=range(self.step, options.steps),  # pyright: ignore[reportArgumentType]
             num_workers=options.workers,
+            worker_init_fn=leave_ctrl_c_to_the_engine,
         )
         clock = StepClock(self.step, options.steps)
         with self._leaving_gently(), (options.folder / "metrics.jsonl").open("a") as lines:
@@ -247,3 +248,8 @@ class StepClock:
         self.last_step, self.last_time = step, now
         minutes, rest = divmod(round(seconds * (self.steps - step)), 60)
         return seconds, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def leave_ctrl_c_to_the_engine(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a worker that died of it would end the run before it is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -197,7 +197,7 @@ def test_too_small_a_disk_is_refused_before_drawing(config, monkeypatch):
 
 
 def test_loading_without_a_build_says_which_command_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run `python -m projects.emoji.build --folder"):
+    with pytest.raises(FileNotFoundError, match=r"run `python -m projects.emoji.build --folder"):
         dataset.load(tmp_path)
 
 

@@ -1,0 +1,62 @@
+"""The model that ships: it draws what it is asked for, with no hub, from a wheel."""
+
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from muse.images import read_png_text
+from muse.pipeline import SHIPPED
+
+ROOT = Path(__file__).parent.parent
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def muse_generate(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "muse", "generate", *arguments]
+    return subprocess.run(command, cwd=cwd, env=OFFLINE | environment, capture_output=True, text=True, check=False)
+
+
+def is_a_red_thing_on_white(path: Path) -> bool:
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(float)
+    height, width, _ = pixels.shape
+    red, green, blue = pixels[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3].mean((0, 1))
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return bool(red > max(green, blue) + 50 and corners.min() > 200)
+
+
+def test_the_shipped_model_draws_a_red_apple_within_memory_and_offline(tmp_path: Path):
+    done = muse_generate("a red apple, 3d style", "--seed", "1", "--out", "apple.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert is_a_red_thing_on_white(tmp_path / "apple.png")
+    assert read_png_text(tmp_path / "apple.png")["prompt"] == "a red apple, 3d style"
+    peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert peak_kib < 1.5 * 2**20
+
+
+def test_the_wheel_is_under_100_mb_and_draws_where_it_is_installed(tmp_path: Path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 100e6
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    done = muse_generate("a red apple, 3d style", "--seed", "1", "--out", "apple.png", cwd=site)
+    assert done.returncode == 0, done.stderr
+    assert is_a_red_thing_on_white(site / "apple.png")
+
+
+def test_the_wheel_holds_no_code_of_the_project_and_no_pickle(tmp_path: Path):
+    shipped = [path for path in SHIPPED.rglob("*") if path.is_file()]
+    assert {path.suffix for path in shipped} <= {".json", ".safetensors", ".txt", ".md"}
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE"])
+def test_licences_are_stated(name: str):
+    assert len((ROOT / name).read_text()) > 500
