@@ -94,7 +94,7 @@ def read_member(archive: Archive, folder: Path, member: str | None = None) -> by
 class ArraysOnly(pickle.Unpickler):
     """Opens a pickle of numpy arrays and refuses everything else."""
 
-    allowed: ClassVar = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+    allowed: ClassVar = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in self.allowed:

@@ -37,9 +37,9 @@ class TokenCache:
 class CacheOptions:
     """How many scenes of which sort."""
 
-    singles_per_picture: int = 6
+    singles_per_picture: int = 4
     """Times each picture is painted alone: every other time centred, else at another size and place."""
-    compositions: int = 9_000
+    compositions: int = 5_000
     """Scenes of several things."""
     background: float = 0.5
     """Probability that a picture alone has a named background."""

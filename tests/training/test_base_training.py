@@ -126,7 +126,7 @@ def test_label_smoothing_changes_the_loss(tmp_path):
     for smoothing in (0.0, 0.2):
         stage = stage_of(tmp_path, label_smoothing=smoothing)
         with torch.no_grad():
-            dict(stage.base.named_parameters())["head.3.bias"] += torch.arange(32.0)  # an opinion
+            dict(stage.base.named_parameters())["head.3.bias"].add_(torch.arange(32.0))  # an opinion
             losses.append(stage.loss(stage.base, batch(), seeded()).item())
     assert abs(losses[0] - losses[1]) > 1e-3
 

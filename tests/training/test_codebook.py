@@ -103,12 +103,12 @@ def test_a_rare_code_of_a_large_codebook_is_no_dead_code():
     centres = 10 * torch.randn(64, 2)
     quantizer, tracker = VectorQuantizer(64, 2).requires_grad_(False), CodebookTracker(64, 2, decay=0.99)
     quantizer.codebook.copy_(centres)
-    tracker.counts.fill_(0.25)
-    tracker.sums.copy_(0.25 * centres)
+    tracker.counts.fill_(1 / 16)
+    tracker.sums.copy_(centres / 16)
     revived = 0
     for step in range(50):
-        chosen = torch.arange(16) * 4 + step % 4
-        revived += int(follow(tracker, quantizer, centres[chosen].reshape(1, 4, 4, 2).movedim(-1, 1)))
+        chosen = torch.arange(4) * 16 + step % 16
+        revived += int(follow(tracker, quantizer, centres[chosen].reshape(1, 2, 2, 2).movedim(-1, 1)))
     assert revived == 0
 
 
