@@ -89,6 +89,29 @@ def test_dead_codes_are_revived_onto_latents(quantizer):
     assert set(quantizer.nearest(clusters(seed=1)).flatten().tolist()) == {0, 1, 2, 3}
 
 
+def test_dead_codes_go_to_the_latents_that_no_code_fits():
+    """Drawn evenly, half of the codes of pictures on white would go to white."""
+    torch.manual_seed(0)
+    white, colour = torch.tensor([1.0, 1.0]), torch.tensor([-2.0, 0.5])
+    rows = torch.stack([white] * 60 + [colour] * 4)
+    quantizer, tracker = VectorQuantizer(4, 2).requires_grad_(False), CodebookTracker(4, 2)
+    quantizer.codebook.copy_(torch.cat([white[None], torch.full((3, 2), 50.0)]))
+    tracker.counts.copy_(torch.tensor([64.0, 0, 0, 0]))
+    tracker.sums.copy_(tracker.counts[:, None] * quantizer.codebook)
+    assert follow(tracker, quantizer, rows.reshape(1, 8, 8, 2).movedim(-1, 1)) == 3
+    torch.testing.assert_close(quantizer.codebook[1:].data, colour.expand(3, 2))
+
+
+def test_a_large_codebook_is_revived_a_few_codes_at_a_time():
+    torch.manual_seed(0)
+    quantizer, tracker = VectorQuantizer(64, 2).requires_grad_(False), CodebookTracker(64, 2)
+    latents = 5 * torch.randn(4, 2, 8, 8)
+    revived = [int(follow(tracker, quantizer, latents)) for _ in range(12)]
+    assert max(revived) <= 8
+    assert sum(revived) >= 32
+    assert len(quantizer.nearest(latents).unique()) > 32
+
+
 def test_codes_in_use_are_not_revived(quantizer):
     quantizer.codebook.copy_(CENTRES)
     tracker = CodebookTracker(4, 2)
