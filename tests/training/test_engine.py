@@ -18,7 +18,7 @@ from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
-from tests.training.tiny_runs import BATCHES, FINGERPRINT, RUNS, options, run_base, run_vqgan, signalling, tokens_at
+from tests.training.tiny_runs import BATCHES, FINGERPRINT, RUNS, options, signalling, tokens_at
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(RUNS)
@@ -333,18 +333,6 @@ def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):
 def test_options_that_make_no_run_are_refused_with_one_sentence(tmp_path, changes, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         options(tmp_path, **changes)
-
-
-@pytest.mark.parametrize("run", [run_vqgan, run_base])
-def test_compile_compiles_the_networks(tmp_path, monkeypatch, run):
-    """Halton-MaskGIT: an option that is ignored."""
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
-    monkeypatch.setattr(nn.Module, "compile", lambda network, **_: compiled.append(network))
-    run(options(tmp_path / "plain", steps=1))
-    assert compiled == []
-    run(options(tmp_path / "compiled", steps=1, compile=True))
-    assert compiled
 
 
 def test_the_engine_resumes_only_what_is_there(tmp_path):

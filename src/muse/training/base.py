@@ -53,8 +53,6 @@ class BaseStage:
         self.base = MaskedTransformer(training.model).to(device)
         self.text_encoder = text_encoder.to(device)
         self.average = average_of(self.base, training.engine.ema_decay).to(device)
-        if training.engine.compile:
-            self.base.compile()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.base, training.weight_decay), lr=training.engine.learning_rate, betas=(0.9, 0.96)
         )

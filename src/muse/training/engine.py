@@ -48,8 +48,6 @@ class EngineOptions:
     """How much of the average weights one step keeps."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of the networks; auto takes bfloat16 where the machine computes in it."""
-    compile: bool = False
-    """Compile the networks first: minutes of waiting, then faster steps."""
     workers: int = 1
     """Processes that prepare batches ahead; 0 prepares them in between the steps."""
     save_every: int = 500

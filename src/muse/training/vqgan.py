@@ -69,13 +69,9 @@ class VQGANStage:
         self.optimizer_d = torch.optim.AdamW(
             self.discriminator.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
-        self._prepare()
+        self._move()
 
-    def _prepare(self) -> None:
-        fast: Callable = torch.compile if self.training.engine.compile else lambda network: network
-        self.encode, self.decode = fast(self.vqgan.latents), fast(self.vqgan.decoder)
-        self.judge = fast(self.discriminator)
-        self.look = fast(self.perceptual) if self.perceptual is not None else None
+    def _move(self) -> None:
         for part in (self.vqgan, self.discriminator, self.tracker, self.average, self.perceptual):
             if part is not None:
                 part.to(self.engine.fabric.device)
@@ -97,7 +93,7 @@ class VQGANStage:
         decoded, losses, metrics = self._reconstruct(pictures, step)
         if step >= self.training.adversarial_from:
             with self.engine.fabric.autocast():
-                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.judge(decoded))
+                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
         self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
         self._average()
         if step >= self.training.discriminator_from:
@@ -106,14 +102,14 @@ class VQGANStage:
 
     def _reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with self.engine.fabric.autocast():
-            latents = self.encode(pictures).float()
+            latents = self.vqgan.latents(pictures).float()
         is_quantized = step >= self.training.quantize_from
         codes, losses, metrics = self._quantize(latents) if is_quantized else (latents, {}, {})
         with self.engine.fabric.autocast():
-            decoded = self.decode(codes).float() / 2 + 0.5
+            decoded = self.vqgan.decoder(codes).float() / 2 + 0.5
             losses["reconstruction"] = (decoded - pictures).abs().mean()
-            if self.look is not None and is_quantized:
-                losses["perceptual"] = self.training.perceptual_weight * self.look(decoded, pictures)
+            if self.perceptual is not None and is_quantized:
+                losses["perceptual"] = self.training.perceptual_weight * self.perceptual(decoded, pictures)
         return decoded, losses, metrics
 
     def _quantize(self, latents: Latents) -> tuple[Latents, Metrics, Metrics]:
@@ -133,7 +129,7 @@ class VQGANStage:
 
     def _teach_discriminator(self, pictures: Pictures, decoded: Pictures) -> torch.Tensor:
         with self.engine.fabric.autocast():
-            loss = discriminator_loss(self.judge(pictures), self.judge(decoded))
+            loss = discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
         self.engine.update(loss, self.optimizer_d, self.discriminator)
         return loss
 
