@@ -85,12 +85,12 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.folder / "base",
-            steps=3100,
+            steps=3800,
             learning_rate=1.2e-3,
             warmup=200,
             final_rate=0.02,
             ema_decay=0.998,
-            save_every=500,
+            save_every=300,
             log_every=25,
         ),
         model=TransformerConfig(

@@ -198,6 +198,7 @@ OTHER = {
     "code_dim": 8,
     "attention": True,
     "norm_groups": 2,
+    "patch": 2,
 }
 DECODER_ONLY = ("decoder_channels", "decoder_blocks")
 

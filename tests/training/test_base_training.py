@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from muse.checkpoint import save_module
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode
 from muse.training.base import BaseStage, BaseTraining, TokenBatch, parameter_groups
@@ -165,3 +166,19 @@ def test_a_batch_moves_to_a_device_with_its_captions():
     moved = tokens_at(0).to("meta")
     assert moved.tokens.device.type == "meta"
     assert moved.captions == tokens_at(0).captions
+
+
+def test_a_run_can_start_from_a_trained_transformer(tmp_path, overfitted):
+    trained, _ = overfitted
+    save_module(trained.base, tmp_path / "trained")
+    stage = stage_of(tmp_path / "run", start_from=tmp_path / "trained")
+    for name, weight in trained.base.state_dict().items():
+        assert stage.base.state_dict()[name].equal(weight)
+        assert stage.averaged().state_dict()[name].equal(weight)
+
+
+def test_a_run_refuses_to_start_from_another_shape(tmp_path, overfitted):
+    trained, _ = overfitted
+    save_module(trained.base, tmp_path / "trained")
+    with pytest.raises(ValueError, match="start from one of its own shape"):
+        stage_of(tmp_path / "run", config=dataclasses.replace(CONFIG, depth=1), start_from=tmp_path / "trained")

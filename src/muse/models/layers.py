@@ -11,6 +11,8 @@ Heads = Float[Tensor, "batch head position features"]
 # There may be fewer texts than samples: the axis has a name of its own.
 TextHeads = Float[Tensor, "text head word features"]
 Words = Bool[Tensor, "text word"]
+LONGEST_PLAIN = 512
+"""Keys up to which a processor attends faster by plain matrix products."""
 
 
 def split_heads(states: States, heads: int) -> Heads:
@@ -21,6 +23,20 @@ def split_heads(states: States, heads: int) -> Heads:
 def join_heads(states: Heads) -> States:
     """The features of all heads one after the other."""
     return rearrange(states, "batch head position features -> batch position (head features)")
+
+
+def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | None = None) -> Heads:
+    """The values of the keys that each query is like, of the visible ones where some are not.
+
+    On a processor, short sequences go through plain matrix products: torch's fused attention, made for long ones, takes
+    4 to 7 times as long to train on 64 positions, and 2 times on 256 (docs/log.md)."""
+    mask = None if is_visible is None else is_visible[:, None, None, :]
+    if query.device.type != "cpu" or key.shape[2] > LONGEST_PLAIN:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=-1) @ value
 
 
 class SelfAttention(nn.Module):
@@ -34,7 +50,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, states: States) -> States:
         query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(states).chunk(3, dim=-1))
-        return self.out(join_heads(F.scaled_dot_product_attention(query, key, value)))
+        return self.out(join_heads(attend(query, key, value)))
 
 
 class CrossAttention(nn.Module):
@@ -55,9 +71,8 @@ class CrossAttention(nn.Module):
     def forward(
         self, states: Float[Tensor, "text position dim"], key: TextHeads, value: TextHeads, is_word: Words
     ) -> Float[Tensor, "text position dim"]:
-        visible: Bool[Tensor, "text 1 1 word"] = is_word[:, None, None, :]
         query = split_heads(self.query(states), self.heads)
-        return self.out(join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=visible)))
+        return self.out(join_heads(attend(query, key, value, is_word)))
 
 
 class FeedForward(nn.Module):

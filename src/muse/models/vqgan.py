@@ -33,6 +33,9 @@ class VQGANConfig:
     """Self-attention between the two blocks at the coarsest resolution, as published VQGANs have and Muse has not."""
     norm_groups: int = 32
     """Groups of every group normalisation; each number of channels is a multiple of it."""
+    patch: int = 1
+    """Side of the squares of pixels that the first convolution takes in, and the last gives out, as channels of one
+    place. 1 is the published VQGAN; 2 or 4 leave out the finest resolutions, which cost most and hold few weights."""
 
     def __post_init__(self) -> None:
         decoder = self.decoder_channels or self.channels
@@ -50,7 +53,7 @@ class VQGANConfig:
     @property
     def stride(self) -> int:
         """Pixels along the side of one token (f in the paper)."""
-        return 2 ** (len(self.channels) - 1)
+        return self.patch * 2 ** (len(self.channels) - 1)
 
 
 class ResNetBlock(nn.Module):
@@ -124,7 +127,8 @@ class Encoder(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         channels = config.channels
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
         self.levels = nn.ModuleList()
         for i, width in enumerate(channels):
             before = channels[max(i - 1, 0)]
@@ -137,7 +141,7 @@ class Encoder(nn.Module):
         self.to_code = nn.Conv2d(config.code_dim, config.code_dim, 1)
 
     def forward(self, pictures: Pictures) -> Float[Tensor, "batch dim h w"]:
-        features = self.conv_in(pictures)
+        features = self.conv_in(F.pixel_unshuffle(pictures, self.patch))
         for level in self.levels:
             features = level(features)
         features = self.conv_out(F.silu(self.norm_out(self.middle(features))))
@@ -163,13 +167,14 @@ class Decoder(nn.Module):
             is_last = i == len(channels) - 1
             self.levels.append(nn.Sequential(*level, *([] if is_last else [Upsample(width)])))
         self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        self.patch = config.patch
+        self.conv_out = nn.Conv2d(channels[-1], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "batch dim h w"]) -> Pictures:
         features = self.middle(self.conv_in(self.from_code(codes)))
         for level in self.levels:
             features = level(features)
-        return self.conv_out(F.silu(self.norm_out(features)))
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(features))), self.patch)
 
 
 class VQGAN(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from muse.checkpoint import save_module
+from muse.checkpoint import load_module, save_module
 from muse.masking import draw_mask_ratio, hide
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig, drop_captions
@@ -40,6 +40,8 @@ class BaseTraining:
     weight_decay: float = 0.045
     label_smoothing: float = 0.0
     """Share of the target that is spread over all codes."""
+    start_from: Path | None = None
+    """The folder of a trained transformer of the same shape whose weights the first step starts from."""
 
 
 class BaseStage:
@@ -50,12 +52,21 @@ class BaseStage:
         self.engine = Engine(training.engine)
         torch.manual_seed(training.engine.seed)
         device = self.engine.fabric.device
-        self.base = MaskedTransformer(training.model).to(device)
+        self.base = self._first().to(device)
         self.text_encoder = text_encoder.to(device)
         self.average = average_of(self.base, training.engine.ema_decay).to(device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.base, training.weight_decay), lr=training.engine.learning_rate, betas=(0.9, 0.96)
         )
+
+    def _first(self) -> MaskedTransformer:
+        start, model = self.training.start_from, self.training.model
+        if start is None:
+            return MaskedTransformer(model)
+        base = load_module(MaskedTransformer, TransformerConfig, start)
+        if base.config != model:
+            raise ValueError(f"{start} holds {base.config} and the run trains {model}; start from one of its own shape")
+        return base
 
     def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything a checkpoint holds."""

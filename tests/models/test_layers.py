@@ -1,0 +1,32 @@
+"""Attention by plain products on short sequences is the fused attention, and learns the same."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from muse.models import layers
+from muse.models.layers import attend
+
+
+def heads(words, seed, texts=3):
+    return torch.randn(texts, 2, words, 8, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+@pytest.mark.parametrize("longest_plain", [0, 512])
+@pytest.mark.parametrize("has_padding", [False, True])
+def test_short_and_long_sequences_attend_alike(longest_plain, has_padding, monkeypatch):
+    monkeypatch.setattr(layers, "LONGEST_PLAIN", longest_plain)
+    query, key, value = heads(5, 0), heads(7, 1), heads(7, 2)
+    is_visible = torch.arange(7) < torch.tensor([[7], [1], [4]]) if has_padding else None
+    mask = None if is_visible is None else is_visible[:, None, None]
+    wanted = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    given = attend(query, key, value, is_visible)
+    assert torch.allclose(given, wanted, atol=1e-6)
+    inputs = (query, key, value)
+    weights = heads(5, 3)
+    for a, b in zip(
+        torch.autograd.grad((given * weights).sum(), inputs),
+        torch.autograd.grad((wanted * weights).sum(), inputs),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-6)
