@@ -85,9 +85,9 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.folder / "base",
-            steps=3800,
+            steps=2900,
             learning_rate=1.2e-3,
-            warmup=200,
+            warmup=100,
             final_rate=0.02,
             ema_decay=0.998,
             save_every=300,
@@ -101,7 +101,7 @@ def base(places: Places) -> BaseTraining:
 
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
-SINGLE_SHARE = 0.85
+SINGLE_SHARE = 0.9
 """Share of its batches that shows one thing; the rest are counts and pairs."""
 SEEN_TOKENS = CacheOptions()
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)

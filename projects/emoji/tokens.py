@@ -38,7 +38,10 @@ class CacheOptions:
     """How many scenes of which sort."""
 
     singles_per_picture: int = 4
-    """Times each picture is painted alone: every other time centred, else at another size and place."""
+    """Times each picture is painted alone."""
+    varied: int = 0
+    """Of these, how many show it at another size and place; the others are centred. A short training that meets every
+    picture in one place draws shapes sooner."""
     compositions: int = 5_000
     """Scenes of several things."""
     background: float = 0.5
@@ -53,7 +56,8 @@ def painted_scenes(art: EmojiArt, pictures: Sequence[int], options: CacheOptions
     for i, picture in enumerate(np.repeat(pictures, options.singles_per_picture)):
         rng = np.random.default_rng((options.seed, 0, i))
         scene = random_scene(art, rng, (int(picture),), single)
-        yield scene, paint(scene, art, rng if i % 2 else None)
+        is_varied = i % options.singles_per_picture < options.varied
+        yield scene, paint(scene, art, rng if is_varied else None)
     for i in range(options.compositions):
         rng = np.random.default_rng((options.seed, 1, i))
         scene = random_scene(art, rng, pictures, several)

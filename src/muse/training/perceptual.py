@@ -57,7 +57,7 @@ class PerceptualLoss(nn.Module):
         """Load the weights that `projects/emoji/networks.py` converts."""
         loss = cls()
         loss.load_state_dict(load_file(path), strict=True)
-        return loss
+        return loss.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def features(self, pictures: Pictures) -> list[Float[Tensor, "batch dim h w"]]:
         """The activations after the first convolution and before each later pooling, and the last."""
@@ -73,10 +73,15 @@ class PerceptualLoss(nn.Module):
     def forward(self, pictures: Pictures, others: Pictures) -> Float[Tensor, ""]:
         """The distance between pictures in [0, 1] and others, in batch order; 0 for equal ones."""
         stages = zip(self.features(pictures), self.features(others), strict=True)
-        distances = [(normalised(a) - normalised(b)).square().sum(1).mean() for a, b in stages]
-        return torch.stack(distances).sum()
+        return torch.stack([distance_of_directions(a, b).mean() for a, b in stages]).sum()
 
 
-def normalised(features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h w"]:
-    """Features of unit length at each place."""
-    return F.normalize(features.float(), dim=1, eps=1e-6)
+def distance_of_directions(
+    features: Float[Tensor, "batch dim h w"], others: Float[Tensor, "batch dim h w"]
+) -> Float[Tensor, "batch h w"]:
+    """The squared distance between features, each first brought to length 1 (or left 0), at each place.
+    By the cosine, so that no normalised copy of the features is made."""
+    features, others = features.float(), others.float()
+    lengths = [each.square().sum(1).clamp(min=1e-12).sqrt() for each in (features, others)]
+    is_there = [(length > 1e-6).float() for length in lengths]
+    return is_there[0] + is_there[1] - 2 * (features * others).sum(1) / (lengths[0] * lengths[1])
