@@ -1,0 +1,127 @@
+"""Seconds to draw a grid of tokens, ours and a peer's in turns, at equal width, depth, tokens, codes and steps.
+
+    python -m benchmarks.generate
+    python -m benchmarks.generate --versus muse-maskgit-pytorch
+
+The default is the configuration that muse-maskgit-pytorch's README has: width 512, depth 8, 16 x 16 tokens, 18 steps.
+Weights are random: they change nothing in the time.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import tyro
+
+from benchmarks import flops
+from benchmarks.measure import ceiling, interleaved, median_ratio, report
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.pipeline import guided_predict
+from muse.sampling import SamplingOptions, decode, generators_for
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """What is drawn, and how often."""
+
+    dim: int = 512
+    """Features of a position."""
+    depth: int = 8
+    """Layers."""
+    side: int = 16
+    """Rows and columns of the grid."""
+    num_codes: int = 8192
+    """Codes."""
+    steps: int = 18
+    """Parallel decoding steps."""
+    guidance: float = 3.0
+    """The scale t; 0 needs no unconditional branch."""
+    batch: int = 1
+    """Pictures at once."""
+    words: int = 32
+    """Sub-words of each prompt."""
+    text_dim: int = 512
+    """Features of a text state."""
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    """Number formats of our weights."""
+    rounds: int = 5
+    """Times each is measured, in turns."""
+    versus: Literal["nobody", "muse-maskgit-pytorch"] = "nobody"
+    """A peer that is measured in the same turns."""
+
+    @property
+    def config(self) -> TransformerConfig:
+        return TransformerConfig(
+            num_codes=self.num_codes,
+            height=self.side,
+            width=self.side,
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.dim // 64,
+            mlp_dim=4 * self.dim,
+            text_dim=self.text_dim,
+        )
+
+    @property
+    def options(self) -> SamplingOptions:
+        return SamplingOptions(steps=self.steps, guidance=self.guidance)
+
+
+def ours(what: Generate, base: MaskedTransformer, text: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """A function that draws a grid for each text, the way `Muse.draw_base` does."""
+    is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    start = torch.full((len(text), what.side**2), what.config.mask_id, device=text.device)
+
+    @torch.no_grad()
+    def draw() -> torch.Tensor:
+        predict = guided_predict(base, text, is_word, len(text), what.options)
+        return decode(start, predict, what.options, generators_for(range(len(text))), what.config.mask_id)
+
+    return draw
+
+
+def main(what: Generate) -> None:
+    """Measure and print."""
+    torch.set_float32_matmul_precision("medium")
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    text = torch.randn(what.batch, what.words, what.text_dim, device=device)
+    tasks, parameters, dtypes = {}, {}, {}
+    for precision in what.precisions:
+        name, dtype = f"muse {precision}", getattr(torch, precision)
+        base = MaskedTransformer(what.config).to(device, dtype).eval()
+        tasks[name], dtypes[name] = ours(what, base, text.to(dtype)), dtype
+        parameters[name] = sum(p.numel() for p in base.parameters())
+    if what.versus == "muse-maskgit-pytorch":
+        from benchmarks.peers import draws_with_muse_maskgit
+
+        peer, tasks[what.versus] = draws_with_muse_maskgit(what.config, text, what.options)
+        parameters[what.versus], dtypes[what.versus] = sum(p.numel() for p in peer.parameters()), torch.float32
+    operations = what.batch * flops.of_picture(what.config, what.words, what.options)
+    million = {name: f"{number / 1e6:.1f}" for name, number in parameters.items()}
+    print_times(interleaved(tasks, what.rounds), dtypes, operations, million_parameters=million)
+
+
+def print_times(
+    seconds: dict[str, list[float]], dtypes: dict[str, torch.dtype], operations: int, **about: object
+) -> None:
+    """The table: seconds, our share of the machine's ceiling, and how many times as long as our fastest each takes."""
+    ceilings = {dtype: ceiling(dtype) for dtype in set(dtypes.values())}
+    fastest = min((name for name in seconds if name.startswith("muse ")), key=lambda n: statistics.median(seconds[n]))
+    rows = []
+    for name, each in seconds.items():
+        median = statistics.median(each)
+        share = f"{operations / median / ceilings[dtypes[name]]:.2f}" if name.startswith("muse ") else "-"
+        ratio = f"{median_ratio(each, seconds[fastest]):.2f}"
+        rows.append((name, f"{median:.2f}", f"{min(each):.2f} to {max(each):.2f}", share, ratio))
+    header = ("who", "seconds", "range", "share of ceiling", "times our fastest")
+    gigaflops = {str(dtype).removeprefix("torch."): round(each / 1e9) for dtype, each in ceilings.items()}
+    report(header, rows, operations_gflop=round(operations / 1e9, 1), ceiling_gflops=gigaflops, **about)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Generate))
