@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 BUILD_COMMAND = "python -m projects.emoji.build"
+SIZE = 128
+"""Side in pixels of the pictures that are built unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,24 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> MappingProxyType[str, tuple[Any,
     return MappingProxyType({name: tuple(values) for name, values in groups.items()})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def data_folder(folder: Path, size: int) -> Path:
+    """Where in a project's folder the pictures of a size lie."""
+    return folder / ("data" if size == SIZE else f"data-{size}")
+
+
+def read_manifest(folder: Path, size: int = SIZE) -> dict[str, Any]:
     """What the build wrote about itself; FileNotFoundError says how to build."""
-    path = folder / "data" / "manifest.json"
+    path = data_folder(folder, size) / "manifest.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no finished data set in {folder}; run `{BUILD_COMMAND} --folder {folder}`")
+        option = "" if size == SIZE else f" --size {size}"
+        raise FileNotFoundError(f"no finished data set in {folder}; run `{BUILD_COMMAND} --folder {folder}{option}`")
     return json.loads(path.read_text())
 
 
-def load(folder: Path = Path("runs-local/emoji")) -> EmojiArt:
+def load(folder: Path = Path("runs-local/emoji"), size: int = SIZE) -> EmojiArt:
     """Open the data set that the build left in `folder`; the pictures stay on disk until they are read."""
-    read_manifest(folder)
-    data = folder / "data"
+    read_manifest(folder, size)
+    data = data_folder(folder, size)
     with (data / "records.jsonl").open() as lines:
         records = tuple(record_from_row(json.loads(line)) for line in lines)
     return EmojiArt(records=records, pictures=np.load(data / "pictures.npy", mmap_mode="r"))

@@ -13,7 +13,8 @@ from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 from muse.shapes import Pictures
-from muse.training.base import TokenBatch, train_base
+from muse.training.base import train_base
+from muse.training.masked import TokenBatch
 from muse.training.perceptual import PerceptualLoss
 from muse.training.vqgan import train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
