@@ -229,6 +229,12 @@ def test_pictures_of_any_size_and_mode_are_enlarged(size, mode, cascade):
     assert cascade.upscale([picture(*size, mode)], ["a dog"], [1])[0].size == (256, 256)
 
 
+def test_what_is_transparent_is_read_as_white(cascade):
+    clear = Image.new("RGBA", (128, 128), (255, 0, 0, 0))
+    assert cascade.to_tokens([clear]).equal(cascade.to_tokens([Image.new("RGB", (128, 128), "white")]))
+    assert not cascade.to_tokens([clear]).equal(cascade.to_tokens([Image.new("RGB", (128, 128), "red")]))
+
+
 def test_a_picture_of_another_shape_is_refused_in_one_sentence(cascade):
     with pytest.raises(ValueError, match=r"^the picture has 200 x 100 pixels and the model draws 128 x 128; crop it"):
         cascade.upscale([picture(200, 100)], ["a dog"], [1])

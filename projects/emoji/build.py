@@ -2,7 +2,7 @@
 
 `python -m projects.emoji.build` writes 7,058 pictures of 1,008 concepts in eight styles at 128 px, in 35 s on 2 cores
 once the packages are there. A run that was stopped goes on where it was; a finished one is only verified.
-`--size 256` writes the same pictures larger, beside them (1.9 GB; twice that while it builds)."""
+`--size 256 --data data-256` writes the same pictures larger, beside them (1.9 GB; twice that while it builds)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from projects.emoji.dataset import SIZE, Record, data_folder
+from projects.emoji.dataset import DATA, Record
 from projects.emoji.files import BuildError, sha256_of, write_atomically
 from projects.emoji.packages import OPEN_STYLES, SHARE_ALIKE_STYLES, STYLES, Package
 from projects.emoji.rasterise import SHARD_LENGTH, Shard, fingerprint_of, rasterise, whole_pictures
@@ -31,8 +31,10 @@ class BuildConfig:
     """What goes into the data set and where it lies."""
 
     folder: Path = Path("runs-local/emoji")
-    """Packages are kept in FOLDER/packages, the data set in FOLDER/data, those of other sizes in FOLDER/data-SIZE."""
-    size: int = SIZE
+    """Packages are kept in FOLDER/packages, the data set in FOLDER/data."""
+    data: str = DATA
+    """Another name than data, for a data set beside the first: the same pictures in another size."""
+    size: int = 128
     """Side of a picture in pixels."""
     styles: tuple[str, ...] = OPEN_STYLES
     """Drawing styles; openmoji and emojione1 are share-alike (CC BY-SA) and only come when named."""
@@ -42,11 +44,6 @@ class BuildConfig:
     """Also draw the 24 clock faces."""
     workers: int = 2
     """Processes that rasterise."""
-
-    @property
-    def data(self) -> Path:
-        """Where the data set lies."""
-        return data_folder(self.folder, self.size)
 
 
 def build(config: BuildConfig) -> Path:
@@ -58,7 +55,7 @@ def build(config: BuildConfig) -> Path:
     if not drawings:
         raise BuildError("nothing to draw: the chosen groups and styles have no picture in common")
     fingerprint = fingerprint_of(drawings, config.size, make_records(drawings))
-    data = config.data
+    data = config.folder / config.data
     if is_finished(data, fingerprint):
         return data / "manifest.json"
     check_disk_space(config, len(drawings))
@@ -106,7 +103,7 @@ def write_data(
     fingerprint: str,
 ) -> Path:
     """Join the shards, write the records, and last of all the manifest, which says that all is there."""
-    data = config.data
+    data = config.folder / config.data
     (data / "manifest.json").unlink(missing_ok=True)
     reasons = {
         number * SHARD_LENGTH + position: reason

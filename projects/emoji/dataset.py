@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 BUILD_COMMAND = "python -m projects.emoji.build"
-SIZE = 128
-"""Side in pixels of the pictures that are built unless another is asked for."""
+DATA = "data"
+"""The folder of the data set, in the folder of the project."""
 
 
 @dataclass(frozen=True)
@@ -103,27 +103,23 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> MappingProxyType[str, tuple[Any,
     return MappingProxyType({name: tuple(values) for name, values in groups.items()})
 
 
-def data_folder(folder: Path, size: int) -> Path:
-    """Where in a project's folder the pictures of a size lie."""
-    return folder / ("data" if size == SIZE else f"data-{size}")
-
-
-def read_manifest(folder: Path, size: int = SIZE) -> dict[str, Any]:
+def read_manifest(folder: Path, data: str = DATA) -> dict[str, Any]:
     """What the build wrote about itself; FileNotFoundError says how to build."""
-    path = data_folder(folder, size) / "manifest.json"
+    path = folder / data / "manifest.json"
     if not path.is_file():
-        option = "" if size == SIZE else f" --size {size}"
-        raise FileNotFoundError(f"no finished data set in {folder}; run `{BUILD_COMMAND} --folder {folder}{option}`")
+        named = "" if data == DATA else f" --data {data} --size SIZE"
+        raise FileNotFoundError(
+            f"no finished data set in {path.parent}; run `{BUILD_COMMAND} --folder {folder}{named}`"
+        )
     return json.loads(path.read_text())
 
 
-def load(folder: Path = Path("runs-local/emoji"), size: int = SIZE) -> EmojiArt:
+def load(folder: Path = Path("runs-local/emoji"), data: str = DATA) -> EmojiArt:
     """Open the data set that the build left in `folder`; the pictures stay on disk until they are read."""
-    read_manifest(folder, size)
-    data = data_folder(folder, size)
-    with (data / "records.jsonl").open() as lines:
+    read_manifest(folder, data)
+    with (folder / data / "records.jsonl").open() as lines:
         records = tuple(record_from_row(json.loads(line)) for line in lines)
-    return EmojiArt(records=records, pictures=np.load(data / "pictures.npy", mmap_mode="r"))
+    return EmojiArt(records=records, pictures=np.load(folder / data / "pictures.npy", mmap_mode="r"))
 
 
 def record_from_row(row: dict[str, Any]) -> Record:

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def by_the_model(metavar: str, default: str = "the model's own") -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class Drawing(ABC):
     """What every command that draws can be told."""
 
     negative: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(optional)")] = None
@@ -93,14 +94,14 @@ class Drawing:
     def check(self) -> None:
         """Raises ValueError or OSError for what is wrong with a command before its model is known."""
 
+    @abstractmethod
     def stages(self, muse: "Muse") -> "dict[str, SamplingOptions]":
         """The options of each stage to be drawn, under the names that the model's verb has for them.
         Raises ValueError for what this model cannot do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
         """Draw a batch."""
-        raise NotImplementedError
 
     def details(self) -> dict[str, str]:
         """What else a picture should say of how it was made."""
