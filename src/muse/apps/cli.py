@@ -87,12 +87,8 @@ class Drawing(ABC):
         check_request([self.prompt] * self.n, seeds, self.negatives(self.n))
         for prefix in ("", "superres_"):
             SamplingOptions(**self.given(prefix))  # says what is wrong before the model is loaded
-        self.check()
         muse = Muse.from_pretrained(self.model)
         self.draw(muse, self.stages(muse), seeds, places)
-
-    def check(self) -> None:
-        """Raises ValueError or OSError for what is wrong with a command before its model is known."""
 
     @abstractmethod
     def stages(self, muse: "Muse") -> "dict[str, SamplingOptions]":
@@ -184,8 +180,9 @@ class Upscale(Drawing):
     prompt: tyro.conf.Positional[str]
     """What it shows, in quotation marks."""
 
-    def check(self) -> None:
-        self.picture()
+    def run(self) -> None:
+        self.picture()  # says what is wrong with it before the model is loaded
+        super().run()
 
     def picture(self) -> "Image.Image":
         """Raises OSError or ValueError if there is none."""

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from muse.models.superres import SuperResTransformer
-from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
 from projects.emoji import recipe, tokens
 from projects.emoji.dataset import EmojiArt
@@ -58,9 +57,9 @@ def test_a_scene_painted_larger_is_the_same_picture(art, larger):
     for (scene, small), (same, large) in both:
         assert scene == same
         shrunk = large.reshape(64, 2, 64, 2, 3).mean((1, 3))
-        assert np.abs(shrunk - small).mean() < 4
+        assert np.abs(shrunk - small).mean() < 8
     other = paint(dataclasses.replace(scene, background="black" if scene.background != "black" else "white"), art)
-    assert np.abs(other.astype(float) - small).mean() > 4  # the test could fail
+    assert np.abs(other.astype(float) - small).mean() > 30  # the test could fail
 
 
 def test_pairs_of_a_step_are_the_tokens_of_that_step_and_the_large_tokens_of_the_same_scenes(art, caches):
@@ -125,10 +124,9 @@ def test_the_parts_of_the_recipe_fit_together():
             dataclasses.replace(large, decoder_channels=decoder.decoder_channels, decoder_blocks=decoder.decoder_blocks)
         )
         sizes = [sum(p.numel() for p in each.parameters()) for each in (VQGAN(large).decoder, larger.decoder)]
-        transformers = MaskedTransformer(base), SuperResTransformer(superres)
-        millions = [sum(p.numel() for p in each.parameters()) / 1e6 for each in transformers]
+        millions = sum(p.numel() for p in SuperResTransformer(superres).parameters()) / 1e6
     assert sizes[1] > 3 * sizes[0]
-    assert millions == [pytest.approx(9.1, abs=0.1), pytest.approx(8.6, abs=0.1)]
+    assert millions == pytest.approx(8.5, abs=0.1)
 
 
 def test_every_part_is_a_command_and_has_a_place_of_its_own():
