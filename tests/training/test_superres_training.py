@@ -28,7 +28,7 @@ from tests.training.tiny_runs import (
 CONFIG = dataclasses.replace(SUPERRES_CONFIG, dim=32, mlp_dim=64)
 
 
-def stage_of(folder, config=CONFIG, steps=200, rate=3e-3, **changes):
+def stage_of(folder, config=CONFIG, steps=150, rate=3e-3, **changes):
     training = SuperResTraining(engine=options(folder, steps=steps, learning_rate=rate), model=config, **changes)
     return SuperResStage(training, text_encoder())
 
@@ -54,7 +54,7 @@ def overfitted(tmp_path_factory):
     """Trained with one caption for all, so that only the low-resolution tokens tell which grid is meant."""
     stage = stage_of(tmp_path_factory.mktemp("overfitted"))
     losses = []
-    for step in range(200):
+    for step in range(150):
         stage.engine.step = step
         many = dataclasses.replace(batch(4), captions=[CAPTIONS[0]] * 16)
         losses.append(stage.step(many, step)["loss"].item())
@@ -73,7 +73,7 @@ def test_a_model_that_has_learnt_four_pictures_enlarges_each_from_its_low_resolu
             predict = superres_predict(superres, grids()[order], text, is_word, greedy)
             start = torch.full((4, 36), CONFIG.mask_id)
             tokens = decode(start, predict, greedy, seeded(), CONFIG.mask_id)
-        assert (tokens == large_grids()[order]).float().mean() > 0.95
+        assert (tokens == large_grids()[order]).float().mean() > 0.9
 
 
 def test_the_loss_starts_near_the_logarithm_of_the_number_of_codes_and_falls(overfitted):

@@ -1,5 +1,5 @@
 """Stage 4: a larger decoder for a trained VQGAN, whose tokens stay as they are.
-Muse, section 2.9: 4 ResNet blocks a resolution instead of 2, base width 256 instead of 128."""
+Muse, section 2.5: 4 ResNet blocks a resolution instead of 2, base width 256 instead of 128."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

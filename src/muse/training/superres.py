@@ -1,6 +1,6 @@
 """Stage 3: the super-resolution transformer, trained to fill in hidden high-resolution tokens given the low-resolution
 ones of the same picture and its caption.
-Muse, section 2.5."""
+Muse, section 2.4."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
