@@ -82,7 +82,7 @@ class PairsOfStep(TokensOfStep):
 
     def __call__(self, step: int) -> TokenPairs:
         rows, captions = self.draw(step)
-        return TokenPairs(grids(self.large, rows), captions, grids(self.cache, rows))
+        return TokenPairs(grids(self.cache, rows), captions, grids(self.large, rows))
 
 
 def grids(cache: tokens.TokenCache, rows: np.ndarray) -> Tokens:
@@ -230,7 +230,7 @@ def held_out_pairs(
     Raises ValueError if the two caches hold other scenes."""
     check_pairs(cache, large)
     small = held_out_batch(art, cache, rows)
-    return TokenPairs(grids(large, rows), small.captions, small.tokens)
+    return TokenPairs(small.tokens, small.captions, grids(large, rows))
 
 
 COMMANDS = {"vqgan": vqgan, "base": base, "vqgan-superres": vqgan_superres, "superres": superres, "decoder": decoder}

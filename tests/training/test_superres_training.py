@@ -34,8 +34,8 @@ def stage_of(folder, config=CONFIG, steps=150, rate=3e-3, **changes):
 
 
 def batch(num_copies=1):
-    tokens, low = (each.repeat(num_copies, 1) for each in (large_grids(), grids()))
-    return TokenPairs(tokens, list(CAPTIONS) * num_copies, low)
+    low, high = (each.repeat(num_copies, 1) for each in (grids(), large_grids()))
+    return TokenPairs(low, list(CAPTIONS) * num_copies, high)
 
 
 def seeded(seed=0):
@@ -92,7 +92,7 @@ def test_shuffling_the_low_resolution_tokens_changes_the_loss_in_training(tmp_pa
     """Muse-maskgit-pytorch: the low-res tokens are computed and never used."""
     stage = stage_of(tmp_path)
     spread(stage.network)
-    shuffled = dataclasses.replace(batch(), low=batch().low[:, torch.randperm(9, generator=seeded())])
+    shuffled = dataclasses.replace(batch(), tokens=batch().tokens[:, torch.randperm(9, generator=seeded())])
     with torch.no_grad():
         losses = [stage.loss(stage.network, each, seeded()) for each in (batch(), shuffled)]
     assert not losses[0].allclose(losses[1], atol=1e-3)
@@ -105,7 +105,7 @@ def test_the_captions_matter_unless_they_are_dropped_and_the_low_resolution_toke
     stage = stage_of(tmp_path, caption_drop=caption_drop)
     spread(stage.network)
     swapped = dataclasses.replace(batch(), captions=list(CAPTIONS[::-1]))
-    other = dataclasses.replace(batch(), low=batch().low.flip(0))
+    other = dataclasses.replace(batch(), tokens=batch().tokens.flip(0))
     with torch.no_grad():
         losses = [stage.loss(stage.network, each, seeded()) for each in (batch(), swapped, other)]
     assert losses[0].equal(losses[1]) != matters
@@ -128,7 +128,7 @@ def test_only_high_resolution_tokens_are_hidden_and_only_hidden_ones_are_learnt(
     with torch.no_grad():
         loss = stage.loss(stage.network, batch(), seeded())
         logits = stage.network(seen[0], stage.network.read(grids(), *stage.text_encoder(CAPTIONS)))
-    tokens, is_hidden = batch().tokens, seen[0] == CONFIG.mask_id
+    tokens, is_hidden = batch().high, seen[0] == CONFIG.mask_id
     assert is_hidden.any(1).all()
     assert seen[0][~is_hidden].equal(tokens[~is_hidden])
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[is_hidden], tokens[is_hidden]))
@@ -174,7 +174,7 @@ def test_training_reads_low_resolution_tokens_with_mistakes_and_the_seed_alone_d
             stage.loss(stage.network, batch(4), seeded(seed))
     assert seen[0].equal(seen[1])
     assert not seen[0].equal(seen[2])
-    assert 0.1 < (seen[0] != batch(4).low).float().mean() < 0.7
+    assert 0.1 < (seen[0] != batch(4).tokens).float().mean() < 0.7
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.6])
@@ -194,8 +194,8 @@ def test_it_trains_from_a_token_cache(tmp_path):
 
     def batch_at(step):
         rows = np.random.default_rng(step).permutation(len(CAPTIONS))
-        tokens, small = (torch.from_numpy(each[rows].astype(np.int64)) for each in (high, low))
-        return TokenPairs(tokens, [CAPTIONS[row] for row in rows], small)
+        small, large = (torch.from_numpy(each[rows].astype(np.int64)) for each in (low, high))
+        return TokenPairs(small, [CAPTIONS[row] for row in rows], large)
 
     training = superres_training(options(tmp_path / "run", steps=3))
     folder = train_superres(training, text_encoder(), FINGERPRINT, FINGERPRINT, batch_at, [batch_at(9)])
@@ -235,5 +235,5 @@ def test_a_run_can_start_from_a_trained_transformer_of_the_same_shape(tmp_path, 
 
 def test_a_batch_moves_to_a_device_with_both_grids():
     moved = pairs_at(0).to("meta")
-    assert (moved.tokens.device.type, moved.low.device.type) == ("meta", "meta")
+    assert (moved.tokens.device.type, moved.high.device.type) == ("meta", "meta")
     assert moved.captions == pairs_at(0).captions

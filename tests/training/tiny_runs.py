@@ -149,7 +149,7 @@ def large_grids(config: SuperResConfig = SUPERRES_CONFIG) -> torch.Tensor:
 def pairs_at(step: int) -> TokenPairs:
     """All captions with both of their grids, in another order at each step."""
     order = torch.randperm(len(CAPTIONS), generator=torch.Generator().manual_seed(step))
-    return TokenPairs(large_grids()[order], [CAPTIONS[i] for i in order.tolist()], grids()[order])
+    return TokenPairs(grids()[order], [CAPTIONS[i] for i in order.tolist()], large_grids()[order])
 
 
 def superres_training(engine: EngineOptions, **changes: Any) -> SuperResTraining:

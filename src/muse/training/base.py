@@ -26,6 +26,9 @@ class BaseStage(MaskedStage[MaskedTransformer, TokenBatch]):
 
     name, network_class, config_class = "base", MaskedTransformer, TransformerConfig
 
+    def targets(self, batch: TokenBatch) -> Tokens:
+        return batch.tokens
+
     def predict(
         self,
         network: MaskedTransformer,

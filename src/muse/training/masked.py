@@ -99,13 +99,18 @@ class MaskedStage(ABC, Generic[Network, Batch]):
 
     def loss(self, network: Network, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         """The mean cross-entropy of a batch's hidden tokens, in nats."""
+        tokens = self.targets(batch)
         kept = drop_captions(len(batch.captions), self.training.caption_drop, generator)
-        ratio = draw_mask_ratio(len(batch.tokens), generator, self.engine.fabric.device)
-        masked, is_hidden = hide(batch.tokens, ratio, self.training.model.mask_id, generator)
+        ratio = draw_mask_ratio(len(tokens), generator, self.engine.fabric.device)
+        masked, is_hidden = hide(tokens, ratio, self.training.model.mask_id, generator)
         with self.engine.fabric.autocast():
             text = self.text_encoder(batch.captions[:kept]) if kept else None
             logits = self.predict(network, masked, text, batch, generator)
-        return hidden_token_loss(logits, batch.tokens, is_hidden, self.training.label_smoothing)
+        return hidden_token_loss(logits, tokens, is_hidden, self.training.label_smoothing)
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> Tokens:
+        """The tokens of a batch that the network learns to predict."""
 
     @abstractmethod
     def predict(

@@ -7,24 +7,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
-from muse.shapes import Logits, LowTokens, Tokens
+from muse.shapes import Logits, Tokens
 from muse.training.masked import MaskedStage, MaskedTraining, TokenBatch
 
 
 @dataclass(frozen=True)
 class TokenPairs(TokenBatch):
-    """High-resolution tokens of pictures, what the pictures show, and low-resolution tokens of the same pictures."""
+    """Low-resolution tokens of pictures, what the pictures show, and high-resolution tokens of the same pictures."""
 
-    low: LowTokens
+    high: Int[Tensor, "batch high"]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenPairs":
         """The same batch on a device."""
-        tokens, low = (each.to(device, non_blocking=non_blocking) for each in (self.tokens, self.low))
-        return replace(self, tokens=tokens, low=low)
+        tokens, high = (each.to(device, non_blocking=non_blocking) for each in (self.tokens, self.high))
+        return replace(self, tokens=tokens, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,9 @@ class SuperResStage(MaskedStage[SuperResTransformer, TokenPairs]):
     name, network_class, config_class = "superres", SuperResTransformer, SuperResConfig
     training: SuperResTraining
 
+    def targets(self, batch: TokenPairs) -> Tokens:
+        return batch.high
+
     def predict(
         self,
         network: SuperResTransformer,
@@ -55,7 +60,7 @@ class SuperResStage(MaskedStage[SuperResTransformer, TokenPairs]):
         batch: TokenPairs,
         generator: torch.Generator,
     ) -> Logits:
-        low = corrupted(batch.low, self.training.low_corruption, self.training.model.low_num_codes, generator)
+        low = corrupted(batch.tokens, self.training.low_corruption, self.training.model.low_num_codes, generator)
         return network(masked, network.read(low, *(text or ())))
 
 

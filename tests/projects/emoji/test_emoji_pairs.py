@@ -67,21 +67,21 @@ def test_pairs_of_a_step_are_the_tokens_of_that_step_and_the_large_tokens_of_the
     pairs, alone = PairsOfStep(art, small, large, 8), TokensOfStep(art, small, 8)
     for step in (0, 1):
         batch = pairs(step)
-        assert batch.low.equal(alone(step).tokens)
+        assert batch.tokens.equal(alone(step).tokens)
         assert batch.captions == alone(step).captions
-        for low, tokens_ in zip(batch.low, batch.tokens, strict=True):
+        for low, high in zip(batch.tokens, batch.high, strict=True):
             rows = np.flatnonzero((small.tokens == low.numpy()).all(1))
-            assert any((large.tokens[row] == tokens_.numpy()).all() for row in rows)
-    assert not pairs(0).tokens.equal(pairs(1).tokens)
-    assert pairs(1).tokens.equal(pairs(1).tokens)
+            assert any((large.tokens[row] == high.numpy()).all() for row in rows)
+    assert not pairs(0).high.equal(pairs(1).high)
+    assert pairs(1).high.equal(pairs(1).high)
 
 
 def test_held_out_pairs_have_plain_captions(art, caches):
     rows = np.array([0, 5, 30])
     pairs, alone = held_out_pairs(art, *caches, rows), held_out_batch(art, caches[0], rows)
     assert pairs.captions == alone.captions
-    assert pairs.low.equal(alone.tokens)
-    assert pairs.tokens.tolist() == caches[1].tokens[rows].tolist()
+    assert pairs.tokens.equal(alone.tokens)
+    assert pairs.high.tolist() == caches[1].tokens[rows].tolist()
 
 
 def test_caches_of_other_scenes_are_refused_with_one_sentence(art, caches):
