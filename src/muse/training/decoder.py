@@ -67,16 +67,19 @@ def take_over(decoder: Decoder, old: Decoder, num_old: int, num_new: int) -> Non
     for name in ("from_code", "conv_in", "middle", "norm_out", "conv_out"):
         copy_fitting(getattr(decoder, name), getattr(old, name))
     for level, old_level in zip(decoder.levels, old.levels, strict=True):
-        assert isinstance(level, nn.Sequential)
-        assert isinstance(old_level, nn.Sequential)
-        copy_fitting(level[:num_old], old_level[:num_old])
-        for block in level[num_old:num_new]:
+        parts, old_parts = list(level.children()), list(old_level.children())
+        for block in parts[num_old:num_new]:
             assert isinstance(block, ResNetBlock)
-            nn.init.zeros_(block.conv2.weight)
-            assert block.conv2.bias is not None
-            nn.init.zeros_(block.conv2.bias)
-        for upsample, old_upsample in zip(level[num_new:], old_level[num_old:], strict=True):
-            copy_fitting(upsample, old_upsample)
+            make_shortcut(block)
+        del parts[num_old:num_new]  # what is left is as it was: the blocks, and what doubles the resolution
+        for part, old_part in zip(parts, old_parts, strict=True):
+            copy_fitting(part, old_part)
+
+
+def make_shortcut(block: ResNetBlock) -> None:
+    """Let a block change nothing, until it is trained."""
+    for parameter in block.conv2.parameters():
+        nn.init.zeros_(parameter)
 
 
 def copy_fitting(module: nn.Module, old: nn.Module) -> None:
