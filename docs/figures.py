@@ -1,6 +1,6 @@
 """Figures of the documentation that the shipped model draws.
 
-    python -m docs.figures
+python -m docs.figures
 """
 
 from pathlib import Path

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from muse.shapes import Pictures
@@ -18,6 +18,33 @@ from muse.shapes import Pictures
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """One picture as colours in [0, 1], channels first."""
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+
+
+def open_image(path: Path) -> Image.Image:
+    """A picture of any format that Pillow reads.
+    Raises OSError if there is none, ValueError if it is damaged or larger than a picture should be."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}); give another") from error
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture turned as its camera says, what is transparent made white, at another width and height.
+    Raises ValueError if the picture has another shape: nothing is cut off or stretched."""
+    upright = ImageOps.exif_transpose(image).convert("RGBA")
+    (width, height), (wanted_width, wanted_height) = upright.size, size
+    # A side may be off by the pixel that rounding makes.
+    if abs(width * wanted_height - height * wanted_width) > max(wanted_width, wanted_height):
+        raise ValueError(
+            f"the picture has {width} x {height} pixels and the model draws {wanted_width} x {wanted_height}; "
+            "crop it to that shape"
+        )
+    opaque = Image.new("RGB", upright.size, "white")
+    opaque.paste(upright, mask=upright.getchannel("A"))
+    return opaque if opaque.size == size else opaque.resize(size, Image.Resampling.LANCZOS)
 
 
 def to_images(pictures: Pictures) -> list[Image.Image]:
