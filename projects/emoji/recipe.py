@@ -168,7 +168,8 @@ def vqgan_superres(places: Places) -> VQGANTraining:
 
 
 def decoder(places: Places) -> DecoderTraining:
-    """Twice the channels and blocks for the decoder of the large pictures. Not trained yet."""
+    """More channels and twice the blocks for the decoder of the large pictures: what a wheel of 100 MB has room for.
+    Not trained yet."""
     return DecoderTraining(
         engine=EngineOptions(
             folder=places.decoder.parent,
@@ -180,7 +181,7 @@ def decoder(places: Places) -> DecoderTraining:
             save_every=200,
             log_every=25,
         ),
-        decoder_channels=(64, 128, 256),
+        decoder_channels=(48, 96, 128),
         decoder_blocks=2,
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.1,
