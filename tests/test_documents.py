@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import reference
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -60,3 +62,14 @@ def test_links_between_documents_lead_somewhere():
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
             assert link.startswith("http") or (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_reference_of_the_command_line_is_what_it_prints():
+    assert (ROOT / "docs/cli.md").read_text() == reference.page(), "run `python -m docs.reference`"
+
+
+def test_the_documentation_builds_strictly(tmp_path: Path):
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "from_pretrained" in (tmp_path / "site/api/index.html").read_text()
