@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from projects.emoji import recipe, train
 from projects.emoji.tokens import CacheOptions
 
 TINY_VQGAN = VQGANConfig(channels=(4,), patch=8, blocks=1, decoder_blocks=1, num_codes=16, code_dim=4, norm_groups=2)
-SIZE = {"dim": 16, "heads": 2, "mlp_dim": 32, "text_dim": 32, "depth": 1}
+SIZE: dict[str, Any] = {"dim": 16, "heads": 2, "mlp_dim": 32, "text_dim": 32, "depth": 1}
 MODELS = {
     "vqgan": TINY_VQGAN,
     "vqgan_superres": dataclasses.replace(TINY_VQGAN, num_codes=24),
