@@ -9,7 +9,8 @@ import torch
 from muse.checkpoint import save_module
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode
-from muse.training.base import BaseStage, BaseTraining, TokenBatch, parameter_groups
+from muse.training.base import BaseStage, BaseTraining, TokenBatch
+from muse.training.optimizers import parameter_groups
 from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
 
 CONFIG = dataclasses.replace(BASE_CONFIG, num_codes=32, dim=32, mlp_dim=64)

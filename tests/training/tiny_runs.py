@@ -53,7 +53,7 @@ def vqgan_training(engine: EngineOptions, **changes: Any) -> VQGANTraining:
     return VQGANTraining(engine=engine, model=VQGAN_CONFIG, discriminator=discriminator, **{**starts, **changes})
 
 
-def run_vqgan(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at) -> Path:
+def run_vqgan(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at, **_: Any) -> Path:
     return train_vqgan(vqgan_training(engine), batch_at, pictures_at(99)[:2], perceptual=None)
 
 
@@ -108,13 +108,16 @@ def tokens_at(step: int) -> TokenBatch:
     return TokenBatch(grids()[order], [CAPTIONS[i] for i in order.tolist()])
 
 
-def run_base(engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = tokens_at) -> Path:
-    return train_base(base_training(engine), text_encoder(), FINGERPRINT, batch_at, [tokens_at(99)])
+def run_base(
+    engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = tokens_at, dropout: float = 0.1, **changes: Any
+) -> Path:
+    training = base_training(engine, dropout, **changes)
+    return train_base(training, text_encoder(), FINGERPRINT, batch_at, [tokens_at(99)])
 
 
-def base_training(engine: EngineOptions, **changes: Any) -> BaseTraining:
+def base_training(engine: EngineOptions, dropout: float = 0.1, **changes: Any) -> BaseTraining:
     """With dropout, so that a resumed run must draw as the unbroken one did."""
-    return BaseTraining(engine=engine, model=TransformerConfig(**{**vars(BASE_CONFIG), "dropout": 0.1}), **changes)
+    return BaseTraining(engine=engine, model=TransformerConfig(**{**vars(BASE_CONFIG), "dropout": dropout}), **changes)
 
 
 RUNS: dict[str, Callable[..., Path]] = {"vqgan": run_vqgan, "base": run_base}

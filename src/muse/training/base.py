@@ -1,32 +1,23 @@
 """Stage 2: the base transformer, trained to fill in hidden tokens given the caption.
 Muse, sections 2.4, 2.6 and 2.7."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
-from muse.checkpoint import load_module, save_module
-from muse.masking import draw_mask_ratio, hide
+from muse.checkpoint import load_module
+from muse.data.batches import TokenBatch
+from muse.masking import draw_hidden, draw_mask_ratio
 from muse.models.text_encoder import TextEncoder
-from muse.models.transformer import MaskedTransformer, TransformerConfig, drop_captions
-from muse.shapes import Tokens
+from muse.models.transformer import MaskedTransformer, TextContext, TransformerConfig, drop_captions
+from muse.shapes import Hidden
 from muse.training.engine import Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Tokens of pictures and what the pictures show."""
-
-    tokens: Tokens
-    captions: Sequence[str]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
-        """The same batch on a device."""
-        return replace(self, tokens=self.tokens.to(device, non_blocking=non_blocking))
+from muse.training.optimizers import OptimizerName, optimizer_for
 
 
 @dataclass(frozen=True)
@@ -37,11 +28,29 @@ class BaseTraining:
     model: TransformerConfig = field(default_factory=TransformerConfig)
     caption_drop: float = 0.1
     """Share of the captions that is dropped, so that guidance has an unconditional model."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW, or AdaFactor, whose moments take half of the memory; Muse was trained with the latter."""
     weight_decay: float = 0.045
+    """How strongly matrices and tables are drawn to 0, in shares of the learning rate a step."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all codes."""
     start_from: Path | None = None
     """The folder of a trained transformer of the same shape whose weights the first step starts from."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a step hides of samples: their tokens, and the captions of all but the first ones."""
+
+    is_hidden: Hidden
+    has_text: Bool[Tensor, " batch"]
+    num_hidden: int
+    """Tokens hidden in the whole batch, of which these may be a part."""
+    is_told: bool
+    """Whether any sample of the whole batch keeps its caption."""
+
+    def __getitem__(self, rows: slice) -> "Draw":
+        return replace(self, is_hidden=self.is_hidden[rows], has_text=self.has_text[rows])
 
 
 class BaseStage:
@@ -51,18 +60,24 @@ class BaseStage:
         self.training = training
         self.engine = Engine(training.engine)
         torch.manual_seed(training.engine.seed)
-        device = self.engine.fabric.device
-        self.base = self._first().to(device)
-        self.text_encoder = text_encoder.to(device)
-        self.average = average_of(self.base, training.engine.ema_decay).to(device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.base, training.weight_decay), lr=training.engine.learning_rate, betas=(0.9, 0.96)
-        )
+        with self.engine.building():
+            self.base = self._first()
+        self.average = average_of(self.base, training.engine.ema_decay)
+        for base in (self.base, self.averaged()):
+            # A text is read before the layers are called, so what reads it is gathered on its own.
+            readers = [layer.attend_text.key_value for layer in base.layers]  # pyright: ignore
+            self.engine.place(base, units=(*readers, *base.layers), methods=("read",))
+        self.average.n_averaged = self.average.n_averaged.to(self.engine.fabric.device)
+        self.engine.recompute(self.base.layers)
+        self.text_encoder = text_encoder.to(self.engine.fabric.device)
+        rate = training.engine.learning_rate
+        self.optimizer = optimizer_for(self.base, training.optimizer, rate, training.weight_decay)
 
     def _first(self) -> MaskedTransformer:
         start, model = self.training.start_from, self.training.model
-        if start is None:
-            return MaskedTransformer(model)
+        base = MaskedTransformer(model)
+        if start is None or base.embed.weight.is_meta:
+            return base
         base = load_module(MaskedTransformer, TransformerConfig, start)
         if base.config != model:
             raise ValueError(f"{start} holds {base.config} and the run trains {model}; start from one of its own shape")
@@ -73,24 +88,58 @@ class BaseStage:
         return {"base": self.base, "average": self.average, "optimizer": self.optimizer}
 
     def step(self, batch: TokenBatch, step: int) -> Metrics:
-        """One optimizer step on a batch: hide tokens, drop captions, predict what is hidden."""
+        """One optimizer step on this process's share of a batch: hide tokens, drop captions, predict what is hidden."""
         self.base.train()
         generator = torch.Generator().manual_seed(hash((self.training.engine.seed, step)))
-        loss = self.loss(self.base, batch, generator)
-        self.engine.update(loss, self.optimizer, self.base)
-        self.average.update_parameters(self.base)
-        return {"loss": loss.detach()}
+        ranks, losses = self.engine.ranks, []
+        draw = self.draw(len(batch) * ranks.count, generator)[ranks.share]
 
-    def loss(self, base: MaskedTransformer, batch: TokenBatch, generator: torch.Generator) -> torch.Tensor:
-        """The mean cross-entropy of a batch's hidden tokens, in nats."""
-        training, device = self.training, self.engine.fabric.device
-        kept = drop_captions(len(batch.captions), training.caption_drop, generator)
-        ratio = draw_mask_ratio(len(batch.tokens), generator, device)
-        masked, is_hidden = hide(batch.tokens, ratio, training.model.mask_id, generator)
+        def parts() -> Iterator[Tensor]:
+            for part, drawn in zip(self.engine.parts(batch), self.parts_of(draw), strict=True):
+                # Gradients are means over processes, and every process has divided by the hidden tokens of all.
+                loss = ranks.count * self.loss_of(self.base, part, drawn)
+                losses.append(loss.detach())
+                yield loss
+
+        self.engine.update(parts(), self.optimizer, self.base)
+        self.average.update_parameters(self.base)
+        return {"loss": torch.stack(losses).sum()}
+
+    def parts_of(self, draw: Draw) -> list[Draw]:
+        """What is drawn for each part of a batch."""
+        num = self.training.engine.accumulate
+        return [draw[slice(i, None, num)] for i in range(num)]
+
+    def draw(self, num: int, generator: torch.Generator) -> Draw:
+        """What to hide of a whole batch; every process draws the same."""
+        model, device = self.training.model, self.engine.fabric.device
+        kept = drop_captions(num, self.training.caption_drop, generator)
+        ratio = draw_mask_ratio(num, generator, device)
+        is_hidden = draw_hidden(ratio, model.height * model.width, generator)
+        return Draw(is_hidden, torch.arange(num) < kept, int(is_hidden.sum()), kept > 0)
+
+    def loss(self, base: MaskedTransformer, batch: TokenBatch, generator: torch.Generator) -> Tensor:
+        """The mean cross-entropy of a whole batch's hidden tokens, in nats."""
+        return self.loss_of(base, batch, self.draw(len(batch), generator))
+
+    def loss_of(self, base: MaskedTransformer, batch: TokenBatch, draw: Draw) -> Tensor:
+        """What a part of a batch adds to the mean cross-entropy of the whole batch's hidden tokens, in nats."""
+        masked = batch.tokens.masked_fill(draw.is_hidden, self.training.model.mask_id)
         with self.engine.fabric.autocast():
-            text = base.read(*self.text_encoder(batch.captions[:kept])) if kept else None
+            text = self.read(base, batch[: int(draw.has_text.sum())]) if draw.is_told else None
             logits = base(masked, text)
-        return hidden_token_loss(logits, batch.tokens, is_hidden, training.label_smoothing)
+        smoothing = self.training.label_smoothing
+        return hidden_token_loss(logits, batch.tokens, draw.is_hidden, smoothing, draw.num_hidden)
+
+    def read(self, base: MaskedTransformer, batch: TokenBatch) -> TextContext:
+        """What the layers need of the captions; also of none, as all processes must gather the same weights."""
+        device = self.engine.fabric.device
+        if batch.text is not None and batch.is_word is not None:
+            return base.read(batch.text.float(), batch.is_word)
+        if batch.captions:
+            return base.read(*self.text_encoder(batch.captions))
+        nothing = torch.zeros(0, 1, self.training.model.text_dim, device=device)
+        return base.read(nothing, torch.zeros(0, 1, dtype=torch.bool, device=device))
 
     @torch.no_grad()
     def validate(self, batches: Sequence[TokenBatch]) -> float:
@@ -108,13 +157,6 @@ class BaseStage:
         return module.eval()
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices and tables decay; what scales or shifts does not."""
-    matrices = [p for p in module.parameters() if p.ndim >= 2]
-    others = [p for p in module.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 def train_base(
     training: BaseTraining,
     text_encoder: TextEncoder,
@@ -126,17 +168,20 @@ def train_base(
     """Train on batches of tokens and captions; returns the folder of the averaged transformer.
 
     `batch_at` gives the batch of a step. At every checkpoint the loss on the `validation` batches is reported, and
-    `watch` is called with the averaged network, to draw with it."""
+    `watch` is called with the averaged network, to draw with it; in every process, as each may have but a shard."""
     training = replace(training, model=replace(training.model, vqgan_fingerprint=vqgan_fingerprint))
     stage = BaseStage(training, text_encoder)
     folder = training.engine.folder / "base"
 
     def after_save(step: int) -> Metrics:
         base = stage.averaged()
-        save_module(base, folder)
+        stage.engine.export(base, folder)
         if watch is not None:
             watch(base, step)
         return {"validation_loss": torch.tensor(stage.validate(validation))} if validation else {}
 
-    stage.engine.run(stage.state(), batch_at, stage.step, after_save)
+    def keep(kept: Path) -> None:
+        stage.engine.export(stage.base, kept / "base")
+
+    stage.engine.run(stage.state(), batch_at, stage.step, after_save, keep)
     return folder

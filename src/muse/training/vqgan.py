@@ -1,6 +1,6 @@
 """Stage 1: the VQGAN. Reconstruction, perceptual, commitment and adversarial losses (Muse, section 3 and appendix)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from muse.checkpoint import save_module
 from muse.images import contact_sheet, to_images
 from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN, VQGANConfig
@@ -53,6 +52,8 @@ class VQGANStage:
     """The networks, optimizers and averages of one VQGAN run."""
 
     def __init__(self, training: VQGANTraining, perceptual: PerceptualLoss | None):
+        if training.engine.strategy == "fsdp":
+            raise ValueError("a VQGAN is small and its codebook is one for all processes; give --engine.strategy ddp")
         self.training = training
         self.engine = Engine(training.engine)
         torch.manual_seed(training.engine.seed)
@@ -88,17 +89,43 @@ class VQGANStage:
         }
 
     def step(self, pictures: Pictures, step: int) -> Metrics:
-        """One step of the encoder and decoder, one of the codebook, one of the discriminator."""
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        decoded, losses, metrics = self._reconstruct(pictures, step)
-        if step >= self.training.adversarial_from:
-            with self.engine.fabric.autocast():
-                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
-        self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
+        """One step of the encoder and decoder, one of the codebook, one of the discriminator, on this process's share
+        of a batch."""
+        parts = [part.contiguous(memory_format=torch.channels_last) for part in self.engine.parts(pictures)]
+        metrics, decoded = self._follow_all(parts, step), []
+        sums: Metrics = {}
+
+        def add(losses: Metrics) -> Tensor:
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
+            return torch.stack(list(losses.values())).sum() / len(parts)
+
+        def generator_losses() -> Iterator[Tensor]:
+            for part in parts:
+                picture, losses, told = self._reconstruct(part, step)
+                metrics.update(told)
+                if step >= self.training.adversarial_from:
+                    losses["adversarial"] = self._adversarial(picture)
+                decoded.append(picture.detach())
+                yield add(losses)
+
+        def discriminator_losses() -> Iterator[Tensor]:
+            for part, picture in zip(parts, decoded, strict=True):
+                yield add({"discriminator": self._discriminate(part, picture)})
+
+        self.engine.update(generator_losses(), self.optimizer, self.vqgan)
         self._average()
         if step >= self.training.discriminator_from:
-            losses["discriminator"] = self._teach_discriminator(pictures, decoded.detach())
-        return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
+            self.engine.update(discriminator_losses(), self.optimizer_d, self.discriminator)
+        return {**sums, **metrics}
+
+    def _follow_all(self, parts: list[Pictures], step: int) -> Metrics:
+        """Move the codebook before a batch that comes in several parts: it follows the whole, and never in between."""
+        if len(parts) == 1 or step < self.training.quantize_from:
+            return {}
+        with torch.no_grad(), self.engine.fabric.autocast():
+            latents = [self.vqgan.latents(part).float() for part in parts]
+        return self._follow(torch.stack(latents, dim=1).flatten(0, 1))
 
     def _reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with self.engine.fabric.autocast():
@@ -113,25 +140,33 @@ class VQGANStage:
         return decoded, losses, metrics
 
     def _quantize(self, latents: Latents) -> tuple[Latents, Metrics, Metrics]:
+        metrics = self._follow(latents.detach()) if self.training.engine.accumulate == 1 else {}
         quantizer = self.vqgan.quantizer
-        revived = self.tracker.follow(quantizer, latents.detach(), quantizer.nearest(latents))
         quantized = quantizer.look_up(quantizer.nearest(latents))
         # The gradient of the picture passes the codebook as if it were not there.
         straight_through = latents + (quantized - latents).detach()
-        losses = {"commitment": self.training.commitment_weight * commitment_loss(latents, quantized)}
-        metrics = {
+        return straight_through, {"commitment": self._commitment(latents, quantized)}, metrics
+
+    def _commitment(self, latents: Latents, quantized: Latents) -> Tensor:
+        return self.training.commitment_weight * commitment_loss(latents, quantized)
+
+    def _follow(self, latents: Latents) -> Metrics:
+        quantizer = self.vqgan.quantizer
+        revived = self.tracker.follow(quantizer, latents, quantizer.nearest(latents), self.engine.ranks)
+        return {
             "codebook_perplexity": self.tracker.perplexity(),
             "codebook_usage": self.tracker.usage(),
             "codes_revived": revived,
-            "latent_spread": latents.detach().std(),
+            "latent_spread": latents.std(),
         }
-        return straight_through, losses, metrics
 
-    def _teach_discriminator(self, pictures: Pictures, decoded: Pictures) -> torch.Tensor:
+    def _adversarial(self, decoded: Pictures) -> Tensor:
         with self.engine.fabric.autocast():
-            loss = discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
-        self.engine.update(loss, self.optimizer_d, self.discriminator)
-        return loss
+            return self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
+
+    def _discriminate(self, pictures: Pictures, decoded: Pictures) -> Tensor:
+        with self.engine.fabric.autocast():
+            return discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
 
     def _average(self) -> None:
         self.average.update_parameters(self.vqgan)
@@ -172,11 +207,15 @@ def train_vqgan(
 
     def after_save(step: int) -> Metrics:
         vqgan = stage.averaged()
-        save_module(vqgan, folder, torch.float16)
-        reconstructions(vqgan, watched.to(stage.engine.fabric.device)).save(
-            training.engine.folder / f"reconstructions-{step:06}.png"
-        )
+        stage.engine.export(vqgan, folder, torch.float16)
+        if stage.engine.ranks.is_first:
+            reconstructions(vqgan, watched.to(stage.engine.fabric.device)).save(
+                training.engine.folder / f"reconstructions-{step:06}.png"
+            )
         return {}
 
-    stage.engine.run(stage.state(), batch_at, stage.step, after_save)
+    def keep(kept: Path) -> None:
+        stage.engine.export(stage.vqgan, kept / "vqgan")
+
+    stage.engine.run(stage.state(), batch_at, stage.step, after_save, keep)
     return folder

@@ -1,0 +1,68 @@
+"""One of several processes that train together, as torchrun starts them; what each scenario leaves is a folder.
+
+RANK=0 WORLD_SIZE=2 ... python tests/training/many_processes.py FOLDER
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from muse.training.base import TokenBatch, train_base
+from muse.training.engine import EngineOptions
+from muse.training.vqgan import train_vqgan
+from tests.training.tiny_runs import (
+    FINGERPRINT,
+    base_training,
+    options,
+    pictures_at,
+    signalling,
+    text_encoder,
+    tokens_at,
+    vqgan_training,
+)
+
+
+def wide_batch(step: int) -> TokenBatch:
+    """Eight samples: parts of two are left when two processes take two parts each."""
+    one, other = tokens_at(step), tokens_at(step + 50)
+    return TokenBatch(torch.cat([one.tokens, other.tokens]), [*one.captions, *other.captions])
+
+
+def base(engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = wide_batch, **changes: Any) -> None:
+    """Half of the captions are dropped, so that sometimes a process has none."""
+    training = base_training(engine, dropout=0.0, caption_drop=0.5, **changes)
+    train_base(training, text_encoder(), FINGERPRINT, batch_at, [tokens_at(99)])
+
+
+def vqgan(engine: EngineOptions) -> None:
+    train_vqgan(vqgan_training(engine), pictures_at, pictures_at(99)[:2], perceptual=None)
+
+
+SCENARIOS: dict[str, Callable[[Path], None]] = {
+    "ddp": lambda folder: base(options(folder, strategy="ddp")),
+    "fsdp": lambda folder: base(options(folder, strategy="fsdp", keep_every=3)),
+    "fsdp-parts": lambda folder: base(options(folder, strategy="fsdp", accumulate=2, recompute=True)),
+    "fsdp-adafactor": lambda folder: base(options(folder, strategy="fsdp"), optimizer="adafactor"),
+    "fsdp-bf16": lambda folder: base(options(folder, strategy="fsdp", precision="bf16-mixed", steps=2)),
+    "vqgan": lambda folder: vqgan(options(folder)),
+    # Only the first process is asked to stop; all must leave at the same step.
+    "sigterm": lambda folder: base(options(folder, strategy="fsdp"), signalling(wide_batch, 2, signal.SIGTERM)),
+    "go-on": lambda folder: base(options(folder, strategy="fsdp")),
+    # Last, as none survives it.
+    "kill": lambda folder: base(options(folder, strategy="fsdp"), signalling(wide_batch, 5, signal.SIGKILL)),
+}
+FOLDERS = {"go-on": "sigterm"}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    for name, run in SCENARIOS.items():
+        run(folder / FOLDERS.get(name, name))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
