@@ -3,9 +3,11 @@
 RANK=0 WORLD_SIZE=2 ... python tests/training/many_processes.py FOLDER
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 
 from muse.training.base import TokenBatch, train_base
 from muse.training.engine import EngineOptions
+from muse.training.recipes import base_paper_3b
 from muse.training.vqgan import train_vqgan
 from tests.training.tiny_runs import (
     FINGERPRINT,
@@ -42,15 +45,33 @@ def vqgan(engine: EngineOptions) -> None:
     train_vqgan(vqgan_training(engine), pictures_at, pictures_at(99)[:2], perceptual=None)
 
 
+def thinned(folder: Path) -> None:
+    """The recipe of the 3B model as it is, but for its sizes."""
+    training = base_paper_3b().training
+    small = {"num_codes": 8, "height": 3, "width": 3, "dim": 32, "depth": 3, "mlp_dim": 64, "text_dim": 8}
+    quick = {"steps": 3, "warmup": 0, "workers": 0, "precision": "32-true", "save_every": 3, "log_every": 1}
+    training = replace(
+        training,
+        model=replace(training.model, **small),
+        engine=replace(training.engine, folder=folder, **quick),
+    )
+    train_base(training, text_encoder(), FINGERPRINT, wide_batch, [tokens_at(99)])
+
+
+def asked_to_stop(batch_at: Callable[[int], TokenBatch]) -> Callable[[int], TokenBatch]:
+    """Only the first process is asked; all must leave after the same step."""
+    return signalling(batch_at, 2, signal.SIGTERM) if os.environ["RANK"] == "0" else batch_at
+
+
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp": lambda folder: base(options(folder, strategy="ddp")),
     "fsdp": lambda folder: base(options(folder, strategy="fsdp", keep_every=3)),
     "fsdp-parts": lambda folder: base(options(folder, strategy="fsdp", accumulate=2, recompute=True)),
     "fsdp-adafactor": lambda folder: base(options(folder, strategy="fsdp"), optimizer="adafactor"),
     "fsdp-bf16": lambda folder: base(options(folder, strategy="fsdp", precision="bf16-mixed", steps=2)),
+    "paper-3b": thinned,
     "vqgan": lambda folder: vqgan(options(folder)),
-    # Only the first process is asked to stop; all must leave at the same step.
-    "sigterm": lambda folder: base(options(folder, strategy="fsdp"), signalling(wide_batch, 2, signal.SIGTERM)),
+    "sigterm": lambda folder: base(options(folder, strategy="fsdp"), asked_to_stop(wide_batch)),
     "go-on": lambda folder: base(options(folder, strategy="fsdp")),
     # Last, as none survives it.
     "kill": lambda folder: base(options(folder, strategy="fsdp"), signalling(wide_batch, 5, signal.SIGKILL)),

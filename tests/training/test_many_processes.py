@@ -14,7 +14,7 @@ import torch
 
 from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
-from tests.training.many_processes import base, vqgan
+from tests.training.many_processes import base, thinned, vqgan
 from tests.training.test_engine import ROOT, metrics_of, state_of
 from tests.training.tiny_runs import options
 
@@ -57,12 +57,14 @@ def alone(tmp_path_factory):
     base(options(folder / "base"))
     base(options(folder / "adafactor"), optimizer="adafactor")
     vqgan(options(folder / "vqgan"))
+    thinned(folder / "paper-3b")
     return folder
 
 
 def assert_same_steps(folder, other):
     ours, theirs = metrics_of(folder), metrics_of(other)
-    assert set(ours) == set(theirs) == {1, 2, 3, 4, 5, 6}
+    assert set(ours) == set(theirs)
+    assert max(theirs) >= 3
     for step, line in theirs.items():
         mine = {name: ours[step][name] for name in line}
         assert mine == pytest.approx(line, **CLOSE), f"step {step} of {folder.name}"
@@ -75,6 +77,7 @@ def assert_same_steps(folder, other):
         ("fsdp", "base"),
         ("fsdp-parts", "base"),
         ("fsdp-adafactor", "adafactor"),
+        ("paper-3b", "paper-3b"),
         ("vqgan", "vqgan"),
         ("sigterm", "base"),
     ],

@@ -101,7 +101,7 @@ class Dealt(Protocol):
     def share(self, step: int, rows: slice) -> Any: ...
 
 
-class NotFinite(RuntimeError):
+class NotFinite(ArithmeticError):
     """The loss became NaN or infinite; the last checkpoint is untouched."""
 
 

@@ -17,6 +17,7 @@ from muse.training.codebook import CodebookTracker
 from muse.training.engine import Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import adversarial_loss, commitment_loss, discriminator_loss
 from muse.training.perceptual import PerceptualLoss
+from muse.training.ranks import Ranks
 
 Latents = Float[Tensor, "batch dim h w"]
 
@@ -157,7 +158,7 @@ class VQGANStage:
             "codebook_perplexity": self.tracker.perplexity(),
             "codebook_usage": self.tracker.usage(),
             "codes_revived": revived,
-            "latent_spread": latents.std(),
+            "latent_spread": spread(latents, self.engine.ranks),
         }
 
     def _adversarial(self, decoded: Pictures) -> Tensor:
@@ -181,6 +182,14 @@ class VQGANStage:
     def averaged(self) -> VQGAN:
         """The averaged network; its codebook is the present one, which is an average already."""
         return self._average_module().eval()
+
+
+def spread(latents: Latents, ranks: Ranks) -> Float[Tensor, ""]:
+    """The standard deviation of the latents of all processes."""
+    numbers = latents.double()
+    sums = torch.stack([torch.full_like(numbers.sum(), numbers.numel()), numbers.sum(), numbers.square().sum()])
+    num, total, squares = ranks.sum(sums)
+    return ((squares - total.square() / num) / (num - 1)).sqrt()
 
 
 @torch.no_grad()
