@@ -153,3 +153,9 @@ def test_every_field_of_a_recipe_stands_in_its_help(capsys):
     told = capsys.readouterr().out
     for flag in ("--engine.keep-every", "--model.depth", "--optimizer", "--batch-size", "--engine.strategy", "--vqgan"):
         assert flag in told
+
+
+def test_the_help_of_a_stage_lists_its_recipes(capsys):
+    assert main(["train", "vqgan", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines] == list(VQGAN_RECIPES)

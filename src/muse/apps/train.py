@@ -24,6 +24,10 @@ class Train:
         if stage not in STAGES:
             raise ValueError(f"there is no stage {stage!r}; give one of: {', '.join(STAGES)}")
         recipes = STAGES[stage].recipes()
+        if recipe in ("--help", "-h"):
+            for name, function in recipes.items():
+                print(f"muse train {stage} {name:<14}{' '.join((function.__doc__ or '').split())}")
+            return
         if recipe not in recipes:
             raise ValueError(f"there is no recipe {recipe!r} of {stage}; give one of: {', '.join(recipes)}")
         command = tyro.cli(

@@ -96,7 +96,9 @@ class EngineOptions:
 
 @runtime_checkable
 class Dealt(Protocol):
-    """Batches that can be made in part: of the samples of a step only those of one process."""
+    """Batches that can be made in part: of the `batch_size` samples of a step only those of one process."""
+
+    batch_size: int
 
     def share(self, step: int, rows: slice) -> Any: ...
 
@@ -136,7 +138,19 @@ class ShareOfStep(Dataset):
         if isinstance(self.batch_at, Dealt):
             return self.batch_at.share(step, self.rows)
         batch = self.batch_at(step)
-        return batch if self.rows.step == 1 else batch[self.rows]
+        if self.rows.step == 1:
+            return batch
+        check_split(len(batch), self.rows.step, 1)
+        return batch[self.rows]
+
+
+def check_split(num: int, processes: int, parts: int) -> None:
+    """Raises ValueError if a batch cannot be shared out evenly; means over shares would not be its mean."""
+    if num % (processes * parts):
+        raise ValueError(
+            f"a batch of {num} cannot be split over {processes} processes and {parts} parts each; "
+            f"make it a multiple of {processes * parts}"
+        )
 
 
 def launch(options: EngineOptions) -> Fabric:
@@ -253,12 +267,7 @@ class Engine:
         """This process's share of a batch in as many parts as gradients are accumulated over.
         Raises ValueError if they would not be equally large."""
         parts = self.options.accumulate
-        if len(batch) % parts:  # pyright: ignore[reportArgumentType]
-            whole, all_parts = len(batch) * self.ranks.count, self.ranks.count * parts  # pyright: ignore
-            raise ValueError(
-                f"a batch of {whole} cannot be split over {self.ranks.count} processes and {parts} parts each; "
-                f"make it a multiple of {all_parts}"
-            )
+        check_split(len(batch) * self.ranks.count, self.ranks.count, parts)  # pyright: ignore[reportArgumentType]
         return [batch[i::parts] for i in range(parts)]  # pyright: ignore
 
     def update(self, losses: Tensor | Iterable[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
@@ -294,6 +303,8 @@ class Engine:
         measures is logged too. `keep` writes the weights that stay into a folder. All processes call all of them.
         Raises NotFinite when a loss is no number."""
         options = self.options
+        if isinstance(batch_at, Dealt):
+            check_split(batch_at.batch_size, self.ranks.count, options.accumulate)
         self.resume(state)
         if self.step >= options.steps:
             after_save(self.step)  # a run killed between its last checkpoint and its export has none

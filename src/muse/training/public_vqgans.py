@@ -150,8 +150,8 @@ def with_square_codes(weights: Weights) -> Weights:
         "quantize.embedding.weight": torch.cat([codebook, torch.ones(len(codebook), 1)], dim=1),
         "quant_conv.weight": square,
         "quant_conv.bias": nothing,
-        "post_quant_conv.weight": square,
-        "post_quant_conv.bias": nothing,
+        "post_quant_conv.weight": square.clone(),
+        "post_quant_conv.bias": nothing.clone(),
     }
 
 
