@@ -58,31 +58,31 @@ def thinned(folder: Path) -> None:
     train_base(training, text_encoder(), FINGERPRINT, wide_batch, [tokens_at(99)])
 
 
-def asked_to_stop(batch_at: Callable[[int], TokenBatch]) -> Callable[[int], TokenBatch]:
-    """Only the first process is asked; all must leave after the same step."""
-    return signalling(batch_at, 2, signal.SIGTERM) if os.environ["RANK"] == "0" else batch_at
+def in_two_legs(engine: EngineOptions, **changes: Any) -> None:
+    """Only the first process is asked to stop; all must leave after the same step. Then all go on."""
+    asked = signalling(wide_batch, 2, signal.SIGTERM) if os.environ["RANK"] == "0" else wide_batch
+    base(engine, asked, **changes)
+    base(engine, **changes)
 
 
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp": lambda folder: base(options(folder, strategy="ddp")),
     "fsdp": lambda folder: base(options(folder, strategy="fsdp", keep_every=3)),
     "fsdp-parts": lambda folder: base(options(folder, strategy="fsdp", accumulate=2, recompute=True)),
-    "fsdp-adafactor": lambda folder: base(options(folder, strategy="fsdp"), optimizer="adafactor"),
+    "fsdp-adafactor": lambda folder: in_two_legs(options(folder, strategy="fsdp"), optimizer="adafactor"),
     "fsdp-bf16": lambda folder: base(options(folder, strategy="fsdp", precision="bf16-mixed", steps=2)),
     "paper-3b": thinned,
     "vqgan": lambda folder: vqgan(options(folder)),
-    "sigterm": lambda folder: base(options(folder, strategy="fsdp"), asked_to_stop(wide_batch)),
-    "go-on": lambda folder: base(options(folder, strategy="fsdp")),
+    "sigterm": lambda folder: in_two_legs(options(folder, strategy="fsdp")),
     # Last, as none survives it.
     "kill": lambda folder: base(options(folder, strategy="fsdp"), signalling(wide_batch, 5, signal.SIGKILL)),
 }
-FOLDERS = {"go-on": "sigterm"}
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     for name, run in SCENARIOS.items():
-        run(folder / FOLDERS.get(name, name))
+        run(folder / name)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The engine: schedules, clipping, averages, and runs that can be stopped anywhere and go on to the bit."""
 
+import contextlib
 import copy
 import itertools
 import json
@@ -212,6 +213,19 @@ def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, sta
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert state_of(tmp_path)["step"] == 4
     assert set(metrics_of(tmp_path)) == {1, 2, 3, 4, 5}
+    RUNS[stage](options(tmp_path))
+    assert_same_run(tmp_path, unbroken[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_three_times_at_any_step_equals_the_unbroken_one(tmp_path, stage, unbroken):
+    for step in (1, 5, 4):  # before the first checkpoint, after the second, and just when it was written
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                RUNS[stage](options(tmp_path), signalling(BATCHES[stage], step, signal.SIGKILL))
+            os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     RUNS[stage](options(tmp_path))
     assert_same_run(tmp_path, unbroken[stage])
 
