@@ -16,12 +16,12 @@ class TokenBatch:
 
     tokens: Tokens
     captions: Sequence[str]
+    high: Int[Tensor, "batch high_position"] | None = None
+    """Tokens of the same pictures by the VQGAN of super-resolution, where a cache holds them."""
     text: TextStates | None = None
     """The text encoder's states of the captions, where a cache holds them."""
     is_word: TextMask | None = None
     """Which of the states are no padding."""
-    high: Int[Tensor, "batch high_position"] | None = None
-    """Tokens of the same pictures by the VQGAN of super-resolution, where a cache holds them."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -30,7 +30,7 @@ class TokenBatch:
         def part(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[rows]
 
-        return TokenBatch(self.tokens[rows], self.captions[rows], part(self.text), part(self.is_word), part(self.high))
+        return TokenBatch(self.tokens[rows], self.captions[rows], part(self.high), part(self.text), part(self.is_word))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
         """The same batch on a device."""

@@ -258,7 +258,7 @@ def batch_of(cache: TokenCache, rows: Int[np.ndarray, " row"], words: np.ndarray
     if cache.info.text_dim is not None:
         text, is_word = padded([row["text"][pick] for row, pick in zip(found, picks, strict=True)])
     high = tokens_of(found, "high") if cache.info.high is not None else None
-    return TokenBatch(tokens_of(found, "low"), captions, text, is_word, high)
+    return TokenBatch(tokens_of(found, "low"), captions, high, text, is_word)
 
 
 def tokens_of(rows: Sequence[dict[str, Any]], column: str) -> torch.Tensor:
