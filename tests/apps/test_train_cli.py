@@ -24,8 +24,8 @@ TOY = {"laptop": "debug", "128": "16", "my-pictures": "pictures"}
 
 def walk_through():
     """The commands of the first part of the document, their sizes those of a toy."""
-    block = re.search(r"```sh\n(muse train vqgan.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    lines = block[1].replace("\\\n", " ").splitlines()
+    block = re.findall(r"```sh\n(muse train vqgan.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
+    lines = block.replace("\\\n", " ").splitlines()
     return [[TOY.get(word, word) for word in shlex.split(line, comments=True)[1:]] for line in lines if line]
 
 

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from muse.data.cache import CacheInfo, Grids, TokenCache, TokensOfStep, held_out
 from muse.data.crops import PicturesOfStep
 from muse.data.order import shuffled
 from muse.data.pictures import fit, read_picture
-from muse.data.sources import SourceOptions, open_source
+from muse.data.sources import RowSource, SourceOptions, open_source
 from muse.data.tokenize import Networks, TokenizeOptions, as_batch, tokenize
 from tests.data.picture_folders import SIZE, awkward_folder, parquet_file, plain_folder, tar_file, vqgan
 
@@ -24,7 +25,7 @@ OPTIONS = TokenizeOptions(size=SIZE, high_size=32, batch_size=4, threads=2)
 LOW, HIGH = vqgan(0), vqgan(1)
 
 
-def make(source, folder, networks=None, index=0, count=1, options=OPTIONS):
+def make(source, folder, networks=None, index=0, count=1, options=OPTIONS) -> Any:
     return tokenize(source, "mine", folder, networks or Networks(LOW), options, index, count)
 
 
@@ -61,6 +62,7 @@ def test_a_cache_holds_the_tokens_and_captions_of_every_picture(whole, mine):
             assert row["low"].tolist() == LOW.encode(as_batch([fit(image, 16)]))[0].tolist()
             assert row["high"].tolist() == HIGH.encode(as_batch([fit(image, 32)]))[0].tolist()
     assert len(np.unique(np.stack([cache.row(i)["low"] for i in range(10)]))) > 5
+    assert cache.info.high is not None
     assert (cache.info.low.height, cache.info.high.width, cache.info.low.num_codes) == (4, 8, 32)
 
 
@@ -138,6 +140,8 @@ def test_text_states_are_those_of_the_text_encoder(mine, tmp_path, tiny_t5):
     make(mine, tmp_path / "tokens", Networks(LOW, None, tiny_t5, "t5"))
     batch = TokensOfStep(TokenCache(tmp_path / "tokens"), 4, seed=0)(0)
     text, is_word = tiny_t5(batch.captions)
+    assert batch.text is not None
+    assert batch.is_word is not None
     assert batch.is_word.equal(is_word)
     torch.testing.assert_close(batch.text[is_word], text[is_word], atol=2e-3, rtol=2e-3)
 
@@ -169,6 +173,8 @@ def test_a_share_of_a_batch_is_the_same_rows_of_the_whole(whole):
     together, share = batches(5), batches.share(5, slice(1, None, 2))
     assert share.captions == together.captions[1::2]
     assert share.tokens.equal(together.tokens[1::2])
+    assert share.high is not None
+    assert together.high is not None
     assert share.high.equal(together.high[1::2])
     assert TokensOfStep(TokenCache(whole), 6, seed=4)(5).captions != together.captions
 
@@ -200,6 +206,7 @@ def test_a_shuffle_takes_every_place_once(num):
 MILLION = """
 import os, sys, time
 from pathlib import Path
+from typing import Any
 import numpy as np
 import pyarrow, torch
 from muse.data.cache import TokenCache, TokensOfStep
@@ -254,7 +261,9 @@ def test_crops_are_random_by_the_seed_and_a_share_is_the_same(mine):
 
 
 def test_a_damaged_picture_gives_way_to_another_and_is_counted_once(tmp_path):
-    crops = PicturesOfStep(open_source(str(awkward_folder(tmp_path / "awkward"))), 16, 5, seed=0)
+    source = open_source(str(awkward_folder(tmp_path / "awkward")))
+    assert isinstance(source, RowSource)
+    crops = PicturesOfStep(source, 16, 5, seed=0)
     for step in range(8):
         assert crops(step).shape == (5, 3, 16, 16)
     assert crops.tally.sentence() == "8 of 10 pictures used; skipped 2 damaged"
@@ -263,5 +272,7 @@ def test_a_damaged_picture_gives_way_to_another_and_is_counted_once(tmp_path):
 def test_a_source_without_a_single_picture_is_refused_with_one_sentence(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    source = open_source(str(tmp_path))
+    assert isinstance(source, RowSource)
     with pytest.raises(ValueError, match=r"^20 pictures one after the other cannot be read; see that the source holds"):
-        PicturesOfStep(open_source(str(tmp_path)), 16, 2, seed=0)(0)
+        PicturesOfStep(source, 16, 2, seed=0)(0)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unittest.mock
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,13 +62,14 @@ def metrics_of(folder):
     return {line["step"]: {k: v for k, v in line.items() if k != "seconds_a_step"} for line in lines}
 
 
-def state_of(folder):
+def state_of(folder) -> dict[str, Any]:
     """The last checkpoint: the tensors of each part by name."""
     path = state.latest(folder / "checkpoints")
-    entries = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    assert path is not None
+    entries: dict[str, Any] = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=True)
-    parts = {"step": int(tensors.pop("step"))}
+    parts: dict[str, Any] = {"step": int(tensors.pop("step"))}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor

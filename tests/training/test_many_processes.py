@@ -18,7 +18,7 @@ from tests.training.many_processes import base, thinned, vqgan
 from tests.training.test_engine import ROOT, metrics_of, state_of
 from tests.training.tiny_runs import options
 
-CLOSE = {"abs": 2e-5, "rel": 2e-5}
+CLOSE = 2e-5
 
 
 def free_port():
@@ -67,7 +67,7 @@ def assert_same_steps(folder, other):
     assert max(theirs) >= 3
     for step, line in theirs.items():
         mine = {name: ours[step][name] for name in line}
-        assert mine == pytest.approx(line, **CLOSE), f"step {step} of {folder.name}"
+        assert mine == pytest.approx(line, abs=CLOSE, rel=CLOSE), f"step {step} of {folder.name}"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class AdaFactor(torch.optim.Optimizer):
         state = self.state[parameter] or self._begin(parameter)
         state["step"] += 1
         fading = min(group["betas"][1], 1 - float(state["step"]) ** -0.8)
+        assert parameter.grad is not None
         weight, gradient, average = local(parameter), local(parameter.grad), local(state["average"])
         update = gradient * self._scale(parameter, gradient.square() + group["eps"], state, fading)
         size = over_shards(update.square().sum(), parameter).div(parameter.numel()).sqrt()
