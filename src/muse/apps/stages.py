@@ -127,7 +127,7 @@ class TrainBase:
 
         def watch(base: MaskedTransformer, step: int) -> None:
             """All processes draw, as each may have but a shard; the first one writes."""
-            muse = Muse(text_encoder, vqgan.to(text_encoder.encoder.device), base)
+            muse = Muse(text_encoder, vqgan.to(base.embed.weight.device), base)
             images = muse.generate(prompts, list(range(len(prompts))))
             if is_first():
                 contact_sheet(images, columns=8).save(engine.folder / f"drawn-{step:06}.png")

@@ -191,8 +191,8 @@ class Shard:
         if self.high is not None:
             row["high"] = self.high[index]
         if self.text is not None:
-            states = (np.asarray(each.values) for each in self.text[index])
-            row["text"] = [each.reshape(-1, self.info.text_dim) for each in states]
+            dim = self.info.text_dim or 1
+            row["text"] = [np.asarray(each.values).reshape(-1, dim) for each in self.text[index]]
         return row
 
 

@@ -66,7 +66,8 @@ class BaseStage:
         for base in (self.base, self.averaged()):
             # A text is read before the layers are called, so what reads it is gathered on its own.
             readers = [layer.attend_text.key_value for layer in base.layers]  # pyright: ignore
-            self.engine.place(base, units=(*readers, *base.layers), methods=("read",))
+            units = [*readers, *base.layers]
+            self.engine.place(base, units, methods=("read",))  # pyright: ignore[reportArgumentType]
         self.average.n_averaged = self.average.n_averaged.to(self.engine.fabric.device)
         self.engine.recompute(self.base.layers)
         self.text_encoder = text_encoder.to(self.engine.fabric.device)

@@ -100,6 +100,8 @@ class Dealt(Protocol):
 
     batch_size: int
 
+    def __call__(self, step: int) -> Any: ...
+
     def share(self, step: int, rows: slice) -> Any: ...
 
 
