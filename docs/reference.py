@@ -1,6 +1,6 @@
 """The page of all commands, made from the command line's own help.
 
-    python -m docs.reference
+python -m docs.reference
 """
 
 import contextlib

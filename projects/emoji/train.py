@@ -9,6 +9,7 @@ import torch
 import tyro
 
 from muse.checkpoint import CONFIG, load_module
+from muse.data.batches import TokenBatch
 from muse.images import contact_sheet
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
@@ -18,9 +19,8 @@ from muse.pipeline import Muse
 from muse.shapes import Pictures, Tokens
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
-from muse.training.masked import TokenBatch
 from muse.training.perceptual import PerceptualLoss
-from muse.training.superres import TokenPairs, train_superres
+from muse.training.superres import train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
 from projects.emoji.captions import caption
@@ -80,9 +80,9 @@ class PairsOfStep(TokensOfStep):
         super().__init__(art, cache, batch)
         self.large = large
 
-    def __call__(self, step: int) -> TokenPairs:
+    def __call__(self, step: int) -> TokenBatch:
         rows, captions = self.draw(step)
-        return TokenPairs(grids(self.cache, rows), captions, grids(self.large, rows))
+        return TokenBatch(grids(self.cache, rows), captions, grids(self.large, rows))
 
 
 def grids(cache: tokens.TokenCache, rows: np.ndarray) -> Tokens:
@@ -225,12 +225,12 @@ def held_out_batch(art: dataset.EmojiArt, cache: tokens.TokenCache, rows: np.nda
 
 def held_out_pairs(
     art: dataset.EmojiArt, cache: tokens.TokenCache, large: tokens.TokenCache, rows: np.ndarray
-) -> TokenPairs:
+) -> TokenBatch:
     """The same with the large token grids.
     Raises ValueError if the two caches hold other scenes."""
     check_pairs(cache, large)
     small = held_out_batch(art, cache, rows)
-    return TokenPairs(small.tokens, small.captions, grids(large, rows))
+    return TokenBatch(small.tokens, small.captions, grids(large, rows))
 
 
 COMMANDS = {"vqgan": vqgan, "base": base, "vqgan-superres": vqgan_superres, "superres": superres, "decoder": decoder}

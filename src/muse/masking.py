@@ -26,11 +26,17 @@ def draw_mask_ratio(num: int, generator: torch.Generator, device: torch.device |
 
 def hide(tokens: Tokens, ratio: Ratios, mask_id: int, generator: torch.Generator) -> tuple[Tokens, Hidden]:
     """Replace round(ratio * positions) tokens of each sample, at least one, by `mask_id`; also say which they are.
-    The positions are uniformly random, drawn where the generator lives. Muse, section 2.6."""
-    scores = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device)
-    counts = (ratio * tokens.shape[1]).round().long().clamp(min=1)
-    is_hidden = lowest(scores, counts)
+    Muse, section 2.6."""
+    is_hidden = draw_hidden(ratio, tokens.shape[1], generator)
     return tokens.masked_fill(is_hidden, mask_id), is_hidden
+
+
+def draw_hidden(ratio: Ratios, num_positions: int, generator: torch.Generator) -> Hidden:
+    """Which tokens to hide: round(ratio * positions) of each sample, at least one.
+    The positions are uniformly random, drawn where the generator lives. Muse, section 2.6."""
+    shape = (len(ratio), num_positions)
+    scores = torch.rand(shape, generator=generator, device=generator.device).to(ratio.device)
+    return lowest(scores, (ratio * num_positions).round().long().clamp(min=1))
 
 
 def lowest(scores: Scores, counts: Counts) -> Hidden:

@@ -197,6 +197,7 @@ OTHER = {
     "num_codes": 16,
     "code_dim": 8,
     "attention": True,
+    "level_attention": True,
     "norm_groups": 2,
     "patch": 2,
 }

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from muse.checkpoint import save_module
+from muse.data.batches import TokenBatch
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode
 from muse.training.base import BaseStage, BaseTraining
-from muse.training.masked import TokenBatch, parameter_groups
+from muse.training.optimizers import parameter_groups
 from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
 
 CONFIG = dataclasses.replace(BASE_CONFIG, num_codes=32, dim=32, mlp_dim=64)

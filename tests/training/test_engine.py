@@ -1,5 +1,6 @@
 """The engine: schedules, clipping, averages, and runs that can be stopped anywhere and go on to the bit."""
 
+import contextlib
 import copy
 import itertools
 import json
@@ -8,16 +9,21 @@ import os
 import signal
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.training import state
 from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
+from muse.training.loggers import MODULES
 from tests.training.tiny_runs import BATCHES, FINGERPRINT, NETWORKS, RUNS, options, signalling, tokens_at
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +62,18 @@ def metrics_of(folder):
     return {line["step"]: {k: v for k, v in line.items() if k != "seconds_a_step"} for line in lines}
 
 
-def state_of(folder):
-    return torch.load(folder / "state.pt", weights_only=True)
+def state_of(folder) -> dict[str, Any]:
+    """The last checkpoint: the tensors of each part by name."""
+    path = state.latest(folder / "checkpoints")
+    assert path is not None
+    entries: dict[str, Any] = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
+    dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=True)
+    parts: dict[str, Any] = {"step": int(tensors.pop("step"))}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = tensor
+    return parts
 
 
 def differences(one, other, path=""):
@@ -203,6 +219,19 @@ def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, sta
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_three_times_at_any_step_equals_the_unbroken_one(tmp_path, stage, unbroken):
+    for step in (1, 5, 4):  # before the first checkpoint, after the second, and just when it was written
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                RUNS[stage](options(tmp_path), signalling(BATCHES[stage], step, signal.SIGKILL))
+            os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    RUNS[stage](options(tmp_path))
+    assert_same_run(tmp_path, unbroken[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_batches_made_by_another_process_give_the_same_run(tmp_path, stage, unbroken):
     RUNS[stage](options(tmp_path, workers=1))
     assert_same_run(tmp_path, unbroken[stage])
@@ -228,22 +257,93 @@ def test_checkpoints_come_every_so_many_steps_and_at_the_end(tmp_path):
     assert Line(options(tmp_path, steps=7, save_every=3)).run().exported == [3, 6, 7]
 
 
-def test_the_checkpoint_before_survives_a_save_that_fails(tmp_path, monkeypatch):
-    save, saves = torch.save, []
+def test_the_checkpoint_before_survives_a_disk_that_is_full(tmp_path, monkeypatch):
+    line = Line(options(tmp_path))
+    write = os.fsync
 
-    def failing_save(state, path):
-        saves.append(path)
-        if len(saves) == 2:
-            Path(path).write_bytes(b"half a checkpoint")
+    def full(descriptor):
+        if line.engine.step == 4:
             raise OSError(28, "No space left on device")
-        save(state, path)
+        write(descriptor)
 
-    monkeypatch.setattr(torch, "save", failing_save)
-    with pytest.raises(OSError, match="No space left"):
-        Line(options(tmp_path)).run()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"^the checkpoint of step 4 cannot be written to .* \(.*No space left.*\)$"):
+        line.run()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
     assert state_of(tmp_path)["step"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "state.pt"]
+    monkeypatch.undo()
     assert Line(options(tmp_path)).run().exported == [4, 6]
+
+
+def test_a_run_begun_before_checkpoints_were_folders_goes_on(tmp_path):
+    line, unbroken = Line(options(tmp_path / "old")), Line(options(tmp_path / "new")).run()
+    for line.engine.step in range(2):
+        line.step(torch.ones(1), line.engine.step)
+    old = {name: part.state_dict() for name, part in line.state.items()}
+    torch.save({**old, "step": 2}, tmp_path / "state.pt")
+    resumed = Line(options(tmp_path)).run()
+    assert resumed.weights[-1] == unbroken.weights[-1]
+    assert state_of(tmp_path)["step"] == 6
+
+
+def test_a_checkpoint_of_other_networks_is_refused_with_one_sentence(tmp_path):
+    Line(options(tmp_path, steps=2)).run()
+    other = Line(options(tmp_path))
+    other.state["weight"] = nn.Linear(3, 1, bias=False)
+    with pytest.raises(ValueError, match=r"^weight/weight is of shape \(1, 1\) in .*step-00000002, and this run has"):
+        other.run()
+    other.state["weight"] = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=r"^weight/bias is missing in .*; the run there was begun with other options"):
+        other.run()
+
+
+def test_weights_that_stay_are_kept_every_so_many_steps(tmp_path):
+    kept = []
+    line = Line(options(tmp_path, steps=7, keep_every=3, save_every=2))
+    line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
+    assert [path.relative_to(tmp_path).as_posix() for path in kept] == ["kept/step-00000003", "kept/step-00000006"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_batch_taken_in_parts_is_the_same_step(tmp_path, stage):
+    """Tolerance 1e-5: sums are taken in another order."""
+    folders = [tmp_path / str(parts) for parts in (1, 2, 4)]
+    for folder, parts in zip(folders, (1, 2, 4), strict=True):
+        RUNS[stage](options(folder, accumulate=parts), dropout=0.0)
+    first, *others = (metrics_of(folder) for folder in folders)
+    for other in others:
+        for step, line in first.items():
+            assert other[step] == pytest.approx(line, abs=1e-5, rel=1e-4), step
+
+
+def test_a_batch_that_cannot_be_taken_in_equal_parts_is_refused_with_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"^a batch of 4 cannot be split over 1 processes and 3 parts each; .* of 3$"):
+        RUNS["base"](options(tmp_path, accumulate=3))
+
+
+def test_recomputing_layers_changes_no_step(tmp_path, unbroken):
+    RUNS["base"](options(tmp_path, recompute=True))
+    assert_same_run(tmp_path, unbroken["base"])
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
+def test_metrics_also_go_to_the_loggers_that_are_asked_for(tmp_path, monkeypatch, name):
+    module = unittest.mock.MagicMock()
+    monkeypatch.setitem(sys.modules, MODULES[name], module)
+    Line(options(tmp_path, steps=2, loggers=(name,))).run()
+    if name == "tensorboard":
+        told = [call.args for call in module.SummaryWriter().__enter__().add_scalar.call_args_list]
+        assert ("loss", 0.0, 1) in told
+    else:
+        calls = module.init().log.call_args_list
+        assert [(call.kwargs["step"], call.args[0]["loss"]) for call in calls] == [(1, 0.0), (2, pytest.approx(-0.01))]
+        module.init().finish.assert_called_once()
+
+
+def test_a_logger_that_is_not_installed_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"^wandb is not installed; pip install wandb, or leave it out of --loggers$"):
+        Line(options(tmp_path, loggers=("wandb",))).run()
 
 
 @pytest.mark.parametrize("clip", [1.0, None])
@@ -327,6 +427,8 @@ def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):
         ({"warmup": 7}, "warmup is 7 steps of 6; give 0 to 6"),
         ({"warmup": -1}, "warmup is -1 steps of 6; give 0 to 6"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0; give a number from 0 up to, not including, 1"),
+        ({"accumulate": 0}, "accumulate is 0; give at least 1"),
+        ({"save_every": 0}, "save_every is 0; give at least 1"),
         ({"ema_decay": -0.1}, "ema_decay is -0.1; give a number from 0 up to, not including, 1"),
     ],
 )

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from muse.checkpoint import load_module, save_module
+from muse.data.batches import TokenBatch
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.pipeline import superres_predict
 from muse.sampling import SamplingOptions, decode
-from muse.training.superres import SuperResStage, SuperResTraining, TokenPairs, corrupted, train_superres
+from muse.training.superres import SuperResStage, SuperResTraining, draw_corruption, train_superres
+from tests.training.test_engine import state_of
 from tests.training.tiny_runs import (
     CAPTIONS,
     FINGERPRINT,
@@ -35,7 +37,7 @@ def stage_of(folder, config=CONFIG, steps=150, rate=3e-3, **changes):
 
 def batch(num_copies=1):
     low, high = (each.repeat(num_copies, 1) for each in (grids(), large_grids()))
-    return TokenPairs(low, list(CAPTIONS) * num_copies, high)
+    return TokenBatch(low, list(CAPTIONS) * num_copies, high)
 
 
 def seeded(seed=0):
@@ -137,6 +139,11 @@ def test_only_high_resolution_tokens_are_hidden_and_only_hidden_ones_are_learnt(
 # -- mistakes of the base -----------------------------------------------------------------------------------------
 
 
+def corrupted(tokens, mean_share, num_codes, generator):
+    is_wrong, drawn = draw_corruption(tuple(tokens.shape), mean_share, num_codes, generator)
+    return torch.where(is_wrong, drawn, tokens)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3])
 def test_the_mean_share_of_the_low_resolution_tokens_is_drawn_anew_a_share_of_its_own_in_each_picture(share):
     many, num_codes = 4000, 1000
@@ -195,7 +202,7 @@ def test_it_trains_from_a_token_cache(tmp_path):
     def batch_at(step):
         rows = np.random.default_rng(step).permutation(len(CAPTIONS))
         small, large = (torch.from_numpy(each[rows].astype(np.int64)) for each in (low, high))
-        return TokenPairs(small, [CAPTIONS[row] for row in rows], large)
+        return TokenBatch(small, [CAPTIONS[row] for row in rows], large)
 
     training = superres_training(options(tmp_path / "run", steps=3))
     folder = train_superres(training, text_encoder(), FINGERPRINT, FINGERPRINT, batch_at, [batch_at(9)])
@@ -217,7 +224,7 @@ def test_what_a_run_leaves_is_the_averaged_transformer_stamped_with_both_vqgans(
     superres = load_module(SuperResTransformer, SuperResConfig, folder)
     assert superres.config.vqgan_fingerprint == FINGERPRINT
     assert superres.config.vqgan_low_fingerprint == FINGERPRINT[::-1]
-    average = torch.load(tmp_path / "state.pt", weights_only=True)["average"]
+    average = state_of(tmp_path)["average"]
     assert all(weight.equal(average[f"module.{name}"]) for name, weight in superres.state_dict().items())
     assert seen == [(SuperResTransformer, False, 2), (SuperResTransformer, False, 4)]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from muse.data.batches import TokenBatch
 from muse.models.discriminator import DiscriminatorConfig
 from muse.models.superres import SuperResConfig
 from muse.models.text_encoder import TextEncoder
@@ -23,8 +24,7 @@ from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.training.base import BaseTraining, train_base
 from muse.training.decoder import DecoderTraining, train_decoder
 from muse.training.engine import EngineOptions
-from muse.training.masked import TokenBatch
-from muse.training.superres import SuperResTraining, TokenPairs, train_superres
+from muse.training.superres import SuperResTraining, train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 
 VQGAN_CONFIG = VQGANConfig(
@@ -57,7 +57,7 @@ def vqgan_training(engine: EngineOptions, **changes: Any) -> VQGANTraining:
     return VQGANTraining(engine=engine, model=VQGAN_CONFIG, discriminator=discriminator, **{**starts, **changes})
 
 
-def run_vqgan(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at) -> Path:
+def run_vqgan(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at, **_: Any) -> Path:
     return train_vqgan(vqgan_training(engine), batch_at, pictures_at(99)[:2], perceptual=None)
 
 
@@ -112,13 +112,16 @@ def tokens_at(step: int) -> TokenBatch:
     return TokenBatch(grids()[order], [CAPTIONS[i] for i in order.tolist()])
 
 
-def run_base(engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = tokens_at) -> Path:
-    return train_base(base_training(engine), text_encoder(), FINGERPRINT, batch_at, [tokens_at(99)])
+def run_base(
+    engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = tokens_at, dropout: float = 0.1, **changes: Any
+) -> Path:
+    training = base_training(engine, dropout, **changes)
+    return train_base(training, text_encoder(), FINGERPRINT, batch_at, [tokens_at(99)])
 
 
-def base_training(engine: EngineOptions, **changes: Any) -> BaseTraining:
+def base_training(engine: EngineOptions, dropout: float = 0.1, **changes: Any) -> BaseTraining:
     """With dropout, so that a resumed run must draw as the unbroken one did."""
-    return BaseTraining(engine=engine, model=TransformerConfig(**{**vars(BASE_CONFIG), "dropout": 0.1}), **changes)
+    return BaseTraining(engine=engine, model=TransformerConfig(**{**vars(BASE_CONFIG), "dropout": dropout}), **changes)
 
 
 # -- the super-resolution transformer ------------------------------------------------------------------------------
@@ -146,20 +149,20 @@ def large_grids(config: SuperResConfig = SUPERRES_CONFIG) -> torch.Tensor:
     return torch.randint(config.num_codes, shape, generator=torch.Generator().manual_seed(8))
 
 
-def pairs_at(step: int) -> TokenPairs:
+def pairs_at(step: int) -> TokenBatch:
     """All captions with both of their grids, in another order at each step."""
     order = torch.randperm(len(CAPTIONS), generator=torch.Generator().manual_seed(step))
-    return TokenPairs(grids()[order], [CAPTIONS[i] for i in order.tolist()], large_grids()[order])
+    return TokenBatch(grids()[order], [CAPTIONS[i] for i in order.tolist()], large_grids()[order])
 
 
-def superres_training(engine: EngineOptions, **changes: Any) -> SuperResTraining:
+def superres_training(engine: EngineOptions, dropout: float = 0.1, **changes: Any) -> SuperResTraining:
     """With dropout, so that a resumed run must draw as the unbroken one did."""
-    model = SuperResConfig(**{**vars(SUPERRES_CONFIG), "dropout": 0.1})
+    model = SuperResConfig(**{**vars(SUPERRES_CONFIG), "dropout": dropout})
     return SuperResTraining(engine=engine, model=model, **changes)
 
 
-def run_superres(engine: EngineOptions, batch_at: Callable[[int], TokenPairs] = pairs_at) -> Path:
-    training = superres_training(engine)
+def run_superres(engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = pairs_at, dropout: float = 0.1) -> Path:
+    training = superres_training(engine, dropout)
     return train_superres(training, text_encoder(), FINGERPRINT, FINGERPRINT[::-1], batch_at, [pairs_at(99)])
 
 
@@ -183,7 +186,7 @@ def decoder_training(engine: EngineOptions, **changes: Any) -> DecoderTraining:
     return DecoderTraining(engine=engine, discriminator=discriminator, **{**starts, **size, **changes})
 
 
-def run_decoder(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at) -> Path:
+def run_decoder(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at, **_: Any) -> Path:
     return train_decoder(decoder_training(engine), trained_vqgan(), batch_at, pictures_at(99)[:2], perceptual=None)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `muse generate`, `muse upscale` and `muse info`.
+"""The command line: `muse generate`, `muse upscale`, `muse info`, and the commands of the other modules of this folder.
 
 Torch and the networks are imported by the commands, so that `muse --help` answers at once."""
 
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from muse import __version__
+from muse.apps.data_commands import ImportVQGAN, Tokenize
+from muse.apps.train import Export, Train
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -358,8 +360,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"muse {__version__}")
         return 0
     try:
+        if arguments[:1] == ["train"] and arguments[1:2] not in (["--help"], ["-h"]):
+            Train(tuple(arguments[1:])).run()  # its options depend on the stage and the recipe
+            return 0
         command = tyro.cli(
-            Generate | Upscale | Info,
+            Generate | Upscale | Info | Tokenize | Train | Export | ImportVQGAN,
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,

@@ -31,6 +31,8 @@ class VQGANConfig:
     """Numbers in a codebook vector."""
     attention: bool = False
     """Self-attention between the two blocks at the coarsest resolution, as published VQGANs have and Muse has not."""
+    level_attention: bool = False
+    """Self-attention also after each other block at the coarsest resolution, as those of taming transformers have."""
     norm_groups: int = 32
     """Groups of every group normalisation; each number of channels is a multiple of it."""
     patch: int = 1
@@ -114,6 +116,18 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
 
 
+def level_blocks(
+    channels_in: int, channels_out: int, blocks: int, has_attention: bool, config: VQGANConfig
+) -> list[nn.Module]:
+    """The ResNet blocks of one resolution, each with attention behind it if asked for."""
+    parts: list[nn.Module] = []
+    for i in range(blocks):
+        parts.append(ResNetBlock(channels_in if i == 0 else channels_out, channels_out, config.norm_groups))
+        if has_attention:
+            parts.append(SpatialAttention(channels_out, config.norm_groups))
+    return parts
+
+
 def coarsest_blocks(channels: int, config: VQGANConfig) -> nn.Sequential:
     """Two ResNet blocks at the coarsest resolution, with attention between them if the config asks for it."""
     attention = [SpatialAttention(channels, config.norm_groups)] if config.attention else []
@@ -131,9 +145,8 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
         self.levels = nn.ModuleList()
         for i, width in enumerate(channels):
-            before = channels[max(i - 1, 0)]
-            level = [ResNetBlock(before if j == 0 else width, width, config.norm_groups) for j in range(config.blocks)]
-            is_last = i == len(channels) - 1
+            before, is_last = channels[max(i - 1, 0)], i == len(channels) - 1
+            level = level_blocks(before, width, config.blocks, config.level_attention and is_last, config)
             self.levels.append(nn.Sequential(*level, *([] if is_last else [Downsample(width)])))
         self.middle = coarsest_blocks(channels[-1], config)
         self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
@@ -159,12 +172,8 @@ class Decoder(nn.Module):
         self.middle = coarsest_blocks(channels[0], config)
         self.levels = nn.ModuleList()
         for i, width in enumerate(channels):
-            before = channels[max(i - 1, 0)]
-            level = [
-                ResNetBlock(before if j == 0 else width, width, config.norm_groups)
-                for j in range(config.decoder_blocks)
-            ]
-            is_last = i == len(channels) - 1
+            before, is_last = channels[max(i - 1, 0)], i == len(channels) - 1
+            level = level_blocks(before, width, config.decoder_blocks, config.level_attention and i == 0, config)
             self.levels.append(nn.Sequential(*level, *([] if is_last else [Upsample(width)])))
         self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
         self.patch = config.patch

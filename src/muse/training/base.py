@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
+from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.shapes import Logits, Tokens
-from muse.training.masked import MaskedStage, MaskedTraining, TokenBatch
+from muse.training.masked import Draw, MaskedStage, MaskedTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,7 @@ class BaseTraining(MaskedTraining):
     model: TransformerConfig = field(default_factory=TransformerConfig)
 
 
-class BaseStage(MaskedStage[MaskedTransformer, TokenBatch]):
+class BaseStage(MaskedStage[MaskedTransformer]):
     """The network, optimizer and average of one run of the base transformer."""
 
     name, network_class, config_class = "base", MaskedTransformer, TransformerConfig
@@ -35,7 +34,7 @@ class BaseStage(MaskedStage[MaskedTransformer, TokenBatch]):
         masked: Tokens,
         text: tuple[Texts, Words] | None,
         batch: TokenBatch,
-        generator: torch.Generator,
+        draw: Draw,
     ) -> Logits:
         return network(masked, network.read(*text) if text is not None else None)
 
@@ -51,6 +50,6 @@ def train_base(
     """Train on batches of tokens and captions, `batch_at` a step; returns the folder of the averaged transformer.
 
     At every checkpoint the loss on the `validation` batches is reported, and `watch` is called with the averaged
-    network, to draw with it."""
+    network, to draw with it; in every process, as each may have but a shard."""
     training = replace(training, model=replace(training.model, vqgan_fingerprint=vqgan_fingerprint))
     return BaseStage(training, text_encoder).run(batch_at, validation, watch)

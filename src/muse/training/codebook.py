@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from muse.models.quantizer import VectorQuantizer
 from muse.training.losses import perplexity
+from muse.training.ranks import ALONE, Ranks
 
 
 class CodebookTracker(nn.Module):
@@ -33,24 +34,26 @@ class CodebookTracker(nn.Module):
         quantizer: VectorQuantizer,
         latents: Float[Tensor, "batch dim h w"],
         tokens: Int[Tensor, "batch h w"],
+        ranks: Ranks = ALONE,
     ) -> Int[Tensor, ""]:
-        """Move the codebook towards a batch of latents; returns how many codes were revived."""
+        """Move the codebook towards a batch of latents, of which each process has a share; returns how many codes were
+        revived. Every process ends with the same codebook."""
         rows = rearrange(latents, "batch dim h w -> (batch h w) dim").float()
         errors = (rows - quantizer.codebook[tokens.flatten()]).square().sum(1)
         chosen = F.one_hot(tokens.flatten(), quantizer.num_codes).to(rows)
-        self.counts.lerp_(chosen.sum(0), 1 - self.decay)
-        self.sums.lerp_(chosen.T @ rows, 1 - self.decay)
+        self.counts.lerp_(ranks.sum(chosen.sum(0)), 1 - self.decay)
+        self.sums.lerp_(ranks.sum(chosen.T @ rows), 1 - self.decay)
         quantizer.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
-        return self._revive(quantizer, rows, errors)
+        errors = ranks.gather(errors.reshape(len(latents), -1))
+        picks = torch.multinomial(errors.flatten() + 1e-8, quantizer.num_codes, replacement=True)
+        fresh = rows_of_all(rows, ranks.from_first(picks), errors.shape[1], ranks)
+        return self._revive(quantizer, fresh, errors.numel())
 
-    def _revive(
-        self, quantizer: VectorQuantizer, rows: Float[Tensor, "rows dim"], errors: Float[Tensor, " rows"]
-    ) -> Int[Tensor, ""]:
-        typical = min(len(rows) / quantizer.num_codes, 1.0)
+    def _revive(self, quantizer: VectorQuantizer, fresh: Float[Tensor, "code dim"], num_rows: int) -> Int[Tensor, ""]:
+        typical = min(num_rows / quantizer.num_codes, 1.0)
         # A few at a time, so that the errors are looked at anew before the next.
         at_once = max(8, quantizer.num_codes // 16)
         is_dead = (self.counts < self.revive_below * typical) & self._is_among_lowest(at_once)
-        fresh = rows[torch.multinomial(errors + 1e-8, quantizer.num_codes, replacement=True)]
         quantizer.codebook.copy_(torch.where(is_dead[:, None], fresh, quantizer.codebook))
         self.counts.masked_fill_(is_dead, typical)
         self.sums.copy_(self.counts[:, None] * quantizer.codebook)
@@ -66,3 +69,13 @@ class CodebookTracker(nn.Module):
     def usage(self) -> Float[Tensor, ""]:
         """The share of codes that the recent latents use, in [0, 1]."""
         return (self.counts > self.revive_below * self.counts.mean()).float().mean()
+
+
+def rows_of_all(
+    rows: Float[Tensor, "rows dim"], picks: Int[Tensor, " pick"], rows_a_sample: int, ranks: Ranks
+) -> Float[Tensor, "pick dim"]:
+    """Some of the rows of all processes, by their places in the whole batch; each process has those of its samples."""
+    samples, place = picks // rows_a_sample, picks % rows_a_sample
+    is_mine = samples % ranks.count == ranks.index
+    mine = torch.where(is_mine, samples // ranks.count * rows_a_sample + place, 0)
+    return ranks.sum(torch.where(is_mine[:, None], rows[mine], 0.0))

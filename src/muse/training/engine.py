@@ -1,7 +1,8 @@
-"""The training loop every stage shares: steps, averages, checkpoints and logs. The one file that knows ranks exist.
+"""The training loop every stage shares: steps, averages, checkpoints and logs, in one process or in many.
 
 A batch and all randomness of a step depend on the seed and the number of the step alone, so a resumed run takes
-exactly the steps that the unbroken run would have taken.
+exactly the steps that the unbroken run would have taken. The batch is that of all processes together; each takes its
+share, and gradients are means over all shares, so that another number of processes takes the same steps.
 """
 
 import json
@@ -10,22 +11,34 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
+
+from muse.checkpoint import save_module
+from muse.training import state as saved
+from muse.training.loggers import LoggerName, open_loggers
+from muse.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, Tensor]
-"""Numbers a step reports, as tensors without a gradient."""
+"""Numbers a step reports, as tensors without a gradient; those of several processes are averaged."""
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,23 @@ class EngineOptions:
     """How much of the average weights one step keeps."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of the networks; auto takes bfloat16 where the machine computes in it."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes, started by torchrun, train together: ddp keeps all weights in each, fsdp a shard of them
+    (FSDP2). auto is ddp. One process alone needs neither."""
+    accumulate: int = 1
+    """Parts in which each process takes its share of a batch, to save memory; the steps are the same."""
+    recompute: bool = False
+    """Save memory by computing each layer again on the way back instead of keeping what it computed."""
     workers: int = 1
     """Processes that prepare batches ahead; 0 prepares them in between the steps."""
     save_every: int = 500
-    """Steps between checkpoints."""
+    """Steps between checkpoints; the last one is kept."""
+    keep_every: int | None = None
+    """Steps between copies of the weights that stay, for `muse export` to average."""
     log_every: int = 50
     """Steps between lines of metrics."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Where metrics go besides metrics.jsonl: tensorboard, trackio or wandb, each to be installed by you."""
     seed: int = 0
     """Decides every batch and every draw."""
 
@@ -64,18 +88,24 @@ class EngineOptions:
             raise ValueError(f"warmup is {self.warmup} steps of {self.steps}; give 0 to {self.steps}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
+        counts = {"accumulate": self.accumulate, "save_every": self.save_every, "keep_every": self.keep_every}
+        for name, count in (counts | {"log_every": self.log_every}).items():
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}; give at least 1")
 
 
 @runtime_checkable
-class Stateful(Protocol):
-    """Anything a checkpoint holds."""
+class Dealt(Protocol):
+    """Batches that can be made in part: of the `batch_size` samples of a step only those of one process."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    batch_size: int
 
-    def load_state_dict(self, state_dict: Any) -> Any: ...
+    def __call__(self, step: int) -> Any: ...
+
+    def share(self, step: int, rows: slice) -> Any: ...
 
 
-class NotFinite(RuntimeError):
+class NotFinite(ArithmeticError):
     """The loss became NaN or infinite; the last checkpoint is untouched."""
 
 
@@ -100,14 +130,43 @@ def average_of(module: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
 
 
-class BatchOfStep(Dataset):
-    """A function from the number of a step to its batch, as a data set."""
+class ShareOfStep(Dataset):
+    """One process's share of the batch of each step, as a data set."""
 
-    def __init__(self, batch_at: Callable[[int], Any]):
-        self.batch_at = batch_at
+    def __init__(self, batch_at: Callable[[int], Any], rows: slice):
+        self.batch_at, self.rows = batch_at, rows
 
     def __getitem__(self, step: int) -> Any:
-        return self.batch_at(step)
+        if isinstance(self.batch_at, Dealt):
+            return self.batch_at.share(step, self.rows)
+        batch = self.batch_at(step)
+        if self.rows.step == 1:
+            return batch
+        check_split(len(batch), self.rows.step, 1)
+        return batch[self.rows]
+
+
+def check_split(num: int, processes: int, parts: int) -> None:
+    """Raises ValueError if a batch cannot be shared out evenly; means over shares would not be its mean."""
+    if num % (processes * parts):
+        raise ValueError(
+            f"a batch of {num} cannot be split over {processes} processes and {parts} parts each; "
+            f"make it a multiple of {processes * parts}"
+        )
+
+
+def launch(options: EngineOptions) -> Fabric:
+    """This process among those that torchrun started, or alone, with its device and arithmetic.
+    Raises ValueError if the launcher says nonsense."""
+    precision = best_precision() if options.precision == "auto" else options.precision
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Fabric(accelerator="auto", devices=1, precision=precision)
+    here, everywhere = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ["WORLD_SIZE"])
+    fabric = Fabric(
+        accelerator="auto", devices=here, num_nodes=everywhere // here, strategy=DDPStrategy(), precision=precision
+    )
+    fabric.launch()
+    return fabric
 
 
 class Engine:
@@ -121,91 +180,182 @@ class Engine:
         torch.set_flush_denormal(True)  # with numbers next to 0 the first steps of a VQGAN take 10 s instead of 0.5
         if not torch.cuda.is_available():
             torch.set_float32_matmul_precision("medium")  # oneDNN's products, still float32, a fifth faster than MKL's
-        precision = best_precision() if options.precision == "auto" else options.precision
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        self.fabric = launch(options)
+        self.ranks = Ranks(self.fabric.global_rank, self.fabric.world_size)
         self.step = 0
         self._asked_to_stop = False
 
+    # -- networks -------------------------------------------------------------------------------------------------
+
     @property
-    def checkpoint(self) -> Path:
-        """The file from which a run goes on."""
-        return self.options.folder / "state.pt"
+    def is_sharded(self) -> bool:
+        """Whether each process has a shard of the weights only."""
+        return self.options.strategy == "fsdp" and self.ranks.count > 1
 
-    def resume(self, state: Mapping[str, Stateful]) -> None:
-        """Take up the checkpoint of the run's folder, if there is one."""
-        if not self.checkpoint.is_file():
+    def building(self) -> AbstractContextManager[object]:
+        """Where to build a network that `place` puts where it belongs: without memory in those processes that get
+        their shards of its weights from the first."""
+        return torch.device("meta") if self.is_sharded and not self.ranks.is_first else nullcontext()
+
+    def place(self, module: nn.Module, units: Sequence[nn.Module] = (), methods: Sequence[str] = ()) -> None:
+        """Put a network on this process's device: all of it, or its shards.
+        `units` are the parts whose weights are gathered one after the other, inner ones first; `methods` those of the
+        network, besides its forward, that need weights outside of the units."""
+        if not self.is_sharded:
+            module.to(self.fabric.device)
             return
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        for name, part in state.items():
-            part.load_state_dict(saved[name])
-        self.step = saved["step"]
-        log.info("going on from step %d of %s", self.step, self.checkpoint)
+        whole = dict(module.state_dict()) if self.ranks.is_first else {}
+        module.to("meta")
+        is_half = self.fabric._precision.precision == "bf16-mixed"
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if is_half else MixedPrecisionPolicy()
+        for unit in (*units, module):
+            fully_shard(unit, mp_policy=policy, reshard_after_forward=True)
+        for method in methods:
+            register_fsdp_forward_method(module, method)
+        module.to_empty(device=self.fabric.device)
+        set_model_state_dict(module, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
 
-    def save(self, state: Mapping[str, Stateful]) -> None:
-        """Write the checkpoint; the one before it stays whole until this one is."""
-        self.options.folder.mkdir(parents=True, exist_ok=True)
-        fresh = self.checkpoint.with_suffix(".tmp")
-        try:
-            torch.save({**{name: part.state_dict() for name, part in state.items()}, "step": self.step}, fresh)
-            os.replace(fresh, self.checkpoint)
-        finally:
-            fresh.unlink(missing_ok=True)
+    def recompute(self, layers: Iterable[nn.Module]) -> None:
+        """Save memory, if the options say so: compute each layer again on the way back."""
+        if self.options.recompute:
+            for layer in layers:
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
-    def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
-        """One optimizer step down the gradient of a loss.
+    def export(self, module: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write a network as a folder that `load_module` reads; every process must call this."""
+        if not isinstance(module, FSDPModule):
+            if self.ranks.is_first:
+                save_module(cast(Any, module), folder, dtype)
+            return
+        weights = {}
+        for name, tensor in module.state_dict().items():
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.ranks.is_first:
+                weights[name] = whole.cpu()
+        if self.ranks.is_first:
+            plain = next(c for c in type(module).__mro__ if not issubclass(c, FSDPModule))
+            with torch.device("meta"):
+                copy = plain(module.config)
+            copy.load_state_dict(weights, strict=True, assign=True)
+            save_module(cast(Any, copy), folder, dtype)
+        self.ranks.wait()
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoint from which a run goes on."""
+        return self.options.folder / "checkpoints"
+
+    def resume(self, state: Mapping[str, saved.Stateful]) -> None:
+        """Take up the checkpoint of the run's folder, if there is one, whatever the number of processes that wrote it.
+        Raises ValueError if it belongs to other networks."""
+        old = self.options.folder / "state.pt"
+        if (latest := saved.latest(self.checkpoints)) is not None:
+            self.step = saved.read(state, latest, self.ranks)
+        elif old.is_file():
+            self.step = saved.read_old(state, old)
+        if self.step and self.ranks.is_first:
+            log.info("going on from step %d of %s", self.step, self.options.folder)
+
+    def save(self, state: Mapping[str, saved.Stateful]) -> None:
+        """Write the checkpoint; the one before it stays whole until this one is.
+        Raises OSError if it cannot be written, and the one before it stays."""
+        saved.write(state, self.checkpoints, self.step, self.ranks)
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def parts(self, batch: Part) -> list[Part]:
+        """This process's share of a batch in as many parts as gradients are accumulated over.
+        Raises ValueError if they would not be equally large."""
+        parts = self.options.accumulate
+        check_split(len(batch) * self.ranks.count, self.ranks.count, parts)  # pyright: ignore[reportArgumentType]
+        return [batch[i::parts] for i in range(parts)]  # pyright: ignore
+
+    def update(self, losses: Tensor | Iterable[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+        """One optimizer step down the gradient of a loss, or of the sum of several that are made one by one.
+        With several processes it is the gradient of the mean of their losses.
         Raises NotFinite, and leaves the weights, when the gradient to be clipped is no number."""
         optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        total = torch.zeros((), device=self.fabric.device)
+        for loss in [losses] if isinstance(losses, Tensor) else losses:
+            self.fabric.backward(loss)
+            total += loss.detach()
+        if not isinstance(module, FSDPModule):  # which does it on the way back
+            self.ranks.mean([p.grad for p in module.parameters() if p.grad is not None])
         if self.options.clip is not None:
-            clip = self.options.clip
-            norm = self.fabric.clip_gradients(module, optimizer, max_norm=clip, error_if_nonfinite=False)
-            assert isinstance(norm, Tensor)
-            self._check({"loss": loss.detach(), "the norm of the gradient": norm}, self.step + 1)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), self.options.clip)
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            self._check({"loss": total, "the norm of the gradient": norm}, self.step + 1)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.options)
         optimizer.step()
 
     def run(
         self,
-        state: Mapping[str, Stateful],
+        state: Mapping[str, saved.Stateful],
         batch_at: Callable[[int], Any],
         take_step: Callable[[Any, int], Metrics],
         after_save: Callable[[int], Metrics],
+        keep: Callable[[Path], None] | None = None,
     ) -> None:
         """Take the remaining steps, logging and saving on the way; SIGTERM and Ctrl-C save and leave.
-        What `after_save` measures is logged too.
+
+        `batch_at` gives the whole batch of a step, or, if it is `Dealt`, a process's share of it. What `after_save`
+        measures is logged too. `keep` writes the weights that stay into a folder. All processes call all of them.
         Raises NotFinite when a loss is no number."""
         options = self.options
+        if isinstance(batch_at, Dealt):
+            check_split(batch_at.batch_size, self.ranks.count, options.accumulate)
         self.resume(state)
         if self.step >= options.steps:
             after_save(self.step)  # a run killed between its last checkpoint and its export has none
             return
-        self.options.folder.mkdir(parents=True, exist_ok=True)
+        options.folder.mkdir(parents=True, exist_ok=True)
         batches = DataLoader(
-            BatchOfStep(batch_at),
+            ShareOfStep(batch_at, self.ranks.share),
             batch_size=None,
             sampler=range(self.step, options.steps),  # pyright: ignore[reportArgumentType]
             num_workers=options.workers,
             worker_init_fn=leave_ctrl_c_to_the_engine,
         )
         clock = StepClock(self.step, options.steps)
-        with self._leaving_gently(), (options.folder / "metrics.jsonl").open("a") as lines:
+        with self._leaving_gently(), self._metrics() as write:
             for batch in batches:
-                torch.manual_seed(options.seed * 1_000_003 + self.step)
+                torch.manual_seed(options.seed * 1_000_003 + self.step + self.ranks.index * 7_368_787)
                 metrics = take_step(self.fabric.to_device(batch), self.step)
                 self.step += 1
-                last = self.step == options.steps or self._asked_to_stop
+                is_asked_to_stop = self.ranks.any(self._asked_to_stop, self.fabric.device)
+                last = self.step == options.steps or is_asked_to_stop
+                if keep is not None and options.keep_every and self.step % options.keep_every == 0:
+                    keep(options.folder / "kept" / f"step-{self.step:08}")
                 if last or self.step % options.save_every == 0:
                     self._check(metrics, self.step)
                     self.save(state)
                     metrics |= after_save(self.step)
                 if last or self.step % options.log_every == 0:
-                    self._check(metrics, self.step)
-                    self._report(metrics, clock, lines.write)
-                    lines.flush()
-                if self._asked_to_stop:
+                    self._report(metrics, clock, write)
+                if is_asked_to_stop:
                     log.info("stopped at step %d; the same command goes on from here", self.step)
                     return
+
+    @contextmanager
+    def _metrics(self) -> Iterator[Callable[[int, dict[str, float]], None]]:
+        """How the first process writes the numbers of a step: a line of JSON, and to the loggers of the options."""
+        if not self.ranks.is_first:
+            yield lambda step, numbers: None
+            return
+        with (
+            (self.options.folder / "metrics.jsonl").open("a") as lines,
+            open_loggers(self.options.loggers, self.options.folder) as others,
+        ):
+
+            def write(step: int, numbers: dict[str, float]) -> None:
+                lines.write(json.dumps({"step": step, **numbers}) + "\n")
+                lines.flush()
+                others(step, numbers)
+
+            yield write
 
     def _check(self, metrics: Metrics, step: int) -> None:
         for name, value in metrics.items():
@@ -215,10 +365,16 @@ class Engine:
                     "lower the learning rate, or use precision 32-true"
                 )
 
-    def _report(self, metrics: Metrics, clock: "StepClock", write: Callable[[str], int]) -> None:
+    def _report(self, metrics: Metrics, clock: "StepClock", write: Callable[[int, dict[str, float]], None]) -> None:
+        values = torch.stack([value.detach().double().to(self.fabric.device) for value in metrics.values()])
+        self.ranks.mean([values])
+        metrics = dict(zip(metrics, values, strict=True))
+        self._check(metrics, self.step)
         numbers = {name: float(value) for name, value in metrics.items()}
         seconds_a_step, left = clock.lap(self.step)
-        write(json.dumps({"step": self.step, "seconds_a_step": round(seconds_a_step, 4), **numbers}) + "\n")
+        write(self.step, {"seconds_a_step": round(seconds_a_step, 4), **numbers})
+        if not self.ranks.is_first:
+            return
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         log.info("step %d/%d  %s  %.2f s a step, %s left", self.step, self.options.steps, shown, seconds_a_step, left)
 

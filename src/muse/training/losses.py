@@ -9,11 +9,15 @@ from muse.shapes import Hidden, Logits, Tokens
 
 
 def hidden_token_loss(
-    logits: Logits, tokens: Tokens, is_hidden: Hidden, label_smoothing: float = 0.0
+    logits: Logits, tokens: Tokens, is_hidden: Hidden, label_smoothing: float = 0.0, num_hidden: float | None = None
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over the hidden tokens only, in nats and float32.
+    `num_hidden` divides the sum in place of their number, where these samples are a part of a batch.
     Muse, section 2.6; MaskGIT (arXiv:2202.04200), equation 3."""
-    return F.cross_entropy(logits[is_hidden].float(), tokens[is_hidden], label_smoothing=label_smoothing)
+    hidden, wanted = logits[is_hidden].float(), tokens[is_hidden]
+    if num_hidden is None:
+        return F.cross_entropy(hidden, wanted, label_smoothing=label_smoothing)
+    return F.cross_entropy(hidden, wanted, label_smoothing=label_smoothing, reduction="sum") / num_hidden
 
 
 def commitment_loss(

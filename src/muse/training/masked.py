@@ -2,35 +2,26 @@
 Muse, sections 2.6 and 2.7."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
-from muse.checkpoint import load_module, save_module
-from muse.masking import draw_mask_ratio, hide
+from muse.checkpoint import load_module
+from muse.data.batches import TokenBatch
+from muse.masking import draw_hidden, draw_mask_ratio
 from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, drop_captions
-from muse.shapes import Logits, Tokens
+from muse.shapes import Hidden, Logits, Tokens
 from muse.training.engine import Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Tokens of pictures and what the pictures show."""
-
-    tokens: Tokens
-    captions: Sequence[str]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenBatch":
-        """The same batch on a device."""
-        return replace(self, tokens=self.tokens.to(device, non_blocking=non_blocking))
+from muse.training.optimizers import OptimizerName, optimizer_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +31,10 @@ class MaskedTraining:
     engine: EngineOptions
     caption_drop: float = 0.1
     """Share of the captions that is dropped, so that guidance has an unconditional model."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW, or AdaFactor, whose moments take half of the memory; Muse was trained with the latter."""
     weight_decay: float = 0.045
+    """How strongly matrices and tables are drawn to 0, in shares of the learning rate a step."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all codes."""
     start_from: Path | None = None
@@ -49,11 +43,28 @@ class MaskedTraining:
     """The shape of the transformer."""
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What a step draws for samples: which tokens are hidden, and which samples keep their captions, the first ones."""
+
+    is_hidden: Hidden
+    has_text: Bool[Tensor, " batch"]
+    num_hidden: int
+    """Tokens hidden in the whole batch, of which these may be a part."""
+    is_told: bool
+    """Whether any sample of the whole batch keeps its caption."""
+    more: tuple[Tensor, ...] = ()
+    """What else a stage draws for each sample."""
+
+    def __getitem__(self, rows: slice) -> "Draw":
+        more = tuple(each[rows] for each in self.more)
+        return replace(self, is_hidden=self.is_hidden[rows], has_text=self.has_text[rows], more=more)
+
+
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
-Batch = TypeVar("Batch", bound=TokenBatch)
 
 
-class MaskedStage(ABC, Generic[Network, Batch]):
+class MaskedStage(ABC, Generic[Network]):
     """The network, optimizer and average of one run of either transformer."""
 
     name: ClassVar[str]
@@ -65,18 +76,22 @@ class MaskedStage(ABC, Generic[Network, Batch]):
         self.training = training
         self.engine = Engine(training.engine)
         torch.manual_seed(training.engine.seed)
-        device = self.engine.fabric.device
-        self.network = self._first().to(device)
-        self.text_encoder = text_encoder.to(device)
-        self.average = average_of(self.network, training.engine.ema_decay).to(device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.network, training.weight_decay), lr=training.engine.learning_rate, betas=(0.9, 0.96)
-        )
+        with self.engine.building():
+            self.network = self._first()
+        self.average = average_of(self.network, training.engine.ema_decay)
+        for network in (self.network, self.averaged()):
+            self.engine.place(network, self.units(network), methods=("read",))
+        self.average.n_averaged = self.average.n_averaged.to(self.engine.fabric.device)
+        self.engine.recompute(self.network.layers)
+        self.text_encoder = text_encoder.to(self.engine.fabric.device)
+        rate = training.engine.learning_rate
+        self.optimizer = optimizer_for(self.network, training.optimizer, rate, training.weight_decay)
 
     def _first(self) -> Network:
         start, model = self.training.start_from, self.training.model
-        if start is None:
-            return self.network_class(model)
+        network = self.network_class(model)
+        if start is None or network.embed.weight.is_meta:
+            return network
         network = load_module(self.network_class, self.config_class, start)
         if network.config != model:
             raise ValueError(
@@ -84,52 +99,91 @@ class MaskedStage(ABC, Generic[Network, Batch]):
             )
         return network
 
+    def units(self, network: Network) -> list[nn.Module]:
+        """The parts of a network whose weights are gathered one after the other where they are sharded.
+        What reads the text is called before its layer, so it is a part of its own."""
+        return [*(layer.attend_text.key_value for layer in network.layers), *network.layers]  # pyright: ignore
+
     def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything a checkpoint holds."""
         return {self.name: self.network, "average": self.average, "optimizer": self.optimizer}
 
-    def step(self, batch: Batch, step: int) -> Metrics:
-        """One optimizer step on a batch: hide tokens, drop captions, predict what is hidden."""
+    def step(self, batch: TokenBatch, step: int) -> Metrics:
+        """One optimizer step on this process's share of a batch: hide tokens, drop captions, predict what is hidden."""
         self.network.train()
         generator = torch.Generator().manual_seed(hash((self.training.engine.seed, step)))
-        loss = self.loss(self.network, batch, generator)
-        self.engine.update(loss, self.optimizer, self.network)
-        self.average.update_parameters(self.network)
-        return {"loss": loss.detach()}
+        ranks, losses = self.engine.ranks, []
+        draw = self.draw(len(batch) * ranks.count, generator)[ranks.share]
 
-    def loss(self, network: Network, batch: Batch, generator: torch.Generator) -> torch.Tensor:
-        """The mean cross-entropy of a batch's hidden tokens, in nats."""
+        def parts() -> Iterator[Tensor]:
+            for part, drawn in zip(self.engine.parts(batch), self.parts_of(draw), strict=True):
+                # Gradients are means over processes, and every process has divided by the hidden tokens of all.
+                loss = ranks.count * self.loss_of(self.network, part, drawn)
+                losses.append(loss.detach())
+                yield loss
+
+        self.engine.update(parts(), self.optimizer, self.network)
+        self.average.update_parameters(self.network)
+        return {"loss": torch.stack(losses).sum()}
+
+    def parts_of(self, draw: Draw) -> list[Draw]:
+        """What is drawn for each part of a batch."""
+        num = self.training.engine.accumulate
+        return [draw[slice(i, None, num)] for i in range(num)]
+
+    def draw(self, num: int, generator: torch.Generator) -> Draw:
+        """What to draw for a whole batch; every process draws the same."""
+        model, device = self.training.model, self.engine.fabric.device
+        kept = drop_captions(num, self.training.caption_drop, generator)
+        ratio = draw_mask_ratio(num, generator, device)
+        is_hidden = draw_hidden(ratio, model.height * model.width, generator)
+        more = self.draw_more(num, generator)
+        return Draw(is_hidden, torch.arange(num) < kept, int(is_hidden.sum()), kept > 0, more)
+
+    def draw_more(self, num: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What else a stage draws for each sample of a whole batch; nothing, unless it says so."""
+        return ()
+
+    def loss(self, network: Network, batch: TokenBatch, generator: torch.Generator) -> Tensor:
+        """The mean cross-entropy of a whole batch's hidden tokens, in nats."""
+        return self.loss_of(network, batch, self.draw(len(batch), generator))
+
+    def loss_of(self, network: Network, batch: TokenBatch, draw: Draw) -> Tensor:
+        """What a part of a batch adds to the mean cross-entropy of the whole batch's hidden tokens, in nats."""
         tokens = self.targets(batch)
-        kept = drop_captions(len(batch.captions), self.training.caption_drop, generator)
-        ratio = draw_mask_ratio(len(tokens), generator, self.engine.fabric.device)
-        masked, is_hidden = hide(tokens, ratio, self.training.model.mask_id, generator)
+        masked = tokens.masked_fill(draw.is_hidden, self.training.model.mask_id)
         with self.engine.fabric.autocast():
-            text = self.text_encoder(batch.captions[:kept]) if kept else None
-            logits = self.predict(network, masked, text, batch, generator)
-        return hidden_token_loss(logits, tokens, is_hidden, self.training.label_smoothing)
+            text = self.text_of(batch[: int(draw.has_text.sum())]) if draw.is_told else None
+            logits = self.predict(network, masked, text, batch, draw)
+        return hidden_token_loss(logits, tokens, draw.is_hidden, self.training.label_smoothing, draw.num_hidden)
+
+    def text_of(self, batch: TokenBatch) -> tuple[Texts, Words]:
+        """States of the captions, read anew unless the batch brings them; also of none, as all processes must gather
+        the same weights."""
+        if batch.text is not None and batch.is_word is not None:
+            return batch.text.float(), batch.is_word
+        if batch.captions:
+            return self.text_encoder(batch.captions)
+        device = self.engine.fabric.device
+        nothing = torch.zeros(0, 1, self.training.model.text_dim, device=device)
+        return nothing, torch.zeros(0, 1, dtype=torch.bool, device=device)
 
     @abstractmethod
-    def targets(self, batch: Batch) -> Tokens:
+    def targets(self, batch: TokenBatch) -> Tokens:
         """The tokens of a batch that the network learns to predict."""
 
     @abstractmethod
     def predict(
-        self,
-        network: Network,
-        masked: Tokens,
-        text: tuple[Texts, Words] | None,
-        batch: Batch,
-        generator: torch.Generator,
+        self, network: Network, masked: Tokens, text: tuple[Texts, Words] | None, batch: TokenBatch, draw: Draw
     ) -> Logits:
         """Logits of partly hidden tokens, given the texts of the first samples and what else the network reads."""
 
     @torch.no_grad()
-    def validate(self, batches: Sequence[Batch]) -> float:
+    def validate(self, batches: Sequence[TokenBatch]) -> float:
         """The averaged network's loss on fixed batches with fixed masks, in nats."""
         network, device = self.averaged(), self.engine.fabric.device
         losses = [
-            self.loss(network, batch.to(device), torch.Generator().manual_seed(i))  # pyright: ignore[reportArgumentType]
-            for i, batch in enumerate(batches)
+            self.loss(network, batch.to(device), torch.Generator().manual_seed(i)) for i, batch in enumerate(batches)
         ]
         return float(torch.stack(losses).mean())
 
@@ -141,29 +195,25 @@ class MaskedStage(ABC, Generic[Network, Batch]):
 
     def run(
         self,
-        batch_at: Callable[[int], Batch],
-        validation: Sequence[Batch],
+        batch_at: Callable[[int], TokenBatch],
+        validation: Sequence[TokenBatch],
         watch: Callable[[Network, int], None] | None,
     ) -> Path:
         """Train to the end; returns the folder of the averaged network.
 
         At every checkpoint the loss on the `validation` batches is reported, and `watch` is called with the averaged
-        network, to draw with it."""
+        network, to draw with it; in every process, as each may have but a shard."""
         folder = self.training.engine.folder / self.name
 
         def after_save(step: int) -> Metrics:
             network = self.averaged()
-            save_module(network, folder)
+            self.engine.export(network, folder)
             if watch is not None:
                 watch(network, step)
             return {"validation_loss": torch.tensor(self.validate(validation))} if validation else {}
 
-        self.engine.run(self.state(), batch_at, self.step, after_save)
+        def keep(kept: Path) -> None:
+            self.engine.export(self.network, kept / self.name)
+
+        self.engine.run(self.state(), batch_at, self.step, after_save, keep)
         return folder
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices and tables decay; what scales or shifts does not."""
-    matrices = [p for p in module.parameters() if p.ndim >= 2]
-    others = [p for p in module.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,7 +1,7 @@
 """What the training of a VQGAN and of a larger decoder have in common: decode pictures, and compare."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from muse.checkpoint import save_module
 from muse.images import contact_sheet, to_images
 from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN
@@ -47,6 +46,8 @@ class PictureStage(ABC):
     """The networks, optimizers and averages of one run; what needs a gradient is trained."""
 
     def __init__(self, training: PictureTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None):
+        if training.engine.strategy == "fsdp":
+            raise ValueError("a VQGAN is small and its codebook is one for all processes; give --engine.strategy ddp")
         self.training = training
         self.engine = Engine(training.engine)
         self.vqgan = vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -74,17 +75,39 @@ class PictureStage(ABC):
         }
 
     def step(self, pictures: Pictures, step: int) -> Metrics:
-        """One step of what is trained of the VQGAN, one of the discriminator."""
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        decoded, losses, metrics = self.reconstruct(pictures, step)
-        if step >= self.training.adversarial_from:
-            with self.engine.fabric.autocast():
-                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
-        self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
+        """One step of what is trained of the VQGAN, one of the discriminator, on this process's share of a batch."""
+        parts = [part.contiguous(memory_format=torch.channels_last) for part in self.engine.parts(pictures)]
+        metrics, decoded = self.look_at_all(parts, step), []
+        sums: Metrics = {}
+
+        def add(losses: Metrics) -> Tensor:
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
+            return torch.stack(list(losses.values())).sum() / len(parts)
+
+        def generator_losses() -> Iterator[Tensor]:
+            for part in parts:
+                picture, losses, told = self.reconstruct(part, step)
+                metrics.update(told)
+                if step >= self.training.adversarial_from:
+                    losses["adversarial"] = self._adversarial(picture)
+                decoded.append(picture.detach())
+                yield add(losses)
+
+        def discriminator_losses() -> Iterator[Tensor]:
+            for part, picture in zip(parts, decoded, strict=True):
+                yield add({"discriminator": self._discriminate(part, picture)})
+
+        self.engine.update(generator_losses(), self.optimizer, self.vqgan)
         self.update_average()
         if step >= self.training.discriminator_from:
-            losses["discriminator"] = self._teach_discriminator(pictures, decoded.detach())
-        return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
+            self.engine.update(discriminator_losses(), self.optimizer_d, self.discriminator)
+        return {**sums, **metrics}
+
+    def look_at_all(self, parts: list[Pictures], step: int) -> Metrics:
+        """What is to be done with a whole batch before its parts are, and what there is to report of it; nothing,
+        unless a stage says so."""
+        return {}
 
     @abstractmethod
     def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
@@ -101,11 +124,13 @@ class PictureStage(ABC):
                 losses["perceptual"] = self.training.perceptual_weight * perceptual(decoded, pictures)
         return decoded, losses
 
-    def _teach_discriminator(self, pictures: Pictures, decoded: Pictures) -> torch.Tensor:
+    def _adversarial(self, decoded: Pictures) -> Tensor:
         with self.engine.fabric.autocast():
-            loss = discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
-        self.engine.update(loss, self.optimizer_d, self.discriminator)
-        return loss
+            return self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
+
+    def _discriminate(self, pictures: Pictures, decoded: Pictures) -> Tensor:
+        with self.engine.fabric.autocast():
+            return discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
 
     def update_average(self) -> None:
         """Move the averaged network towards the present one."""
@@ -125,13 +150,17 @@ class PictureStage(ABC):
 
         def after_save(step: int) -> Metrics:
             vqgan = self.averaged()
-            save_module(vqgan, folder, dtype)
-            reconstructions(vqgan, watched.to(self.engine.fabric.device)).save(
-                self.training.engine.folder / f"reconstructions-{step:06}.png"
-            )
+            self.engine.export(vqgan, folder, dtype)
+            if self.engine.ranks.is_first:
+                reconstructions(vqgan, watched.to(self.engine.fabric.device)).save(
+                    self.training.engine.folder / f"reconstructions-{step:06}.png"
+                )
             return {}
 
-        self.engine.run(self.state(), batch_at, self.step, after_save)
+        def keep(kept: Path) -> None:
+            self.engine.export(self.vqgan, kept / "vqgan")
+
+        self.engine.run(self.state(), batch_at, self.step, after_save, keep)
         return folder
 
 

@@ -7,26 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 
+from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.shapes import Logits, Tokens
-from muse.training.masked import MaskedStage, MaskedTraining, TokenBatch
-
-
-@dataclass(frozen=True)
-class TokenPairs(TokenBatch):
-    """Low-resolution tokens of pictures, what the pictures show, and high-resolution tokens of the same pictures."""
-
-    high: Int[Tensor, "batch high"]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenPairs":
-        """The same batch on a device."""
-        tokens, high = (each.to(device, non_blocking=non_blocking) for each in (self.tokens, self.high))
-        return replace(self, tokens=tokens, high=high)
+from muse.training.masked import Draw, MaskedStage, MaskedTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +32,46 @@ class SuperResTraining(MaskedTraining):
             raise ValueError(f"low_corruption is {self.low_corruption}; give a mean share from 0 to 0.5")
 
 
-class SuperResStage(MaskedStage[SuperResTransformer, TokenPairs]):
+class SuperResStage(MaskedStage[SuperResTransformer]):
     """The network, optimizer and average of one run of the super-resolution transformer."""
 
     name, network_class, config_class = "superres", SuperResTransformer, SuperResConfig
     training: SuperResTraining
 
-    def targets(self, batch: TokenPairs) -> Tokens:
+    def units(self, network: SuperResTransformer) -> list[nn.Module]:
+        return [*network.low_layers, *super().units(network)]
+
+    def targets(self, batch: TokenBatch) -> Tokens:
+        if batch.high is None:
+            raise ValueError("the batch has no high-resolution tokens; make a token cache with both VQGANs")
         return batch.high
+
+    def draw_more(self, num: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        model = self.training.model
+        shape = (num, model.low_height * model.low_width)
+        return draw_corruption(shape, self.training.low_corruption, model.low_num_codes, generator)
 
     def predict(
         self,
         network: SuperResTransformer,
         masked: Tokens,
         text: tuple[Texts, Words] | None,
-        batch: TokenPairs,
-        generator: torch.Generator,
+        batch: TokenBatch,
+        draw: Draw,
     ) -> Logits:
-        low = corrupted(batch.tokens, self.training.low_corruption, self.training.model.low_num_codes, generator)
+        is_wrong, instead = draw.more
+        low = torch.where(is_wrong.to(batch.tokens.device), instead.to(batch.tokens), batch.tokens)
         return network(masked, network.read(low, *(text or ())))
 
 
-def corrupted(tokens: Tokens, mean_share: float, num_codes: int, generator: torch.Generator) -> Tokens:
-    """Tokens of which some are drawn anew, uniformly from all codes: in each sample a share of its own, uniform from 0
-    to twice the mean. Drawn where the generator lives, so one seed gives the same on every device."""
-    shares = 2 * mean_share * torch.rand(len(tokens), 1, generator=generator, device=generator.device)
-    is_wrong = torch.rand(tokens.shape, generator=generator, device=generator.device) < shares
-    drawn = torch.randint(num_codes, tokens.shape, generator=generator, device=generator.device)
-    return torch.where(is_wrong.to(tokens.device), drawn.to(tokens), tokens)
+def draw_corruption(
+    shape: tuple[int, int], mean_share: float, num_codes: int, generator: torch.Generator
+) -> tuple[Bool[Tensor, "batch low"], Int[Tensor, "batch low"]]:
+    """Which low-resolution tokens are to be wrong, and what they are to be, uniformly of all codes: in each sample a
+    share of its own, uniform from 0 to twice the mean. Drawn where the generator lives."""
+    shares = 2 * mean_share * torch.rand(shape[0], 1, generator=generator, device=generator.device)
+    is_wrong = torch.rand(shape, generator=generator, device=generator.device) < shares
+    return is_wrong, torch.randint(num_codes, shape, generator=generator, device=generator.device)
 
 
 def train_superres(
@@ -78,8 +79,8 @@ def train_superres(
     text_encoder: TextEncoder,
     vqgan_fingerprint: str,
     vqgan_low_fingerprint: str,
-    batch_at: Callable[[int], TokenPairs],
-    validation: Sequence[TokenPairs],
+    batch_at: Callable[[int], TokenBatch],
+    validation: Sequence[TokenBatch],
     watch: Callable[[SuperResTransformer, int], None] | None = None,
 ) -> Path:
     """Train on pairs of token grids and captions, `batch_at` a step; returns the folder of the averaged transformer.

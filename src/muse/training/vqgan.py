@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.shapes import Pictures
@@ -14,6 +15,7 @@ from muse.training.engine import Metrics
 from muse.training.losses import commitment_loss
 from muse.training.perceptual import PerceptualLoss
 from muse.training.pictures import Latents, PictureStage, PictureTraining
+from muse.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,45 @@ class VQGANStage(PictureStage):
         decoded, compared = self.compare(codes, pictures, self.perceptual if is_quantized else None)
         return decoded, losses | compared, metrics
 
+    def look_at_all(self, parts: list[Pictures], step: int) -> Metrics:
+        """Move the codebook before a batch that comes in several parts: it follows the whole, and never in between."""
+        if len(parts) == 1 or step < self.training.quantize_from:
+            return {}
+        with torch.no_grad(), self.engine.fabric.autocast():
+            latents = [self.vqgan.latents(part).float() for part in parts]
+        return self._follow(torch.stack(latents, dim=1).flatten(0, 1))
+
     def _quantize(self, latents: Latents) -> tuple[Latents, Metrics, Metrics]:
+        metrics = self._follow(latents.detach()) if self.training.engine.accumulate == 1 else {}
         quantizer = self.vqgan.quantizer
-        revived = self.tracker.follow(quantizer, latents.detach(), quantizer.nearest(latents))
         quantized = quantizer.look_up(quantizer.nearest(latents))
         # The gradient of the picture passes the codebook as if it were not there.
         straight_through = latents + (quantized - latents).detach()
         losses = {"commitment": self.training.commitment_weight * commitment_loss(latents, quantized)}
-        metrics = {
+        return straight_through, losses, metrics
+
+    def _follow(self, latents: Latents) -> Metrics:
+        quantizer, ranks = self.vqgan.quantizer, self.engine.ranks
+        revived = self.tracker.follow(quantizer, latents, quantizer.nearest(latents), ranks)
+        return {
             "codebook_perplexity": self.tracker.perplexity(),
             "codebook_usage": self.tracker.usage(),
             "codes_revived": revived,
-            "latent_spread": latents.detach().std(),
+            "latent_spread": spread(latents, ranks),
         }
-        return straight_through, losses, metrics
 
     def update_average(self) -> None:
         super().update_average()
         # The tracker's codebook is an average already, and the one that the present latents fit.
         self.averaged().quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
+
+
+def spread(latents: Latents, ranks: Ranks) -> Float[Tensor, ""]:
+    """The standard deviation of the latents of all processes."""
+    numbers = latents.double()
+    sums = torch.stack([torch.full_like(numbers.sum(), numbers.numel()), numbers.sum(), numbers.square().sum()])
+    num, total, squares = ranks.sum(sums)
+    return ((squares - total.square() / num) / (num - 1)).sqrt()
 
 
 def train_vqgan(

@@ -1,0 +1,197 @@
+"""The stages that `muse train` knows: each a dataclass of a recipe, its data and what it needs besides.
+
+A new stage is a dataclass with `recipe` first, a `recipes` and a `run`, and a line in STAGES."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import tyro
+
+from muse.checkpoint import load_module
+from muse.data.cache import TokenCache, TokensOfStep, held_out_batches
+from muse.data.crops import PicturesOfStep
+from muse.data.sources import RowSource, SourceOptions, open_source
+from muse.images import contact_sheet
+from muse.models.text_encoder import TextEncoder
+from muse.models.transformer import MaskedTransformer
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.pipeline import Muse, find_model, load_text_encoder
+from muse.training.base import train_base
+from muse.training.engine import EngineOptions
+from muse.training.estimate import Estimate, describe, estimate_base, estimate_vqgan
+from muse.training.export import export, remember_parts
+from muse.training.perceptual import PerceptualLoss
+from muse.training.recipes import BASE_RECIPES, VQGAN_RECIPES, BaseRecipe, VQGANRecipe
+from muse.training.vqgan import train_vqgan
+
+log = logging.getLogger(__name__)
+Flat = tyro.conf.arg(name="")
+"""The fields of a part of a command stand beside its own."""
+
+
+class Stage(Protocol):
+    """What `muse train` asks of a stage."""
+
+    def __call__(self, recipe: Any) -> Any: ...
+
+    def recipes(self) -> Mapping[str, Callable[[], Any]]: ...
+
+
+@dataclass(frozen=True)
+class TrainVQGAN:
+    """Train a VQGAN on the pictures of a source; captions are not read."""
+
+    recipe: Annotated[VQGANRecipe, Flat]
+    pictures: tyro.conf.Positional[str] = ""
+    """A folder, tars or parquet files, or a data set of the hub. Only a dry run needs none."""
+    source: SourceOptions = field(default_factory=SourceOptions)
+    perceptual: Path | None = None
+    """SqueezeNet weights for the perceptual loss, as `python -m projects.emoji.networks` converts them; without them
+    pictures come out a little softer."""
+    dry_run: bool = False
+    """Say what the run would be and what it would take, and do nothing."""
+
+    @staticmethod
+    def recipes() -> Mapping[str, Callable[[], VQGANRecipe]]:
+        return VQGAN_RECIPES
+
+    def run(self) -> None:
+        """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        if self.dry_run:
+            print_plan(self.recipe, estimate_vqgan(self.recipe), self.recipe.training.engine)
+            return
+        require(self.pictures, "pictures", "a folder, tars, parquet files or a data set of the hub")
+        recipe, source = self.recipe, open_source(self.pictures, self.source, one_by_one=True)
+        if not isinstance(source, RowSource):
+            raise ValueError(f"{self.pictures} cannot be read in any order; pack it into parquet files")
+        engine = recipe.training.engine
+        batches = PicturesOfStep(source, recipe.size, recipe.batch_size, engine.seed, recipe.held_out)
+        perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
+        folder = train_vqgan(recipe.training, batches, batches.watched(), perceptual)
+        if is_first():
+            print(f"{folder}  ({batches.tally.sentence()})")
+
+
+@dataclass(frozen=True)
+class TrainBase:
+    """Train the base transformer on a token cache that `muse tokenize` made."""
+
+    recipe: Annotated[BaseRecipe, Flat]
+    tokens: tyro.conf.Positional[Path | None] = None
+    """The folder of the cache. Only a dry run needs none."""
+    vqgan: str = ""
+    """The VQGAN that made the tokens: its folder, or a model's name or folder."""
+    text_encoder: str = "emoji"
+    """The text encoder: its folder, as `transformers` saves it, or a model's name or folder."""
+    prompts: tuple[str, ...] = ()
+    """Drawn at every checkpoint; captions that training never sees if none are given."""
+    dry_run: bool = False
+    """Say what the run would be and what it would take, and do nothing."""
+
+    @staticmethod
+    def recipes() -> Mapping[str, Callable[[], BaseRecipe]]:
+        return BASE_RECIPES
+
+    def run(self) -> None:
+        """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        if self.dry_run:
+            print_plan(self.recipe, estimate_base(self.recipe), self.recipe.training.engine)
+            return
+        require(self.tokens, "token cache", "the folder that muse tokenize made")
+        require(self.vqgan, "VQGAN", "--vqgan with the folder of the one that made the tokens")
+        assert self.tokens is not None
+        cache, vqgan_folder = TokenCache(self.tokens), part_of(self.vqgan, "vqgan")
+        vqgan = load_module(VQGAN, VQGANConfig, vqgan_folder)
+        cache.check(vqgan.fingerprint())
+        text_folder = part_of(self.text_encoder, "text_encoder")
+        text_encoder = load_text_encoder(text_folder)
+        recipe = fitting(self.recipe, cache, text_encoder)
+        self.train(recipe, cache, vqgan, text_encoder)
+        if is_first():
+            run = recipe.training.engine.folder
+            remember_parts(run, vqgan_folder, text_folder)
+            export(run, run / "model")
+            print(run / "model")
+
+    def train(self, recipe: BaseRecipe, cache: TokenCache, vqgan: VQGAN, text_encoder: TextEncoder) -> None:
+        """Train, drawing the prompts at every checkpoint."""
+        engine = recipe.training.engine
+        batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
+        validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
+        prompts = self.prompts or tuple(caption for batch in validation for caption in batch.captions)[:8]
+
+        def watch(base: MaskedTransformer, step: int) -> None:
+            """All processes draw, as each may have but a shard; the first one writes."""
+            muse = Muse(text_encoder, vqgan.to(base.embed.weight.device), base)
+            images = muse.generate(prompts, list(range(len(prompts))))
+            if is_first():
+                contact_sheet(images, columns=8).save(engine.folder / f"drawn-{step:06}.png")
+
+        watcher = watch if prompts else None
+        train_base(recipe.training, text_encoder, vqgan.fingerprint(), batches, validation, watcher)
+
+
+STAGES: dict[str, Any] = {"vqgan": TrainVQGAN, "base": TrainBase}
+
+
+def fitting(recipe: BaseRecipe, cache: TokenCache, text_encoder: TextEncoder) -> BaseRecipe:
+    """The recipe with the grid, the codes and the text features of what it is trained on.
+    Raises ValueError if the text states of the cache are another encoder's."""
+    low, dim = cache.info.low, cache.info.text_dim
+    if dim is not None and dim != text_encoder.dim:
+        raise ValueError(
+            f"the cache holds text states of {dim} numbers and the text encoder gives {text_encoder.dim}; "
+            f"give --text-encoder {cache.info.text_encoder}"
+        )
+    model = replace(
+        recipe.training.model,
+        num_codes=low.num_codes,
+        height=low.height,
+        width=low.width,
+        text_dim=text_encoder.dim,
+    )
+    return replace(recipe, training=replace(recipe.training, model=model))
+
+
+def part_of(place: str, part: str) -> Path:
+    """The folder of one part: the folder itself, or that part of a model that has a name or a folder.
+    Raises CheckpointError if there is none."""
+    if (Path(place) / "config.json").is_file():
+        return Path(place)
+    return find_model(place) / part
+
+
+def is_first() -> bool:
+    """True in the process that speaks for all."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def require(given: object, what: str, wish: str) -> None:
+    """Raises ValueError if nothing was given."""
+    if not given:
+        raise ValueError(f"no {what} came; give {wish}")
+
+
+def print_plan(recipe: Any, estimate: Estimate, engine: EngineOptions) -> None:
+    """Every field of a run, and what it would take."""
+    for name, value in fields_of(recipe):
+        print(f"{name:<40}{value}")
+    print()
+    for line in describe(estimate, engine):
+        print(line)
+
+
+def fields_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass and of those in it, as the command line calls them."""
+    for each in dataclasses.fields(value):
+        inner = getattr(value, each.name)
+        path = each.name if not name else f"{name}.{each.name}"
+        if dataclasses.is_dataclass(inner):
+            yield from fields_of(inner, name if each.name == "training" else path)
+        else:
+            yield path.replace("_", "-"), inner

@@ -1,0 +1,71 @@
+"""`muse train STAGE RECIPE ...` and `muse export`. Torch is imported by the commands."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the parts of a model: `muse train vqgan|base RECIPE ...`; `muse train` lists the recipes."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """The stage, the recipe, and what is changed of it."""
+
+    def run(self) -> None:
+        """Raises ValueError for a stage or a recipe that there is not, and for what cannot be trained."""
+        from muse.apps.stages import STAGES
+
+        stage, recipe, *rest = (*self.words, "", "")
+        if stage not in STAGES:
+            raise ValueError(f"there is no stage {stage!r}; give one of: {', '.join(STAGES)}")
+        recipes = STAGES[stage].recipes()
+        if recipe in ("--help", "-h"):
+            for name, function in recipes.items():
+                print(f"muse train {stage} {name:<14}{' '.join((function.__doc__ or '').split())}")
+            return
+        if recipe not in recipes:
+            raise ValueError(f"there is no recipe {recipe!r} of {stage}; give one of: {', '.join(recipes)}")
+        command = tyro.cli(
+            STAGES[stage],
+            default=STAGES[stage](recipe=recipes[recipe]()),
+            prog=f"muse train {stage} {recipe}",
+            description=recipes[recipe].__doc__,
+            args=[word for word in rest if word],
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        command.run()
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the model of a run of the base transformer as a folder that `muse generate --model` draws with."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+    out: tyro.conf.Positional[Path]
+    """The model's folder; made, or filled anew."""
+    decay: float = 0.7
+    """How much of the average of the weights that were kept (`--engine.keep-every`) each later one leaves; 0 takes the
+    last. A run that kept none has its moving average exported."""
+    last: int | None = None
+    """Average only so many of the last ones."""
+    half: bool = False
+    """Round the transformer to float16."""
+
+    def run(self) -> None:
+        """Raises CheckpointError if the run has no weights, or its parts are missing."""
+        import torch
+
+        from muse.training.export import export
+
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay}; give a number from 0 up to, not including, 1")
+        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=torch.float16 if self.half else None)
+        print(self.out)

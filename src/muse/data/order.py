@@ -1,0 +1,31 @@
+"""Seeded shuffles of any length that take no memory: where a place goes is computed, not looked up."""
+
+import numpy as np
+from jaxtyping import Int
+
+Places = Int[np.ndarray, " place"]
+ROUNDS = 6
+
+
+def shuffled(places: Places, num: int, seed: tuple[int, ...]) -> Places:
+    """Where a shuffle of `num` things, decided by the seed, puts the thing at each of some places in [0, num).
+
+    A Feistel network over the next power of 4, walked until it falls inside (Black and Rogaway, Ciphers with arbitrary
+    finite domains, 2002)."""
+    half = max((max(num - 1, 1).bit_length() + 1) // 2, 1)
+    keys = np.random.default_rng(seed).integers(2**63, size=ROUNDS, dtype=np.uint64)
+    current = rounds(places.astype(np.uint64), keys, half)
+    while (outside := current >= num).any():
+        current[outside] = rounds(current[outside], keys, half)
+    return current.astype(np.int64)
+
+
+def rounds(numbers: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
+    """One pass through the network; a permutation of all numbers of 2 * half bits."""
+    shift, mask = np.uint64(half), np.uint64(2**half - 1)
+    left, right = numbers >> shift, numbers & mask
+    for key in keys:
+        mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        left, right = right, left ^ ((mixed >> np.uint64(32)) & mask)
+    return (left << shift) | right

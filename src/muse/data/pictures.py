@@ -1,0 +1,105 @@
+"""Any picture file as an 8-bit RGB square: what is converted, what is skipped, and a count of both."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset(
+    [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga"]
+)
+"""How the names of picture files end."""
+
+
+class Unusable(ValueError):
+    """A picture or row that is skipped; the message is its kind, as it is counted."""
+
+
+@dataclass
+class Tally:
+    """How many rows there were, and what was skipped or converted."""
+
+    rows: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        """Count what another has counted."""
+        self.rows += other.rows
+        self.skipped += other.skipped
+        self.converted += other.converted
+
+    @property
+    def used(self) -> int:
+        """Rows that were not skipped."""
+        return self.rows - self.skipped.total()
+
+    def sentence(self) -> str:
+        """All counts in one line."""
+        parts = [f"{self.used:,} of {self.rows:,} pictures used"]
+        for verb, counts in (("skipped", self.skipped), ("converted", self.converted)):
+            if counts:
+                parts.append(f"{verb} " + ", ".join(f"{num:,} {kind}" for kind, num in sorted(counts.items())))
+        return "; ".join(parts)
+
+
+def read_picture(source: bytes | Path) -> tuple[Image.Image, frozenset[str]]:
+    """A file as an upright 8-bit RGB picture, and the kinds of conversion that took.
+
+    Of an animation the first frame; transparent parts are laid on white; 16-bit greys keep their upper 8 bits; the
+    camera's note of which way is up is obeyed. Raises Unusable if it cannot be read to its end."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            kinds = kinds_of(image)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return to_rgb(upright), kinds
+    except Image.DecompressionBombError as error:
+        raise Unusable("too large") from error
+    except Exception as error:  # Pillow's readers raise as many kinds as there are formats
+        raise Unusable("damaged") from error
+
+
+def kinds_of(image: Image.Image) -> frozenset[str]:
+    """How a picture differs from an upright 8-bit RGB one."""
+    kinds = {
+        "animated": getattr(image, "n_frames", 1) > 1,
+        "rotated": image.getexif().get(0x0112, 1) != 1,
+        "transparent": image.has_transparency_data,
+        "16-bit": image.mode.startswith("I") or image.mode == "F",
+        "CMYK": image.mode == "CMYK",
+        "palette": image.mode == "P",
+        "grey": image.mode in ("L", "1", "LA"),
+    }
+    return frozenset(kind for kind, is_so in kinds.items() if is_so)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode of Pillow as RGB, on white where it is transparent."""
+    if image.mode.startswith("I"):  # 16 bits, in a wider integer or not
+        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: int, place: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+    """A square of `size` pixels: the shorter side is scaled to it (Lanczos), then the longer one is cropped.
+    `place` says where along the part that is too much, in [0, 1] from the left and from the top; half is the centre."""
+    scale = size / min(image.size)
+    width, height = (max(round(side * scale), size) for side in image.size)
+    scaled = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    left, top = round((width - size) * place[0]), round((height - size) * place[1])
+    return scaled.crop((left, top, left + size, top + size))
+
+
+def clean(captions: Iterable[str]) -> list[str]:
+    """Captions without surrounding blanks, and without those that say nothing."""
+    return [stripped for caption in captions if (stripped := " ".join(caption.split()))]

@@ -1,0 +1,242 @@
+"""Pictures and captions to a token cache: piece by piece, over any number of processes, going on where it was stopped.
+
+The processes need not know each other: piece i belongs to process i modulo their number, a shard takes its name once it
+is whole, and whoever finds all of them there closes the cache."""
+
+import json
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from muse.checkpoint import read_json, write_whole
+from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
+from muse.data.pictures import Tally, Unusable, fit, read_picture
+from muse.data.sources import FolderSource, Row, Source
+from muse.models.text_encoder import TextEncoder
+from muse.models.vqgan import VQGAN
+from muse.shapes import Pictures
+
+log = logging.getLogger(__name__)
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """How pictures become tokens."""
+
+    size: int = 256
+    """Side of a picture in pixels, of which the low tokens are made; the shorter side is scaled to it and the longer
+    one cropped at the centre."""
+    high_size: int = 512
+    """Side in pixels of which the high tokens are made."""
+    batch_size: int = 32
+    """Pictures that go through a VQGAN at once."""
+    threads: int = 4
+    """Threads that read and scale pictures."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a cache is made with."""
+
+    low: VQGAN
+    high: VQGAN | None = None
+    text_encoder: TextEncoder | None = None
+    """Stores the states of every caption, so that training needs no text encoder."""
+    text_name: str | None = None
+
+
+@dataclass
+class Rows:
+    """The columns of a piece while it grows."""
+
+    names: list[str] = field(default_factory=list)
+    captions: list[list[str]] = field(default_factory=list)
+    low: list[np.ndarray] = field(default_factory=list)
+    high: list[np.ndarray] = field(default_factory=list)
+    text: list[list[np.ndarray]] = field(default_factory=list)
+
+    def columns(self, info: CacheInfo) -> dict[str, Any]:
+        """The columns of a shard."""
+
+        def stacked(grids: list[np.ndarray], shape: Grids) -> np.ndarray:
+            return np.concatenate(grids) if grids else np.zeros((0, shape.num_positions), np.int64)
+
+        columns: dict[str, Any] = {"name": self.names, "captions": self.captions, "low": stacked(self.low, info.low)}
+        if info.high is not None:
+            columns["high"] = stacked(self.high, info.high)
+        if info.text_dim is not None:
+            columns["text"] = self.text
+        return columns
+
+
+def tokenize(
+    source: Source,
+    name: str,
+    folder: Path,
+    networks: Networks,
+    options: TokenizeOptions,
+    index: int = 0,
+    count: int = 1,
+) -> Tally | None:
+    """Write this process's pieces of a cache, of `count` processes; the count of all rows if the cache is whole now.
+    Raises ValueError if the folder holds another cache, or the source has no captions."""
+    info = info_of(networks, options, name)
+    begin(folder, info, source)
+    mine = [piece for piece in range(index, source.num_pieces, count) if not counts_path(folder, piece).is_file()]
+    clock, rows_done = time.monotonic(), 0
+    for done, piece in enumerate(mine, start=1):
+        tally = tokenize_piece(source, piece, folder, networks, options, info)
+        rows_done += tally.rows
+        rate = rows_done / (time.monotonic() - clock)
+        log.info("piece %d of %d  %.1f pictures/s", done, len(mine), rate)
+    return close(folder, info, source.num_pieces)
+
+
+def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInfo:
+    """What a cache will hold.
+    Raises ValueError if a VQGAN cannot take pictures of that size."""
+
+    def grids(vqgan: VQGAN | None, size: int) -> Grids | None:
+        if vqgan is None:
+            return None
+        stride = vqgan.config.stride
+        if size % stride:
+            raise ValueError(f"size {size} is not a multiple of {stride}; try {max(size // stride, 1) * stride}")
+        return Grids(vqgan.fingerprint(), size // stride, size // stride, vqgan.config.num_codes)
+
+    low = grids(networks.low, options.size)
+    assert low is not None
+    text_dim = networks.text_encoder.dim if networks.text_encoder is not None else None
+    made_of = f"{name}, {options.size} pixels" + (f" and {options.high_size} pixels" if networks.high else "")
+    return CacheInfo(low, grids(networks.high, options.high_size), text_dim, networks.text_name, made_of)
+
+
+def begin(folder: Path, info: CacheInfo, source: Source) -> None:
+    """Say in the folder what it will hold, or see that it is the same.
+    Raises ValueError if it holds something else, or there is nothing to learn from."""
+    if isinstance(source, FolderSource) and not source.has_captions:
+        raise ValueError(
+            f"no picture of {source.folder} has a caption; write them in .txt files beside the pictures, "
+            "or in a metadata.jsonl with file_name and caption"
+        )
+    plan, path = {**info.as_json(), "pieces": source.num_pieces}, folder / PLAN
+    if path.is_file() and (found := read_json(path)) != json.loads(json.dumps(plan)):
+        other = next(key for key in plan if found.get(key) != json.loads(json.dumps(plan[key])))
+        raise ValueError(f"{folder} was begun as another cache ({other} differs); give another folder, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        fresh = path.with_suffix(f".{os.getpid()}.tmp")  # other processes may be as quick
+        fresh.write_text(json.dumps(plan) + "\n")
+        os.replace(fresh, path)
+
+
+def tokenize_piece(
+    source: Source, piece: int, folder: Path, networks: Networks, options: TokenizeOptions, info: CacheInfo
+) -> Tally:
+    """Write one shard, and beside it what was skipped and converted."""
+    tally, rows = Tally(), Rows()
+    batch: list[tuple[Row, list[Image.Image]]] = []
+    for prepared in prepared_rows(source.rows(piece), networks, options, tally):
+        batch.append(prepared)
+        if len(batch) == options.batch_size:
+            encode(batch, networks, rows)
+            batch.clear()
+    if batch:
+        encode(batch, networks, rows)
+    write_shard(folder, piece, rows.columns(info), info)
+    write_whole(counts_path(folder, piece), json.dumps(vars(tally)) + "\n")
+    return tally
+
+
+def counts_path(folder: Path, piece: int) -> Path:
+    """The file that says what was skipped and converted, written after its shard."""
+    return (folder / shard_name(piece)).with_suffix(".json")
+
+
+def prepared_rows(
+    rows: Iterable[Row], networks: Networks, options: TokenizeOptions, tally: Tally
+) -> Iterator[tuple[Row, list[Image.Image]]]:
+    """Rows with their pictures in the sizes that the VQGANs take, read ahead by threads; others are counted."""
+    waiting: deque[Future[tuple[Row, list[Image.Image], frozenset[str]]]] = deque()
+
+    def take() -> Iterator[tuple[Row, list[Image.Image]]]:
+        tally.rows += 1
+        try:
+            row, pictures, kinds = waiting.popleft().result()
+        except Unusable as error:
+            tally.skipped[str(error)] += 1
+            return
+        tally.converted.update(kinds)
+        yield row, pictures
+
+    with ThreadPoolExecutor(options.threads) as pool:
+        for row in rows:
+            waiting.append(pool.submit(prepare, row, networks, options))
+            if len(waiting) > 2 * options.batch_size:
+                yield from take()
+        while waiting:
+            yield from take()
+
+
+def prepare(row: Row, networks: Networks, options: TokenizeOptions) -> tuple[Row, list[Image.Image], frozenset[str]]:
+    """A row's picture in each size.
+    Raises Unusable if it has no caption or no picture."""
+    if not row.captions:
+        raise Unusable("without a caption")
+    if row.picture is None:
+        raise Unusable("without a picture")
+    image, kinds = read_picture(row.picture)
+    sizes = [options.size] if networks.high is None else [options.size, options.high_size]
+    return row, [fit(image, size) for size in sizes], kinds
+
+
+@torch.no_grad()
+def encode(batch: list[tuple[Row, list[Image.Image]]], networks: Networks, rows: Rows) -> None:
+    """Add a batch's tokens, captions and text states to the rows."""
+    grids = (rows.low, rows.high)
+    for i, vqgan in enumerate([networks.low, networks.high]):
+        if vqgan is not None:
+            pictures = as_batch([pictures[i] for _, pictures in batch])
+            grids[i].append(vqgan.encode(pictures.to(next(vqgan.parameters()).device)).cpu().numpy())
+    for row, _ in batch:
+        rows.names.append(row.name)
+        rows.captions.append(list(row.captions))
+    if networks.text_encoder is not None:
+        captions = [caption for row, _ in batch for caption in row.captions]
+        text, is_word = (each.cpu() for each in networks.text_encoder(captions))
+        states = iter(t[w].half().numpy().reshape(-1) for t, w in zip(text, is_word, strict=True))
+        rows.text.extend([next(states) for _ in row.captions] for row, _ in batch)
+
+
+def as_batch(images: list[Image.Image]) -> Pictures:
+    """RGB images of one size as a batch in [0, 1]."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+
+
+def close(folder: Path, info: CacheInfo, num_pieces: int) -> Tally | None:
+    """Write the index if all shards are there; the count of all rows then.
+    Raises ValueError if no row could be used."""
+    paths = [counts_path(folder, piece) for piece in range(num_pieces)]
+    if not all(path.is_file() for path in paths):
+        return None
+    tally, rows = Tally(), []
+    for path in paths:
+        found = read_json(path)
+        counts = Tally(found["rows"], Counter(found["skipped"]), Counter(found["converted"]))
+        rows.append(counts.used)
+        tally.add(counts)
+    if not tally.used:
+        raise ValueError(f"no picture could be used ({tally.sentence()}); see that pictures and captions are found")
+    write_index(folder, info, rows, tally.sentence())
+    return tally

@@ -1,0 +1,181 @@
+"""Recipes: what a run is made of, as functions; every field of what they return can be changed on the command line.
+
+Times are for the command in each docstring; where none was taken, the docstring says so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from muse.models.discriminator import DiscriminatorConfig
+from muse.models.transformer import PRESETS, TransformerConfig
+from muse.models.vqgan import VQGANConfig
+from muse.training.base import BaseTraining
+from muse.training.engine import EngineOptions
+from muse.training.vqgan import VQGANTraining
+
+
+@dataclass(frozen=True)
+class VQGANRecipe:
+    """A run of the VQGAN."""
+
+    training: Annotated[VQGANTraining, tyro.conf.arg(name="")]
+    size: int = 256
+    """Side of a picture in pixels: the shorter side is scaled to it, the longer one cropped at random."""
+    batch_size: int = 256
+    """Pictures in the batch of a step, of all processes together."""
+    held_out: int = 16
+    """Pictures that training never sees; their reconstructions are drawn at every checkpoint."""
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """A run of the base transformer."""
+
+    training: Annotated[BaseTraining, tyro.conf.arg(name="")]
+    batch_size: int = 512
+    """Token grids in the batch of a step, of all processes together."""
+    held_out: int = 64
+    """Rows of the cache that training never sees; the loss on them is reported at every checkpoint."""
+
+
+# -- the VQGAN ----------------------------------------------------------------------------------------------------
+
+
+def vqgan_paper_f16() -> VQGANRecipe:
+    """The f=16 tokenizer of Muse: 256 pixels to 16x16 tokens of 8192 codes. Never run to its end by us."""
+    engine = EngineOptions(
+        folder=Path("runs/vqgan"),
+        steps=1_000_000,
+        learning_rate=1e-4,
+        warmup=10_000,
+        ema_decay=0.9999,
+        workers=8,
+        save_every=5_000,
+    )
+    return VQGANRecipe(VQGANTraining(engine, discriminator_from=50_000, adversarial_from=60_000))
+
+
+def vqgan_paper_f8() -> VQGANRecipe:
+    """The f=8 tokenizer of Muse: trained on 256 pixels, and run on 512, to 64x64 tokens. Never run to its end by us."""
+    paper = vqgan_paper_f16()
+    return replace(paper, training=replace(paper.training, model=VQGANConfig(channels=(128, 256, 256, 512))))
+
+
+def vqgan_laptop() -> VQGANRecipe:
+    """f=16 at 128 pixels, 512 codes, for a few hundred to a few thousand pictures.
+    About 20 minutes on 2 cores, by the seconds a step of the emoji model's run, which is like it."""
+    engine = EngineOptions(
+        folder=Path("runs/vqgan"),
+        steps=1500,
+        learning_rate=6e-4,
+        warmup=50,
+        final_rate=0.02,
+        ema_decay=0.99,
+        save_every=250,
+        log_every=25,
+    )
+    training = VQGANTraining(
+        engine,
+        model=VQGANConfig(
+            channels=(16, 32, 64, 128, 256),
+            blocks=1,
+            decoder_channels=(32, 32, 64, 128, 256),
+            decoder_blocks=1,
+            num_codes=512,
+            code_dim=32,
+            norm_groups=4,
+        ),
+        discriminator=DiscriminatorConfig(channels=32),
+        adversarial_weight=0.02,
+        commitment_weight=1.0,
+        quantize_from=400,
+        discriminator_from=1200,
+        adversarial_from=1300,
+    )
+    return VQGANRecipe(training, size=128, batch_size=16, held_out=8)
+
+
+def vqgan_debug() -> VQGANRecipe:
+    """A few steps of a tiny network, to see that everything works: seconds."""
+    engine = EngineOptions(folder=Path("runs/vqgan"), steps=6, learning_rate=1e-3, workers=0, save_every=3, log_every=1)
+    training = VQGANTraining(
+        engine,
+        model=VQGANConfig(channels=(8, 8, 16), blocks=1, decoder_blocks=1, num_codes=32, code_dim=4, norm_groups=4),
+        discriminator=DiscriminatorConfig(channels=8, layers=1, norm_groups=2),
+        quantize_from=1,
+        discriminator_from=3,
+        adversarial_from=4,
+    )
+    return VQGANRecipe(training, size=16, batch_size=4, held_out=2)
+
+
+# -- the base transformer -----------------------------------------------------------------------------------------
+
+
+def base_paper_3b() -> BaseRecipe:
+    """Muse-3B as the paper trains it: AdaFactor, batch 512, 1.5M steps, over sharded weights. Never run by us."""
+    engine = EngineOptions(
+        folder=Path("runs/base"),
+        steps=1_500_000,
+        learning_rate=1e-4,
+        warmup=5_000,
+        ema_decay=0.9999,
+        strategy="fsdp",
+        recompute=True,
+        workers=4,
+        save_every=5_000,
+        keep_every=5_000,
+    )
+    return BaseRecipe(BaseTraining(engine=engine, model=PRESETS["muse-3b"], optimizer="adafactor"), held_out=2048)
+
+
+def base_paper_632m() -> BaseRecipe:
+    """The 632M model of the paper's CC3M table, otherwise as the 3B. Never run by us."""
+    paper = base_paper_3b()
+    engine = replace(paper.training.engine, strategy="ddp", recompute=False)
+    return replace(paper, training=replace(paper.training, engine=engine, model=PRESETS["muse-632m"]))
+
+
+def base_laptop() -> BaseRecipe:
+    """8 layers of width 256: 9 million parameters on 8x8 tokens.
+    About 8 minutes on 2 cores, by the seconds a step of the emoji model's run, which is like it."""
+    engine = EngineOptions(
+        folder=Path("runs/base"),
+        steps=1500,
+        learning_rate=1e-3,
+        warmup=100,
+        final_rate=0.02,
+        ema_decay=0.995,
+        save_every=250,
+        log_every=25,
+    )
+    model = TransformerConfig(
+        num_codes=512, height=8, width=8, dim=256, depth=8, heads=4, mlp_dim=1024, text_dim=384, dropout=0.1
+    )
+    return BaseRecipe(BaseTraining(engine=engine, model=model), batch_size=32, held_out=8)
+
+
+def base_debug() -> BaseRecipe:
+    """A few steps of a tiny network, to see that everything works: seconds."""
+    engine = EngineOptions(
+        folder=Path("runs/base"), steps=6, learning_rate=1e-3, workers=0, save_every=3, log_every=1, keep_every=2
+    )
+    model = TransformerConfig(num_codes=32, height=4, width=4, dim=16, depth=2, heads=2, mlp_dim=32, text_dim=384)
+    return BaseRecipe(BaseTraining(engine=engine, model=model), batch_size=4, held_out=2)
+
+
+VQGAN_RECIPES: dict[str, Callable[[], VQGANRecipe]] = {
+    "laptop": vqgan_laptop,
+    "paper_f16": vqgan_paper_f16,
+    "paper_f8": vqgan_paper_f8,
+    "debug": vqgan_debug,
+}
+BASE_RECIPES: dict[str, Callable[[], BaseRecipe]] = {
+    "laptop": base_laptop,
+    "paper_632m": base_paper_632m,
+    "paper_3b": base_paper_3b,
+    "debug": base_debug,
+}

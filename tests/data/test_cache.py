@@ -1,0 +1,278 @@
+"""Pictures to a token cache and back: whole, resumed, over several processes, and refused by another VQGAN."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from muse.checkpoint import CheckpointError
+from muse.data import tokenize as tokenizing
+from muse.data.cache import CacheInfo, Grids, TokenCache, TokensOfStep, held_out_batches, write_index, write_shard
+from muse.data.crops import PicturesOfStep
+from muse.data.order import shuffled
+from muse.data.pictures import fit, read_picture
+from muse.data.sources import RowSource, SourceOptions, open_source
+from muse.data.tokenize import Networks, TokenizeOptions, as_batch, tokenize
+from tests.data.picture_folders import SIZE, awkward_folder, parquet_file, plain_folder, tar_file, vqgan
+
+OPTIONS = TokenizeOptions(size=SIZE, high_size=32, batch_size=4, threads=2)
+LOW, HIGH = vqgan(0), vqgan(1)
+
+
+def make(source, folder, networks=None, index=0, count=1, options=OPTIONS) -> Any:
+    return tokenize(source, "mine", folder, networks or Networks(LOW), options, index, count)
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A folder of ten pictures in pieces of three."""
+    folder = plain_folder(tmp_path_factory.mktemp("mine") / "pictures", 10)
+    return open_source(str(folder), SourceOptions(rows_per_piece=3))
+
+
+@pytest.fixture(scope="module")
+def whole(mine, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "tokens"
+    assert make(mine, folder, Networks(LOW, HIGH)).sentence() == "10 of 10 pictures used"
+    return folder
+
+
+def rows_of(folder):
+    cache = TokenCache(folder)
+    return [(*cache.row(i)["captions"], *cache.row(i)["low"].tolist()) for i in range(len(cache))]
+
+
+# -- making a cache -----------------------------------------------------------------------------------------------
+
+
+def test_a_cache_holds_the_tokens_and_captions_of_every_picture(whole, mine):
+    cache = TokenCache(whole)
+    assert len(cache) == 10
+    for i in range(10):
+        image, _ = read_picture(mine.row(i).picture)
+        row = cache.row(i)
+        assert row["captions"] == [f"picture {i}", f"the number {i}"]
+        with torch.no_grad():
+            assert row["low"].tolist() == LOW.encode(as_batch([fit(image, 16)]))[0].tolist()
+            assert row["high"].tolist() == HIGH.encode(as_batch([fit(image, 32)]))[0].tolist()
+    assert len(np.unique(np.stack([cache.row(i)["low"] for i in range(10)]))) > 5
+    assert cache.info.high is not None
+    assert (cache.info.low.height, cache.info.high.width, cache.info.low.num_codes) == (4, 8, 32)
+
+
+def test_a_cache_is_a_data_set_of_the_datasets_library(whole):
+    import datasets
+
+    table = datasets.load_from_disk(str(whole))
+    assert set(table.column_names) == {"name", "low", "high", "captions"}
+    assert table[3]["captions"] == ["picture 3", "the number 3"]
+    assert table[3]["low"] == TokenCache(whole).row(3)["low"].tolist()
+
+
+def test_every_awkward_picture_is_converted_or_skipped_and_counted(tmp_path):
+    source = open_source(str(awkward_folder(tmp_path / "awkward")))
+    tally = make(source, tmp_path / "tokens")
+    assert tally.sentence() == (
+        "7 of 10 pictures used; skipped 2 damaged, 1 without a caption; "
+        "converted 1 16-bit, 1 CMYK, 1 animated, 2 palette, 1 rotated, 1 transparent"
+    )
+    assert len(TokenCache(tmp_path / "tokens")) == 7
+
+
+def test_a_cache_stopped_between_two_pieces_goes_on_and_is_the_same(mine, whole, tmp_path, monkeypatch):
+    write, made = tokenizing.write_shard, []
+
+    def killed(folder, piece, *rest):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(piece)
+        write(folder, piece, *rest)
+
+    monkeypatch.setattr(tokenizing, "write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(mine, tmp_path / "tokens")
+    with pytest.raises(CheckpointError, match="is no whole token cache; make one with: muse tokenize SOURCE"):
+        TokenCache(tmp_path / "tokens")
+    monkeypatch.setattr(tokenizing, "write_shard", lambda *rest: (made.append(rest[1]), write(*rest)))
+    make(mine, tmp_path / "tokens")
+    assert made == [0, 1, 2, 3]
+    assert rows_of(tmp_path / "tokens") == rows_of(whole)
+
+
+def test_several_processes_make_the_cache_of_one(mine, whole, tmp_path):
+    folder = tmp_path / "tokens"
+    assert make(mine, folder, index=1, count=3) is None
+    assert make(mine, folder, index=0, count=3) is None
+    assert make(mine, folder, index=2, count=3).rows == 10
+    assert rows_of(folder) == rows_of(whole)
+
+
+def test_a_folder_begun_with_another_vqgan_is_refused_with_one_sentence(mine, whole):
+    with pytest.raises(ValueError, match=r"^\S+ was begun as another cache \(low differs\); give another folder, or"):
+        make(mine, whole, Networks(HIGH, HIGH))
+
+
+def test_pictures_without_captions_are_refused_with_one_sentence(tmp_path):
+    folder = plain_folder(tmp_path / "mute", 2)
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"^no picture of \S+ has a caption; write them in .txt files beside the pict"):
+        make(open_source(str(folder)), tmp_path / "tokens")
+    assert not (tmp_path / "tokens").exists()
+    parquet_file(tmp_path / "a.parquet", range(2))
+    source = open_source(str(tmp_path / "a.parquet"), SourceOptions(picture_column="scan"))
+    with pytest.raises(ValueError, match=r"^no picture could be used \(0 of 2 .* skipped 2 without a caption\); see"):
+        make(source, tmp_path / "other")
+
+
+def test_a_size_that_is_no_multiple_of_the_stride_is_refused(mine, tmp_path):
+    with pytest.raises(ValueError, match="size 18 is not a multiple of 4; try 16"):
+        make(mine, tmp_path, options=TokenizeOptions(size=18))
+
+
+def test_text_states_are_those_of_the_text_encoder(mine, tmp_path, tiny_t5):
+    make(mine, tmp_path / "tokens", Networks(LOW, None, tiny_t5, "t5"))
+    batch = TokensOfStep(TokenCache(tmp_path / "tokens"), 4, seed=0)(0)
+    text, is_word = tiny_t5(batch.captions)
+    assert batch.text is not None
+    assert batch.is_word is not None
+    assert batch.is_word.equal(is_word)
+    torch.testing.assert_close(batch.text[is_word], text[is_word], atol=2e-3, rtol=2e-3)
+
+
+def test_tars_are_tokenized_and_the_damaged_picture_in_one_is_skipped(tmp_path):
+    tar_file(tmp_path / "tars/a.tar", range(3))
+    tar_file(tmp_path / "tars/b.tar", range(3, 6), damaged=(4,))
+    tally = make(open_source(str(tmp_path / "tars")), tmp_path / "tokens")
+    assert tally.sentence() == "5 of 6 pictures used; skipped 1 damaged"
+    assert [row[0] for row in rows_of(tmp_path / "tokens")] == ["p 0", "p 1", "p 2", "p 3", "p 5"]
+
+
+# -- reading it ---------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_takes_every_row_once_and_never_one_that_is_held_out(whole):
+    batches = TokensOfStep(TokenCache(whole), 4, seed=0, held_out=2)
+    numbers = [int(caption[-1]) for step in range(4) for caption in batches(step).captions]
+    held_out = {int(caption[-1]) for batch in held_out_batches(TokenCache(whole), 2, 4) for caption in batch.captions}
+    first, second = numbers[:8], numbers[8:]
+    assert set(first) == set(second) == set(range(10)) - held_out
+    assert first != second
+    captions = {caption.split()[0] for step in range(6) for caption in batches(step).captions}
+    assert captions == {"picture", "the"}  # each of its captions, now and then
+
+
+def test_a_share_of_a_batch_is_the_same_rows_of_the_whole(whole):
+    batches = pickle.loads(pickle.dumps(TokensOfStep(TokenCache(whole), 6, seed=3)))
+    together, share = batches(5), batches.share(5, slice(1, None, 2))
+    assert share.captions == together.captions[1::2]
+    assert share.tokens.equal(together.tokens[1::2])
+    assert share.high is not None
+    assert together.high is not None
+    assert share.high.equal(together.high[1::2])
+    assert TokensOfStep(TokenCache(whole), 6, seed=4)(5).captions != together.captions
+
+
+def test_a_cache_of_another_vqgan_is_refused_with_one_sentence(whole):
+    cache = TokenCache(whole)
+    cache.check(LOW.fingerprint(), HIGH.fingerprint())
+    with pytest.raises(CheckpointError, match=r"^the low tokens of \S+ are of VQGAN \w+ and this is VQGAN \w+; "):
+        cache.check(HIGH.fingerprint())
+
+
+def test_a_shard_that_is_lost_is_named(mine, tmp_path):
+    make(mine, tmp_path)
+    (tmp_path / "shard-00001.arrow").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"shard-00001.arrow is missing or damaged \(.*\); tokenize again"):
+        TokenCache(tmp_path).row(4)
+
+
+@pytest.mark.parametrize("num", [1, 2, 5, 64, 1000])
+def test_a_shuffle_takes_every_place_once(num):
+    orders = [shuffled(np.arange(num), num, (seed,)) for seed in range(3)]
+    assert all(sorted(order) == list(range(num)) for order in orders)
+    if num >= 64:
+        assert all(not np.array_equal(orders[0], other) for other in orders[1:])
+        assert abs(np.corrcoef(np.arange(num), orders[0])[0, 1]) < 0.4
+        assert [shuffled(np.array([i]), num, (0,))[0] for i in (0, num - 1)] == [orders[0][0], orders[0][-1]]
+
+
+MILLION = """
+import os, sys, time
+from pathlib import Path
+from typing import Any
+import numpy as np
+import pyarrow, torch
+from muse.data.cache import TokenCache, TokensOfStep
+
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+
+started = time.monotonic()
+cache = TokenCache(Path(sys.argv[1]))
+batches = TokensOfStep(cache, 256, seed=0)
+batches(0)
+opened = time.monotonic() - started
+before = anonymous()
+for step in range(1, 150):
+    batches(step)
+print(len(cache), opened, anonymous() - before)
+"""
+
+
+def test_a_million_rows_open_within_a_second_and_memory_stays_flat(tmp_path):
+    """Anonymous memory: what is mapped from the files is the system's to give back."""
+    info = CacheInfo(Grids("0" * 12, 4, 4, 8192))
+    num = 100_000
+    columns = {
+        "name": [""] * num,
+        "captions": [["a caption of some words"]] * num,
+        "low": np.random.default_rng(0).integers(0, 8192, (num, 16)),
+    }
+    write_shard(tmp_path, 0, columns, info)
+    for piece in range(1, 10):
+        os.link(tmp_path / "shard-00000.arrow", tmp_path / f"shard-{piece:05}.arrow")
+    write_index(tmp_path, info, [num] * 10, "")
+    paths = {**os.environ, "PYTHONPATH": str(Path(tokenizing.__file__).parents[2])}
+    ran = subprocess.run([sys.executable, "-c", MILLION, str(tmp_path)], env=paths, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    rows, seconds, grown = ran.stdout.split()
+    assert int(rows) == 1_000_000
+    assert float(seconds) < 1
+    assert float(grown) < 20
+
+
+# -- pictures for a VQGAN -----------------------------------------------------------------------------------------
+
+
+def test_crops_are_random_by_the_seed_and_a_share_is_the_same(mine):
+    crops = PicturesOfStep(mine, 16, 4, seed=0, held_out=2)
+    assert crops(3).equal(crops(3))
+    assert crops.share(3, slice(1, None, 2)).equal(crops(3)[1::2])
+    assert not crops(3).equal(PicturesOfStep(mine, 16, 4, seed=1, held_out=2)(3))
+    assert crops.watched().shape == (2, 3, 16, 16)
+    assert 0 <= crops(0).min() < crops(0).max() <= 1
+
+
+def test_a_damaged_picture_gives_way_to_another_and_is_counted_once(tmp_path):
+    source = open_source(str(awkward_folder(tmp_path / "awkward")))
+    assert isinstance(source, RowSource)
+    crops = PicturesOfStep(source, 16, 5, seed=0)
+    for step in range(8):
+        assert crops(step).shape == (5, 3, 16, 16)
+    assert crops.tally.sentence() == "8 of 10 pictures used; skipped 2 damaged"
+
+
+def test_a_source_without_a_single_picture_is_refused_with_one_sentence(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    source = open_source(str(tmp_path))
+    assert isinstance(source, RowSource)
+    with pytest.raises(ValueError, match=r"^20 pictures one after the other cannot be read; see that the source holds"):
+        PicturesOfStep(source, 16, 2, seed=0)(0)

@@ -1,0 +1,90 @@
+"""Any picture file becomes an upright RGB square, or is skipped by name."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from muse.data.pictures import Tally, Unusable, clean, fit, read_picture
+from tests.data.picture_folders import awkward_folder, encoded, picture
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return awkward_folder(tmp_path_factory.mktemp("pictures") / "awkward")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("plain.png", set()),
+        ("cmyk.jpg", {"CMYK"}),
+        ("deep.png", {"16-bit"}),
+        ("animated.gif", {"animated", "palette"}),
+        ("clear.png", {"transparent"}),
+        ("rotated.jpg", {"rotated"}),
+        ("palette.png", {"palette"}),
+    ],
+)
+def test_every_kind_of_picture_is_read_as_rgb_and_its_kind_is_told(folder, name, kinds):
+    image, found = read_picture(folder / name)
+    assert image.mode == "RGB"
+    assert found == kinds
+
+
+def test_the_first_frame_of_an_animation_is_taken(folder):
+    image, _ = read_picture(folder / "animated.gif")
+    assert np.abs(np.asarray(image).astype(int) - np.asarray(picture(2))).mean() < 4
+
+
+def test_what_is_transparent_is_white(folder):
+    assert read_picture(folder / "clear.png")[0].getcolors() == [(24 * 20, (255, 255, 255))]
+
+
+def test_sixteen_bits_keep_their_upper_eight(folder):
+    grey = np.asarray(read_picture(folder / "deep.png")[0])[..., 0].flatten()
+    assert (grey[0], grey[-1]) == (0, 255)
+    np.testing.assert_allclose(grey, np.linspace(0, 255, 400), atol=1)
+
+
+def test_the_camera_says_which_way_is_up(folder):
+    image, _ = read_picture(folder / "rotated.jpg")
+    turned = np.asarray(picture(5).transpose(Image.Transpose.ROTATE_270)).astype(int)
+    assert image.size == (20, 24)
+    assert np.abs(np.asarray(image) - turned).mean() < 25  # JPEG blurs the edges; the wrong way up it is 80
+
+
+@pytest.mark.parametrize("name", ["damaged.jpg", "empty.png"])
+def test_a_damaged_picture_is_unusable(folder, name):
+    with pytest.raises(Unusable, match=r"^damaged$"):
+        read_picture(folder / name)
+
+
+def test_a_picture_too_large_for_memory_is_unusable(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Unusable, match=r"^too large$"):
+        read_picture(encoded(picture()))
+
+
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40), (33, 33), (7, 90), (8, 8)])
+def test_the_shorter_side_is_scaled_and_the_longer_one_cropped(shape):
+    height, width = shape
+    ramp = np.broadcast_to(np.linspace(0, 255, max(shape)).astype(np.uint8), (min(shape), max(shape)))
+    ramp = ramp if width > height else ramp.T
+    image = Image.fromarray(np.ascontiguousarray(ramp)).convert("RGB")
+    squares = [np.asarray(fit(image, 16, (place, place)))[..., 0].astype(float) for place in (0.0, 0.5, 1.0)]
+    assert all(square.shape == (16, 16) for square in squares)
+    means = [square.mean() for square in squares]
+    if height != width:
+        assert means[0] < means[1] - 5 < means[2] - 10
+    assert means[1] == pytest.approx(127.5, abs=6)
+
+
+def test_captions_are_stripped_and_empty_ones_dropped():
+    assert clean(["  a red\n apple ", "", " \t"]) == ["a red apple"]
+
+
+def test_a_tally_says_all_counts_in_one_line():
+    tally = Tally(1000)
+    tally.skipped.update({"damaged": 1, "without a caption": 2})
+    tally.converted["CMYK"] += 3
+    assert tally.sentence() == ("997 of 1,000 pictures used; skipped 1 damaged, 2 without a caption; converted 3 CMYK")
