@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from muse.images import check_size, to_tensor
+from muse.images import check_num_pixels, to_tensor
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -136,7 +136,7 @@ def widen(image: Image.Image, margins: Margins) -> tuple[Pixels, Hole]:
     """A larger picture, black at its new margins, and these as a hole.
     Raises ValueError if it is too large."""
     size = (image.width + margins.left + margins.right, image.height + margins.top + margins.bottom)
-    check_size(size)
+    check_num_pixels(size)
     inner = Box(margins.left, margins.top, *image.size).inside(size)
     pixels, is_hole = np.zeros((*size[::-1], 3), np.uint8), np.ones(size[::-1], bool)
     pixels[inner], is_hole[inner] = np.asarray(image), False

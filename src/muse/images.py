@@ -34,7 +34,7 @@ def open_image(path: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         raise OSError(f"{path} is no picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF") from error
     with image:
-        check_size(image.size)
+        check_num_pixels(image.size)
         try:
             image.load()
         except Exception as error:  # every format's reader fails in ways of its own
@@ -47,7 +47,7 @@ def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
 
     16 bits become 8; of an animation it is the frame that stands. A colour profile is kept where it still fits.
     Raises ValueError if it has too many pixels or none, or numbers without a range."""
-    check_size(image.size)
+    check_num_pixels(image.size)
     if image.mode in WITHOUT_A_RANGE:
         raise ValueError(f"a picture of mode {image.mode} came, which cannot be shown as it is; save it as RGB, 8 bits")
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
@@ -62,7 +62,7 @@ def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
     return plain
 
 
-def check_size(size: tuple[int, int]) -> None:
+def check_num_pixels(size: tuple[int, int]) -> None:
     """Raises ValueError for a picture of no pixels, or of too many."""
     width, height = size
     if not 0 < width * height <= MOST_PIXELS:
@@ -73,6 +73,22 @@ def check_size(size: tuple[int, int]) -> None:
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """One picture as colours in [0, 1], channels first."""
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture turned as its camera says, what is transparent made white, at another width and height.
+    Raises ValueError if the picture has another shape: nothing is cut off or stretched."""
+    upright = ImageOps.exif_transpose(image).convert("RGBA")
+    (width, height), (wanted_width, wanted_height) = upright.size, size
+    # A side may be off by the pixel that rounding makes.
+    if abs(width * wanted_height - height * wanted_width) > max(wanted_width, wanted_height):
+        raise ValueError(
+            f"the picture has {width} x {height} pixels and the model draws {wanted_width} x {wanted_height}; "
+            "crop it to that shape"
+        )
+    opaque = Image.new("RGB", upright.size, "white")
+    opaque.paste(upright, mask=upright.getchannel("A"))
+    return opaque if opaque.size == size else opaque.resize(size, Image.Resampling.LANCZOS)
 
 
 def to_images(pictures: Pictures) -> list[Image.Image]:

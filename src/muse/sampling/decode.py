@@ -4,6 +4,7 @@ Muse, section 2.8; MaskGIT (arXiv:2202.04200), section 3.2."""
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,8 @@ class StepReport:
     step: Step
     tokens: Tokens
     is_hidden: Hidden
+    stage: Literal["base", "superres"] = "base"
+    """Which network's grid this is; `Muse` says so, as decoding does not know."""
 
 
 def generators_for(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
