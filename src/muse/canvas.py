@@ -5,7 +5,7 @@ window may reach beyond the picture. Of a hole, everything outside of it is know
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,6 +223,17 @@ def overlapping_windows(box: Box, scale: float, picture: Size, canvas: Size) -> 
     ]
 
 
+def windows_in_use(windows: Sequence[Box], is_hole: Hole) -> list[Box]:
+    """The windows that have something to fill once those before them are filled."""
+    is_left, in_use = is_hole.copy(), []
+    for window in windows:
+        inside = window.inside((is_hole.shape[1], is_hole.shape[0]))
+        if is_left[inside].any():
+            in_use.append(window)
+            is_left[inside] = False
+    return in_use
+
+
 def starts(begin: int, length: int, window: int) -> list[int]:
     """Where windows begin that cover a stretch evenly, at most half a window apart."""
     rest = length - window
@@ -270,6 +281,11 @@ def view(pixels: Pixels, is_hole: Hole, window: Box, canvas: Size) -> View:
     scaled = Image.fromarray(seen).resize(canvas, Image.Resampling.LANCZOS)
     is_known = torch.from_numpy(np.asarray(scaled)[..., 3] > 127)
     return View(continued(to_tensor(Image.fromarray(np.asarray(scaled)[..., :3])), is_known), is_known)
+
+
+def whole_view(image: Image.Image, window: Box, canvas: Size) -> View:
+    """What is seen of a picture without a hole."""
+    return view(np.asarray(image), np.zeros(image.size[::-1], bool), window, canvas)
 
 
 def hidden_cells(is_hole: Hole, window: Box, rows: int, columns: int) -> Cells:

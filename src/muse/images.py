@@ -76,18 +76,16 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A picture turned as its camera says, what is transparent made white, at another width and height.
+    """A picture, read by `to_rgb`, at another width and height.
     Raises ValueError if the picture has another shape: nothing is cut off or stretched."""
-    upright = ImageOps.exif_transpose(image).convert("RGBA")
-    (width, height), (wanted_width, wanted_height) = upright.size, size
+    opaque = to_rgb(image)
+    (width, height), (wanted_width, wanted_height) = opaque.size, size
     # A side may be off by the pixel that rounding makes.
     if abs(width * wanted_height - height * wanted_width) > max(wanted_width, wanted_height):
         raise ValueError(
             f"the picture has {width} x {height} pixels and the model draws {wanted_width} x {wanted_height}; "
             "crop it to that shape"
         )
-    opaque = Image.new("RGB", upright.size, "white")
-    opaque.paste(upright, mask=upright.getchannel("A"))
     return opaque if opaque.size == size else opaque.resize(size, Image.Resampling.LANCZOS)
 
 
