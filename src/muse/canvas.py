@@ -277,8 +277,8 @@ def view(pixels: Pixels, is_hole: Hole, window: Box, canvas: Size) -> View:
     part = seen[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
     part[..., :3] = pixels[rows, columns]
     part[..., 3] = np.where(is_hole[rows, columns], 0, 255)
-    # Pillow weighs colours by alpha when it resizes; at the same size it copies.
-    scaled = Image.fromarray(seen).resize(canvas, Image.Resampling.LANCZOS)
+    # Pillow weighs colours by alpha when it resizes, and copies at the same size. Lanczos would ring around a hole.
+    scaled = Image.fromarray(seen).resize(canvas, Image.Resampling.HAMMING)
     is_known = torch.from_numpy(np.asarray(scaled)[..., 3] > 127)
     return View(continued(to_tensor(Image.fromarray(np.asarray(scaled)[..., :3])), is_known), is_known)
 
