@@ -291,7 +291,7 @@ def test_half_of_super_resolution_is_refused(cascade):
         ({"low_num_codes": 65}, "the VQGAN has 64 codes and the super-resolution transformer was made for 65"),
         ({"text_dim": 33}, "states of 32 numbers and the super-resolution transformer reads 33"),
         ({"low_height": 4}, "draws 8 x 8 tokens and the super-resolution transformer reads 4 x 8"),
-        ({"height": 32}, "makes 32 x 16 tokens of 8 x 8, a picture of another shape"),
+        ({"height": 8}, "makes 8 x 16 tokens of 8 x 8, a picture of another shape"),
     ],
 )
 def test_parts_of_other_sizes_are_refused(change, message, cascade):
@@ -301,6 +301,12 @@ def test_parts_of_other_sizes_are_refused(change, message, cascade):
     with pytest.raises(CheckpointError, match=message) as error:
         Muse(cascade.text_encoder, cascade.vqgan, cascade.base, superres, cascade.vqgan_superres)
     assert "\n" not in str(error.value)
+
+
+def test_an_attention_that_there_is_not_is_refused(own_cascade):
+    change_json(own_cascade / "superres" / "config.json", attention="none")
+    with pytest.raises(CheckpointError, match=r"superres/config.json does not describe a SuperResTransformer"):
+        Muse.from_pretrained(own_cascade)
 
 
 # -- folders ------------------------------------------------------------------------------------------------------

@@ -75,6 +75,17 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
 
 
+def open_image(path: Path) -> Image.Image:
+    """A picture of any format that Pillow reads.
+    Raises OSError if there is none, ValueError if it is damaged or larger than a picture should be."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}); give another") from error
+
+
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """A picture, read by `to_rgb`, at another width and height.
     Raises ValueError if the picture has another shape: nothing is cut off or stretched."""

@@ -1,6 +1,7 @@
 """The super-resolution transformer: logits for a large grid of partly hidden tokens, given a small one and a text.
 Muse, section 2.5; sizes in Tables 1 and 6."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -84,6 +85,12 @@ class SuperResConfig:
             raise ValueError(
                 f"a grid of {self.height} x {self.width} cannot be cut into blocks of {self.block} x {self.block}; "
                 "give a block that divides both sides"
+            )
+        longest = max(self.height, self.width)
+        if self.block**2 < longest:
+            raise ValueError(
+                f"blocks of {self.block} x {self.block} leave parts of a grid of {self.height} x {self.width} that "
+                f"never see each other; give at least {math.ceil(math.sqrt(longest))}"
             )
 
     @property
