@@ -1,7 +1,5 @@
 """Where the model looks on a picture, and how what it draws is put back: no network is needed."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from muse.canvas import (
-    MOST_ELONGATED,
+    MOST_BEYOND,
     MOST_WINDOWS,
     Box,
     Margins,
@@ -89,7 +87,7 @@ def test_a_long_hole_has_several_windows_each_half_over_the_last():
     assert covers(windows, box_hole(Box(0, 20, 2000, 50), (2000, 128)))
     steps = np.diff([window.x for window in windows])
     assert 0 < steps.min() <= steps.max() <= 64
-    moderate = Box(0, 0, int(128 * MOST_ELONGATED), 50)
+    moderate = Box(0, 0, int(128 * MOST_BEYOND), 50)
     assert len(inpainting_windows(moderate, (2000, 128), CANVAS, 2)) == 1
 
 
@@ -179,7 +177,7 @@ def test_the_continuation_keeps_what_is_known_and_never_leaves_its_colours():
     filled = continued(picture, is_known)
     assert filled[:, is_known].equal(picture[:, is_known])
     assert picture.min() - 1e-6 <= filled.min() <= filled.max() <= picture.max() + 1e-6
-    assert (continued(picture, torch.zeros_like(is_known)) == 0.5).all()
+    assert (continued(picture, torch.zeros_like(is_known)) - 0.5).abs().max() < 1e-6
 
 
 @given(pictures_with_boxes(300), st.integers(1, 16), st.integers(1, 16))
@@ -284,10 +282,3 @@ def test_a_picture_that_is_widened_keeps_its_place():
     assert (pixels[4:9, 2:9] == np.asarray(image)).all()
     assert is_hole.sum() == 120 - 35
     assert not is_hole[4:9, 2:9].any()
-
-
-def test_the_distance_that_orders_windows_is_that_to_the_nearest_point_of_the_picture():
-    windows = outpainting_windows(Box(128, 128, 128, 128), (384, 384), CANVAS)
-    middles = [math.hypot(window.x - 128, window.y - 128) for window in windows]
-    assert middles[0] == 0
-    assert middles[-1] == max(middles)

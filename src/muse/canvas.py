@@ -28,8 +28,8 @@ Cells = Bool[Tensor, "row column"]
 Picture = Float[Tensor, "3 height width"]
 Known = Bool[Tensor, "height width"]
 
-MOST_ELONGATED = 2.0
-"""A hole that is longer than so many short sides of its picture is filled through several windows."""
+MOST_BEYOND = 2.0
+"""No window onto a hole is longer than so many short sides of its picture; the rest of it would see nothing."""
 MOST_WINDOWS = 1024
 MOST_SHRUNK = 40
 """A picture that is longer than so many of its short sides is not seen as a whole: too little of it would be left."""
@@ -161,13 +161,13 @@ def whole_window(picture: Size, canvas: Size) -> Box:
 def inpainting_windows(hole: Box, picture: Size, canvas: Size, context: float) -> list[Box]:
     """One window with a hole's box in its middle, `context` times as long as the box but within the picture.
 
-    It is at least as large as the canvas, as far as the picture is. A hole longer than MOST_ELONGATED short sides of
-    the picture has windows one after the other, each half over the last.
+    It is at least as large as the canvas, as far as the picture is. A hole longer than MOST_BEYOND short sides of the
+    picture has windows one after the other, each half over the last.
     Raises ValueError if these would be too many."""
     needed = max(hole.width / canvas[0], hole.height / canvas[1])
     room = min(picture[0] / canvas[0], picture[1] / canvas[1])
-    if needed > MOST_ELONGATED * max(room, 1):
-        return overlapping_windows(hole, max(room, 1), picture, canvas)
+    if needed > MOST_BEYOND * room:
+        return overlapping_windows(hole, min(max(room, 1), MOST_BEYOND * room), picture, canvas)
     return [window_around(hole, max(needed, min(max(context * needed, 1), room)), picture, canvas)]
 
 
@@ -175,10 +175,11 @@ def outpainting_windows(inner: Box, picture: Size, canvas: Size) -> list[Box]:
     """Windows over the margins around an inner picture, the nearest to it first, each half over another.
 
     Each is as large as the inner picture's short side, so that the model sees it at the size it knows; but no smaller
-    than the canvas, and no larger than the picture.
+    than the canvas, as far as the widened picture is.
     Raises ValueError if these would be too many."""
     scale = max(min(inner.width / canvas[0], inner.height / canvas[1]), 1)
-    scale = min(scale, max(picture[0] / canvas[0], picture[1] / canvas[1]))
+    sides = picture[0] / canvas[0], picture[1] / canvas[1]
+    scale = min(scale, max(sides), MOST_BEYOND * min(sides))
     windows = overlapping_windows(Box(0, 0, *picture), scale, picture, canvas)
     return sorted(windows, key=lambda window: distance(window, inner))
 
@@ -271,16 +272,58 @@ class View:
 
 def view(pixels: Pixels, is_hole: Hole, window: Box, canvas: Size) -> View:
     """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it."""
-    size = (pixels.shape[1], pixels.shape[0])
-    seen = np.zeros((window.height, window.width, 4), np.uint8)
-    rows, columns = window.inside(size)
-    part = seen[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
+    rows, columns = window.inside((pixels.shape[1], pixels.shape[0]))
+    across, down = (
+        stretch_on_canvas(part, start, length, side)
+        for part, start, length, side in (
+            (columns, window.x, window.width, canvas[0]),
+            (rows, window.y, window.height, canvas[1]),
+        )
+    )
+    patch = np.zeros((down.last - down.first, across.last - across.first, 4), np.uint8)
+    part = patch[
+        down.inset : down.inset + rows.stop - rows.start, across.inset : across.inset + columns.stop - columns.start
+    ]
     part[..., :3] = pixels[rows, columns]
     part[..., 3] = np.where(is_hole[rows, columns], 0, 255)
     # Pillow weighs colours by alpha when it resizes, and copies at the same size. Lanczos would ring around a hole.
-    scaled = Image.fromarray(seen).resize(canvas, Image.Resampling.HAMMING)
+    size, box = (across.stop - across.start, down.stop - down.start), (across.begin, down.begin, across.end, down.end)
+    scaled = Image.new("RGBA", canvas)
+    scaled.paste(Image.fromarray(patch).resize(size, Image.Resampling.HAMMING, box), (across.start, down.start))
     is_known = torch.from_numpy(np.asarray(scaled)[..., 3] > 127)
     return View(continued(to_tensor(Image.fromarray(np.asarray(scaled)[..., :3])), is_known), is_known)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Along one side: the pixels of a canvas that a part of a picture reaches, and where these lie on the window."""
+
+    start: int
+    stop: int
+    first: int
+    """The pixel of the window where the first of the canvas begins."""
+    last: int
+    inset: int
+    """How many pixels further on the part of the picture begins."""
+    begin: float
+    """From `first` to where the first pixel of the canvas begins exactly."""
+    end: float
+
+
+def stretch_on_canvas(part: slice, window_start: int, window_length: int, side: int) -> Stretch:
+    """Where the part of a picture within a window lies on a canvas with so many pixels a side."""
+    start = (part.start - window_start) * side // window_length
+    stop = -(-(part.stop - window_start) * side // window_length)
+    first, last = start * window_length // side, -(-stop * window_length // side)
+    return Stretch(
+        start=start,
+        stop=stop,
+        first=first,
+        last=last,
+        inset=part.start - window_start - first,
+        begin=start * window_length / side - first,
+        end=stop * window_length / side - first,
+    )
 
 
 def whole_view(image: Image.Image, window: Box, canvas: Size) -> View:
@@ -290,13 +333,18 @@ def whole_view(image: Image.Image, window: Box, canvas: Size) -> View:
 
 def hidden_cells(is_hole: Hole, window: Box, rows: int, columns: int) -> Cells:
     """Which tokens of a grid over a window touch the hole, or what lies beyond the picture."""
-    seen = np.ones((window.height, window.width), bool)
     inside = window.inside((is_hole.shape[1], is_hole.shape[0]))
-    seen[
-        inside[0].start - window.y : inside[0].stop - window.y, inside[1].start - window.x : inside[1].stop - window.x
-    ] = is_hole[inside]
-    in_rows = np.stack([seen[span].any(axis=0) for span in spans(window.height, rows)])
-    return torch.from_numpy(np.stack([in_rows[:, span].any(axis=1) for span in spans(window.width, columns)], axis=1))
+    part, (across, down) = is_hole[inside], (inside[1].start - window.x, inside[0].start - window.y)
+    in_rows = np.stack([any_within(part, span, down) for span in spans(window.height, rows)])
+    return torch.from_numpy(np.stack([any_within(in_rows.T, span, across) for span in spans(window.width, columns)]).T)
+
+
+def any_within(part: Bool[np.ndarray, "along across"], span: slice, start: int) -> Bool[np.ndarray, " across"]:
+    """Whether there is a hole in each column between two rows, or these go beyond the part that begins at `start`."""
+    first, last = span.start - start, span.stop - start
+    if first < 0 or last > len(part):
+        return np.ones(part.shape[1], bool)
+    return part[first:last].any(axis=0)
 
 
 def spans(length: int, num: int) -> Iterator[slice]:
@@ -307,18 +355,25 @@ def spans(length: int, num: int) -> Iterator[slice]:
 
 def paste(pixels: Pixels, is_hole: Hole, window: Box, seen: View, drawn: Image.Image) -> None:
     """Fill the hole within a window with what was drawn on the canvas, in place; all other pixels stay as they are."""
-    rows, columns = window.inside((pixels.shape[1], pixels.shape[0]))
+    size = (pixels.shape[1], pixels.shape[0])
     matched = matched_to_surroundings(to_tensor(drawn), seen)
     levels = (matched * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    whole = np.asarray(Image.fromarray(levels).resize((window.width, window.height), Image.Resampling.LANCZOS))
-    part = whole[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
-    pixels[rows, columns] = np.where(is_hole[rows, columns, None], part, pixels[rows, columns])
+    part, inside = np.asarray(crop(Image.fromarray(levels), window, size)), window.inside(size)
+    pixels[inside] = np.where(is_hole[inside][..., None], part, pixels[inside])
 
 
 def crop(drawn: Image.Image, window: Box, picture: Size) -> Image.Image:
-    """What was drawn of a whole picture, at the picture's size."""
-    scaled = drawn.resize((window.width, window.height), Image.Resampling.LANCZOS)
-    return scaled.crop((-window.x, -window.y, picture[0] - window.x, picture[1] - window.y))
+    """The part of a drawn canvas that lies on the picture, at the picture's scale."""
+    rows, columns = window.inside(picture)
+    across, down = drawn.width / window.width, drawn.height / window.height
+    box = (
+        (columns.start - window.x) * across,
+        (rows.start - window.y) * down,
+        (columns.stop - window.x) * across,
+        (rows.stop - window.y) * down,
+    )
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    return drawn.resize(size, Image.Resampling.LANCZOS, box)
 
 
 def matched_to_surroundings(drawn: Picture, seen: View) -> Picture:

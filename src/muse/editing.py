@@ -10,7 +10,9 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from PIL import Image
+from torch import Tensor
 
 from muse.canvas import (
     Box,
@@ -41,7 +43,7 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN
 from muse.requests import check_request, random_seeds
 from muse.sampling import EditOptions, SamplingOptions, StepReport, edit, generators_for, hide_share
-from muse.shapes import Hidden, LowTokens, Predict, Step, Tokens
+from muse.shapes import LowTokens, Predict, Step, Tokens
 
 CONTEXT = 2.0
 """Sides of a window for each side of its hole."""
@@ -331,14 +333,14 @@ class Editing(ABC):
         return edit(tokens, predict, options, generators_for(wish.seeds), self.base.config.mask_id, watch)
 
     def _finish(
-        self, low: Tokens, wish: Wish, options: SamplingOptions, watch: Watch = None, start: Tokens | None = None
+        self, low: LowTokens, wish: Wish, options: SamplingOptions, watch: Watch = None, start: Tokens | None = None
     ) -> list[Image.Image]:
         """Pictures of low-resolution tokens, through super-resolution if there is one."""
         if self.superres is None:
             return self.to_images(low)
         return self.to_large_images(self.draw_superres(low, wish.text, wish.is_word, wish.seeds, options, watch, start))
 
-    def _kept(self, picture: Image.Image, draft: Draft, is_hidden: Hidden) -> Tokens | None:
+    def _kept(self, picture: Image.Image, draft: Draft, is_hidden: Bool[Tensor, "batch low"]) -> Tokens | None:
         """High-resolution tokens of a picture, hidden where its low-resolution ones are; None without super-resolution.
         The high-resolution grid is the low-resolution one, some whole or broken number of times as large."""
         if self.superres is None:
