@@ -30,6 +30,8 @@ Known = Bool[Tensor, "height width"]
 
 MOST_BEYOND = 2.0
 """No window onto a hole is longer than so many short sides of its picture; the rest of it would see nothing."""
+SMALLEST_WINDOW = 32
+"""Pixels of the longer side of one of several windows, however thin the picture is."""
 MOST_WINDOWS = 1024
 MOST_SHRUNK = 40
 """A picture that is longer than so many of its short sides is not seen as a whole: too little of it would be left."""
@@ -167,7 +169,7 @@ def inpainting_windows(hole: Box, picture: Size, canvas: Size, context: float) -
     needed = max(hole.width / canvas[0], hole.height / canvas[1])
     room = min(picture[0] / canvas[0], picture[1] / canvas[1])
     if needed > MOST_BEYOND * room:
-        return overlapping_windows(hole, min(max(room, 1), MOST_BEYOND * room), picture, canvas)
+        return overlapping_windows(hole, scale_of_many(max(room, 1), picture, canvas), picture, canvas)
     return [window_around(hole, max(needed, min(max(context * needed, 1), room)), picture, canvas)]
 
 
@@ -177,11 +179,16 @@ def outpainting_windows(inner: Box, picture: Size, canvas: Size) -> list[Box]:
     Each is as large as the inner picture's short side, so that the model sees it at the size it knows; but no smaller
     than the canvas, as far as the widened picture is.
     Raises ValueError if these would be too many."""
-    scale = max(min(inner.width / canvas[0], inner.height / canvas[1]), 1)
-    sides = picture[0] / canvas[0], picture[1] / canvas[1]
-    scale = min(scale, max(sides), MOST_BEYOND * min(sides))
-    windows = overlapping_windows(Box(0, 0, *picture), scale, picture, canvas)
+    wanted = max(min(inner.width / canvas[0], inner.height / canvas[1]), 1)
+    windows = overlapping_windows(Box(0, 0, *picture), scale_of_many(wanted, picture, canvas), picture, canvas)
     return sorted(windows, key=lambda window: distance(window, inner))
+
+
+def scale_of_many(wanted: float, picture: Size, canvas: Size) -> float:
+    """A scale for several windows: the wanted one as far as the picture is large enough."""
+    sides = picture[0] / canvas[0], picture[1] / canvas[1]
+    most = max(MOST_BEYOND * min(sides), SMALLEST_WINDOW / max(canvas))
+    return min(wanted, most, max(sides))
 
 
 def window_around(box: Box, scale: float, picture: Size, canvas: Size) -> Box:
