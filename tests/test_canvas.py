@@ -239,6 +239,31 @@ def test_the_seam_vanishes_at_the_edge_of_the_hole_and_its_middle_stays_as_drawn
     assert along.diff().abs().max() < 8
 
 
+def test_another_picture_in_the_hole_is_not_tinged_far_by_what_is_around_it():
+    white = np.full((128, 128, 3), 255, np.uint8)
+    is_hole = box_hole(Box(32, 32, 64, 64), (128, 128))
+    seen = view(white, is_hole, Box(0, 0, 128, 128), CANVAS)
+    red = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 128, 128)
+    green = matched_to_surroundings(red, seen)[1]
+    assert green[36, 64] < 0.1  # four pixels within: no halo
+
+
+def test_windows_fade_into_each_other_but_never_into_what_was_given():
+    pixels = np.full((128, 192, 3), 100, np.uint8)
+    is_hole = box_hole(Box(64, 0, 128, 128), (192, 128))
+    is_left = is_hole.copy()
+    for window, level in ((Box(0, 0, 128, 128), 110), (Box(64, 0, 128, 128), 190)):
+        is_drawn = is_hole & ~is_left
+        seen = view(pixels, is_left, window, CANVAS, is_drawn)
+        paste(pixels, is_left, window, seen, Image.new("RGB", CANVAS, (level,) * 3), is_drawn)
+        is_left[window.inside((192, 128))] = False
+    row = pixels[64, :, 0].astype(int)
+    assert (row[:64] == 100).all()
+    assert row[-1] == 190
+    assert np.abs(np.diff(row[:120])).max() <= 8  # no edge where the second window begins
+    assert np.abs(np.diff(row)).max() <= 8
+
+
 def test_what_was_drawn_of_a_whole_picture_comes_back_at_its_size():
     image = Image.fromarray(noise(100, 60)).resize((100, 60))
     window = whole_window(image.size, CANVAS)

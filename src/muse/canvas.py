@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from muse.images import check_num_pixels, to_tensor
+from muse.images import check_num_pixels, to_images, to_tensor
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -35,8 +35,12 @@ SMALLEST_WINDOW = 32
 MOST_WINDOWS = 1024
 MOST_SHRUNK = 40
 """A picture that is longer than so many of its short sides is not seen as a whole: too little of it would be left."""
-SEAM = 1 / 16
-"""How far the surroundings colour what is drawn, in widths of the canvas."""
+DRIFT = 0.1
+"""By so much, of 1, a picture may change its colours on the way through the networks; more is another picture."""
+DRIFT_REACH, SEAM_REACH = 1 / 16, 1 / 64
+"""How far the surroundings colour what is drawn beside them, in widths of the canvas: by a drift, and by the rest."""
+OVERLAP_REACH = 1 / 8
+"""How far a window shows through what the one before it has drawn, in widths of the canvas."""
 
 
 @dataclass(frozen=True)
@@ -271,34 +275,43 @@ class View:
     picture: Picture
     """In [0, 1], at the size of the canvas; where nothing is known it goes on smoothly from what is."""
     is_known: Known
+    is_given: Known
+    """Known from the start, and not drawn through another window."""
 
     @property
     def size(self) -> Size:
         return self.picture.shape[2], self.picture.shape[1]
 
 
-def view(pixels: Pixels, is_hole: Hole, window: Box, canvas: Size) -> View:
-    """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it."""
-    rows, columns = window.inside((pixels.shape[1], pixels.shape[0]))
-    across, down = (
-        stretch_on_canvas(part, start, length, side)
-        for part, start, length, side in (
-            (columns, window.x, window.width, canvas[0]),
-            (rows, window.y, window.height, canvas[1]),
-        )
-    )
+def view(pixels: Pixels, is_left: Hole, window: Box, canvas: Size, is_drawn: Hole | None = None) -> View:
+    """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it.
+    `is_left` is what is still to be filled, and `is_drawn` what other windows have filled."""
+    inside = window.inside((pixels.shape[1], pixels.shape[0]))
+    colours, is_known = onto_canvas(pixels[inside], ~is_left[inside], inside, window, canvas)
+    is_given = is_known
+    if is_drawn is not None:
+        _, is_given = onto_canvas(pixels[inside], ~(is_left | is_drawn)[inside], inside, window, canvas)
+    return View(continued(colours, is_known), is_known, is_given)
+
+
+def onto_canvas(
+    part: Pixels, is_known: Hole, inside: tuple[slice, slice], window: Box, canvas: Size
+) -> tuple[Picture, Known]:
+    """The part of a picture inside a window, and what is known of it, scaled to where it lies on the canvas."""
+    down = stretch_on_canvas(inside[0], window.y, window.height, canvas[1])
+    across = stretch_on_canvas(inside[1], window.x, window.width, canvas[0])
     patch = np.zeros((down.last - down.first, across.last - across.first, 4), np.uint8)
-    part = patch[
-        down.inset : down.inset + rows.stop - rows.start, across.inset : across.inset + columns.stop - columns.start
-    ]
-    part[..., :3] = pixels[rows, columns]
-    part[..., 3] = np.where(is_hole[rows, columns], 0, 255)
+    rows, columns = (
+        slice(each.inset, each.inset + side) for each, side in ((down, len(part)), (across, part.shape[1]))
+    )
+    patch[rows, columns, :3] = part
+    patch[rows, columns, 3] = np.where(is_known, 255, 0)
     # Pillow weighs colours by alpha when it resizes, and copies at the same size. Lanczos would ring around a hole.
     size, box = (across.stop - across.start, down.stop - down.start), (across.begin, down.begin, across.end, down.end)
     scaled = Image.new("RGBA", canvas)
     scaled.paste(Image.fromarray(patch).resize(size, Image.Resampling.HAMMING, box), (across.start, down.start))
-    is_known = torch.from_numpy(np.asarray(scaled)[..., 3] > 127)
-    return View(continued(to_tensor(Image.fromarray(np.asarray(scaled)[..., :3])), is_known), is_known)
+    levels = np.asarray(scaled)
+    return to_tensor(Image.fromarray(levels[..., :3])), torch.from_numpy(levels[..., 3] > 127)
 
 
 @dataclass(frozen=True)
@@ -360,13 +373,23 @@ def spans(length: int, num: int) -> Iterator[slice]:
         yield slice(i * length // num, -(-(i + 1) * length // num))
 
 
-def paste(pixels: Pixels, is_hole: Hole, window: Box, seen: View, drawn: Image.Image) -> None:
-    """Fill the hole within a window with what was drawn on the canvas, in place; all other pixels stay as they are."""
+def paste(
+    pixels: Pixels, is_left: Hole, window: Box, seen: View, drawn: Image.Image, is_drawn: Hole | None = None
+) -> None:
+    """Fill what is left of a hole within a window with what was drawn on the canvas, in place.
+
+    Of what other windows have drawn, the rim is faded over, so that no edge is seen; all other pixels stay as they are.
+    """
     size = (pixels.shape[1], pixels.shape[0])
-    matched = matched_to_surroundings(to_tensor(drawn), seen)
-    levels = (matched * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    part, inside = np.asarray(crop(Image.fromarray(levels), window, size)), window.inside(size)
-    pixels[inside] = np.where(is_hole[inside][..., None], part, pixels[inside])
+    inside = window.inside(size)
+    part = np.asarray(crop(to_image(matched_to_surroundings(to_tensor(drawn), seen)), window, size))
+    result = np.where(is_left[inside][..., None], part, pixels[inside])
+    if is_drawn is not None and is_drawn[inside].any():
+        fading = nearness(~seen.is_known, OVERLAP_REACH).expand(3, -1, -1)
+        weight = np.asarray(crop(to_image(fading), window, size)) / np.float32(255)
+        faded = pixels[inside] + weight * (part.astype(np.float32) - pixels[inside])
+        result = np.where((is_drawn & ~is_left)[inside][..., None], faded.round().astype(np.uint8), result)
+    pixels[inside] = result
 
 
 def crop(drawn: Image.Image, window: Box, picture: Size) -> Image.Image:
@@ -384,12 +407,26 @@ def crop(drawn: Image.Image, window: Box, picture: Size) -> Image.Image:
 
 
 def matched_to_surroundings(drawn: Picture, seen: View) -> Picture:
-    """What was drawn, its colours moved near the known pixels by as much as it misses these: so that no seam is seen.
+    """What was drawn, its colours moved near the given pixels by as much as it misses these: so that no seam is seen.
+
+    Where it misses them by more than a drift it is another picture there, and only a narrow rim is moved so far.
     What stood in the hole plays no part. After Poisson image editing (Perez et al., 2003), with an end to its reach."""
-    reach = max(round(SEAM * seen.size[0]), 1)
-    nearness = F.avg_pool2d(seen.is_known[None].float(), 2 * reach + 1, 1, reach, count_include_pad=False)
-    missed = continued(torch.where(seen.is_known, seen.picture - drawn, 0), seen.is_known)
-    return (drawn + (2 * nearness).clamp(max=1) * missed).clamp(0, 1)
+    missed = torch.where(seen.is_given, seen.picture - drawn, 0)
+    drift = missed.clamp(-DRIFT, DRIFT)
+    moved = drawn + nearness(seen.is_given, DRIFT_REACH) * continued(drift, seen.is_given)
+    return (moved + nearness(seen.is_given, SEAM_REACH) * continued(missed - drift, seen.is_given)).clamp(0, 1)
+
+
+def nearness(is_there: Known, reach: float) -> Float[Tensor, "1 height width"]:
+    """1 within a part and beside it, falling to 0 as far away as `reach`, in widths of the canvas."""
+    pixels = max(round(reach * is_there.shape[1]), 1)
+    share = F.avg_pool2d(is_there[None].float(), 2 * pixels + 1, 1, pixels, count_include_pad=False)
+    return (2 * share).clamp(max=1)
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """A single picture in [0, 1] as 8 bits."""
+    return to_images(picture[None])[0]
 
 
 def continued(picture: Picture, is_known: Known) -> Picture:
