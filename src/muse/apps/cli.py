@@ -54,8 +54,9 @@ class Upscale(SamplingFlags, Drawing):
     prompt: tyro.conf.Positional[str]
     """What it shows, in quotation marks."""
 
-    def check(self) -> None:
-        self.picture()
+    def run(self) -> None:
+        self.picture()  # says what is wrong with it before the model is loaded
+        super().run()
 
     def picture(self) -> "Image.Image":
         """Raises OSError or ValueError if there is none."""

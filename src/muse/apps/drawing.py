@@ -5,6 +5,7 @@ import json
 import math
 import re
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class SuperresFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class Drawing(ABC):
     """What every command that draws can be told."""
 
     negative: Annotated[str | None, NEGATIVE] = None
@@ -123,7 +124,6 @@ class Drawing:
         check_request([self.title] * self.n, seeds, self.negatives(self.n))
         for prefix in ("", "superres_"):
             SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
-        self.check()
         muse = Muse.from_pretrained(self.model)
         self.draw(muse, self.stages(muse), seeds, places)
 
@@ -142,16 +142,13 @@ class Drawing:
         """How many pictures are drawn at a time."""
         return BATCH
 
-    def check(self) -> None:
-        """Raises ValueError or OSError for what is wrong with a command before its model is known."""
-
+    @abstractmethod
     def stages(self, muse: "Muse") -> Stages:
         """Raises ValueError for what this model cannot do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
         """Draw a batch."""
-        raise NotImplementedError
 
     def details(self) -> dict[str, str]:
         """What else a picture should say of how it was made."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,12 @@ class FromPicture(Drawing):
     if TYPE_CHECKING:
         image: Path  # each command's own, before its prompt
 
+    def run(self) -> None:
+        self.check()
+        super().run()
+
     def check(self) -> None:
+        """Raises ValueError or OSError for what is wrong with a command before its model is known."""
         self.picture()
 
     def picture(self) -> "Image.Image":
@@ -69,16 +75,16 @@ class FromPicture(Drawing):
         del details["negatives"]
         return self.edited(muse, self.picture(), seeds, negative=self.negative, **details)
 
+    @abstractmethod
     def edited(self, muse: "Muse", picture: "Image.Image", seeds: Sequence[int], **more: Any) -> "list[Image.Image]":
         """Draw a batch."""
-        raise NotImplementedError
 
     def details(self) -> dict[str, str]:
         return {"command": type(self).__name__.lower(), "image": self.image.name} | self.told()
 
+    @abstractmethod
     def told(self) -> dict[str, str]:
         """What a picture should say of this command alone."""
-        raise NotImplementedError
 
     def watch(self, muse: "Muse", bar: "tqdm") -> Watch:
         return ProgressWatch(muse, bar, self.previews, num_batches=math.ceil(self.n / self.side_by_side))

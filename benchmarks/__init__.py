@@ -1,0 +1,1 @@
+"""Speed and memory, each script printing a table and one JSON line."""
