@@ -196,7 +196,7 @@ def test_what_cannot_be_edited_is_refused_in_one_sentence(verb, more, message, t
 
 
 @given(
-    size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    size=st.tuples(st.integers(1, 130), st.integers(1, 130)),
     share=st.floats(0.0005, 0.9),
     blob=st.integers(1, 40),
     seed=st.integers(0, 10**6),
