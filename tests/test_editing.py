@@ -42,7 +42,7 @@ def muse(request):
     return request.getfixturevalue(request.param)
 
 
-def inpaint(muse, seeds=(7,), image=None, mask=HOLE, **more):
+def inpaint(muse, seeds=(7,), image=None, mask: Image.Image | Box = HOLE, **more):
     return muse.inpaint(image or picture(), mask, PROMPT, list(seeds), **{"options": SHORT, **more})
 
 

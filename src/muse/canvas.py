@@ -364,7 +364,7 @@ def any_within(part: Bool[np.ndarray, "along across"], span: slice, start: int) 
     first, last = span.start - start, span.stop - start
     if first < 0 or last > len(part):
         return np.ones(part.shape[1], bool)
-    return part[first:last].any(axis=0)
+    return np.logical_or.reduce(part[first:last], axis=0)
 
 
 def spans(length: int, num: int) -> Iterator[slice]:
