@@ -3,10 +3,8 @@
 import dataclasses
 import importlib.resources
 import json
-import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from muse.checkpoint import CheckpointError, load_module, read_json, save_module, write_whole
+from muse.editing import Editing, Preview
 from muse.guidance import guided
 from muse.images import resized, to_images, to_tensor
 from muse.models.layers import Context, Texts, Words
@@ -22,6 +21,7 @@ from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
+from muse.requests import check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, Logits, LowTokens, Predict, Step, TextMask, TextStates, Tokens
 
@@ -36,20 +36,11 @@ SUPERRES_STREAM = 1 << 31
 Size = Literal["low", "high"]
 SHIPPED = Path(str(importlib.resources.files("muse"))) / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-LARGEST_SEED = 2**63 - 1
 HIDDEN_GREY = 0.88
 """How light a token that is still hidden is shown."""
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a picture looks like after one step; tokens still hidden are grey."""
-
-    step: Step
-    images: list[Image.Image]
-
-
-class Muse:
+class Muse(Editing):
     """Draws pictures of prompts; in two stages if it has a super-resolution transformer, which draws them larger.
     Muse (arXiv:2301.00704)."""
 
@@ -246,13 +237,17 @@ class Muse:
     ) -> Tokens:
         """High-resolution tokens of low-resolution ones and texts, as `draw_base` draws low-resolution ones of texts.
         Raises ValueError if the model has no super-resolution, or a low-resolution token is hidden or no code."""
-        superres, _ = self._high()
+        superres, _ = self.high
         check_states(text, seeds)
         check_codes(low, superres.config.low_num_codes)
         predict = superres_predict(superres, low, text, is_word, options)
         start = self._all_hidden(superres.config, len(seeds)) if start is None else start
         generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])
         return decode(start, predict, options, generators, superres.config.mask_id, as_superres(callback))
+
+    def predict_base(self, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
+        """What draws the low-resolution tokens of `num` pictures from texts, under guidance."""
+        return guided_predict(self.base, text, is_word, num, options)
 
     def _all_hidden(self, config: TransformerConfig | SuperResConfig, num: int) -> Tokens:
         return torch.full((num, config.height * config.width), config.mask_id, device=self.device)
@@ -273,13 +268,13 @@ class Muse:
     def to_large_images(self, tokens: Tokens) -> list[Image.Image]:
         """Paint high-resolution grids of tokens.
         Raises ValueError if the model has no super-resolution."""
-        superres, vqgan = self._high()
+        superres, vqgan = self.high
         return to_images(vqgan.decode(tokens, superres.config.height))
 
     @torch.no_grad()
     def preview(self, report: StepReport) -> Preview:
         """Paint what stands after a step of either stage; tokens still hidden are grey."""
-        network, vqgan = (self.base, self.vqgan) if report.stage == "base" else self._high()
+        network, vqgan = (self.base, self.vqgan) if report.stage == "base" else self.high
         config, quantizer, stride = network.config, vqgan.quantizer, vqgan.config.stride
         shape = (len(report.tokens), config.height, config.width)
         is_hidden = report.is_hidden.reshape(shape)
@@ -289,7 +284,10 @@ class Muse:
         covered = is_hidden.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, None]
         return Preview(report.step, to_images(torch.where(covered, HIDDEN_GREY, pictures)))
 
-    def _high(self) -> tuple[SuperResTransformer, VQGAN]:
+    @property
+    def high(self) -> tuple[SuperResTransformer, VQGAN]:
+        """Super-resolution and its VQGAN.
+        Raises ValueError if the model has none."""
         check_size("high", self)
         assert self.superres is not None
         assert self.vqgan_superres is not None
@@ -338,31 +336,6 @@ def size_of(config: TransformerConfig | SuperResConfig, vqgan: VQGAN) -> tuple[i
     return config.width * vqgan.config.stride, config.height * vqgan.config.stride
 
 
-def random_seeds(num: int) -> list[int]:
-    """Seeds that nobody chose, short enough to type."""
-    return [random.SystemRandom().randrange(2**31) for _ in range(num)]
-
-
-def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Sequence[str] | None) -> None:
-    """Raises ValueError, in one sentence, for what cannot be drawn."""
-    if isinstance(prompts, str):
-        raise ValueError("prompts is one string; give a list of prompts, even for a single one")
-    if not prompts:
-        raise ValueError("no prompt came; give at least one")
-    wishes = {"prompt": "what the picture shows", "negative prompt": "what the picture shall not show, or leave it out"}
-    for (kind, wish), texts in zip(wishes.items(), (prompts, negatives or ()), strict=True):
-        if any(not isinstance(text, str) or not text.strip() for text in texts):
-            raise ValueError(f"the {kind} is empty; say in a few words {wish}")
-        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):  # how Python reads broken UTF-8
-            raise ValueError(f"the {kind} is not text in UTF-8; type it again")
-    for kind, given in (("seeds", seeds), ("negative prompts", negatives)):
-        if given is not None and len(given) != len(prompts):
-            raise ValueError(f"{len(given)} {kind} came for {len(prompts)} prompts; give one for each")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
-            raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
-
-
 def check_size(size: Any, muse: Muse) -> None:
     """Raises ValueError if a model cannot draw pictures of a size."""
     if size not in (None, *get_args(Size)):
@@ -372,8 +345,8 @@ def check_size(size: Any, muse: Muse) -> None:
 
 
 def check_states(text: Texts, seeds: Sequence[int]) -> None:
-    """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts."""
-    if len(text) not in (len(seeds), 2 * len(seeds)):
+    """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts, or none at all."""
+    if len(text) not in (0, len(seeds), 2 * len(seeds)):
         raise ValueError(
             f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
         )
