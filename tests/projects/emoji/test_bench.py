@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
+from muse.evaluation.intervals import wilson
 from muse.sampling.options import SamplingOptions
 from projects.emoji import sweep
 from projects.emoji.bench import (
@@ -25,7 +26,6 @@ from projects.emoji.bench import (
     run_bench,
     score,
     share_of,
-    wilson,
     write,
 )
 from projects.emoji.captions import BACKGROUNDS
@@ -237,13 +237,6 @@ def test_a_plain_canvas_has_the_background_but_not_the_concept(art, judge):
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
-
-
-def test_wilson_intervals_are_those_of_the_tables():
-    assert (wilson(8, 10).low, wilson(8, 10).high) == pytest.approx((0.490, 0.943), abs=1e-3)
-    assert (wilson(0, 10).low, wilson(0, 10).high) == pytest.approx((0, 0.278), abs=1e-3)
-    assert wilson(10, 10).high == pytest.approx(1)
-    assert wilson(500, 1000).high - wilson(500, 1000).low < wilson(5, 10).high - wilson(5, 10).low
 
 
 def test_a_share_is_the_score_of_the_ceiling():
