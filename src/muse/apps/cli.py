@@ -64,6 +64,8 @@ class Generate:
     """Draw among this many likeliest codes only."""
     choice_noise: Annotated[float | None, by_the_model("FLOAT")] = None
     """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
+    remask: Annotated[float | None, by_the_model("SHARE")] = None
+    """Share of the revealed tokens, the least confident, that is hidden and drawn again at each step."""
     model: str = "emoji"
     """A model that ships, a folder, or a name on the hub, like owner/name."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: this folder)")] = None

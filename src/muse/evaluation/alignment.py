@@ -23,6 +23,8 @@ from muse.shapes import TextMask, TextStates
 
 Directions = Float[Tensor, "sample dim"]
 """Rows of length 1."""
+Candidates = Float[Tensor, "candidate dim"]
+"""Rows of length 1, among which each of the others looks for its own."""
 TOWERS, TEXT_ENCODER, FEATURES = "towers", "text_encoder", "features.pt2"
 
 
@@ -56,7 +58,9 @@ class AlignmentTowers(nn.Module):
         """Pictures as directions."""
         return F.normalize(self.image(F.normalize(features, dim=-1)), dim=-1)
 
-    def forward(self, states: Features, features: Features) -> Float[Tensor, ""]:
+    def forward(
+        self, states: Float[Tensor, "sample text_dim"], features: Float[Tensor, "sample image_dim"]
+    ) -> Float[Tensor, ""]:
         """The contrastive loss of texts and their own pictures, each against all others of the batch."""
         logits = self.log_scale.exp().clamp(max=100) * self.texts(states) @ self.images(features).T
         own = torch.arange(len(logits), device=logits.device)
@@ -107,7 +111,7 @@ def mean_state(states: TextStates, is_word: TextMask) -> Features:
     return ((states * weights).sum(1) / weights.sum(1)).float().cpu()
 
 
-def ranks_of_own(queries: Directions, candidates: Directions, own: Int[Tensor, " query"]) -> Int[Tensor, " query"]:
+def ranks_of_own(queries: Directions, candidates: Candidates, own: Int[Tensor, " sample"]) -> Int[Tensor, " sample"]:
     """At which place, from 0, each query finds its own candidate; of equals it gets the worst."""
     scores = queries @ candidates.T
     return (scores >= scores.gather(1, own[:, None])).sum(1) - 1

@@ -12,6 +12,8 @@ from muse.shapes import Pictures
 
 Features = Float[Tensor, "picture dim"]
 """One row for each picture, as a frozen network gives it."""
+Others = Float[Tensor, "other dim"]
+"""Features of as many pictures as there are on the other side."""
 PerPicture = Float[Tensor, " picture"]
 
 IS_SPLITS = 10
@@ -43,9 +45,7 @@ class FrechetReference:
         return float((samples.mean(0) - self.mean).square().sum() + spread)
 
 
-def is_in_manifold(
-    points: Features, manifold: Features, neighbours: int, chunk: int = ROWS
-) -> Bool[Tensor, " picture"]:
+def is_in_manifold(points: Features, manifold: Others, neighbours: int, chunk: int = ROWS) -> Bool[Tensor, " picture"]:
     """Whether each point is at most as far from some point of the manifold as that one's k-th nearest neighbour.
     Precision is the share of drawn points in the manifold of real ones, recall the reverse.
     Kynkaanniemi et al. (arXiv:1904.06991), equation 1. Raises ValueError if the manifold has too few points."""
@@ -61,7 +61,7 @@ def is_in_manifold(
     return torch.cat([(exact_distances(rows, manifold) <= radii).any(dim=1) for rows in points.split(chunk)])
 
 
-def exact_distances(ones: Features, others: Features) -> Float[Tensor, "one other"]:
+def exact_distances(ones: Features, others: Others) -> Float[Tensor, "picture other"]:
     return torch.cdist(ones.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 

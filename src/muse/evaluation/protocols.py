@@ -120,7 +120,7 @@ PROTOCOLS = MappingProxyType(
         "emoji": Protocol(
             about="1,000 pictures of the project's own prompts, on the frozen judge's features",
             data="the folder that `python -m projects.emoji.protocol` writes",
-            options=EvaluationOptions(metrics=("frechet", "pr", "alignment"), num=1000),
+            options=EvaluationOptions(metrics=("frechet", "pr", "alignment")),
         ),
     }
 )
