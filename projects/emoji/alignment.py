@@ -54,7 +54,7 @@ class TowerTraining:
 
     scenes: int = 1
     """Varied scenes painted for each training picture, beside the plain one."""
-    captions: int = 4
+    captions: int = 2
     """Wordings of each scene."""
     steps: int = 800
     batch: int = 512

@@ -47,7 +47,7 @@ def test_a_folder_has_its_prompts_in_a_file_or_beside_its_pictures(tmp_path):
         ("a.txt", "\n\n", "has no prompts"),
         ("a.csv", "a fox", "holds no prompts"),
         ("a.jsonl", "{", "cannot be read as prompts"),
-        ("a.jsonl", "[1]\n", "cannot be read|has no prompt"),
+        ("a.jsonl", "[1]\n", "is a list; wanted an object"),
         ("a.jsonl", '{"file": "1.png"}\n', "has no prompt or caption or text, only file"),
         ("a.json", "{}", "cannot be read as prompts"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read as prompts"),

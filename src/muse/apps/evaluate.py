@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FEATURE_FILES, ALIGNMENT = "*.pt2", "alignment"
 """Networks that a data folder may bring along."""
 
-Optional = tyro.conf.arg(metavar="VALUE", help_behavior_hint="(default: the protocol's, or see the documents)")
+ByTheProtocol = tyro.conf.arg(metavar="VALUE", help_behavior_hint="(default: the protocol's)")
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Evaluate:
     """Prompts (.txt, .jsonl, .tsv, COCO's .json), or a folder with prompts and real pictures."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(optional)")] = None
     """A ready-made evaluation: coco-30k, cc3m, parti-prompts, geneval or emoji; other options still count."""
-    metrics: Annotated[str | None, Optional] = None
+    metrics: Annotated[str | None, ByTheProtocol] = None
     """Any of fid,is,frechet,pr,clip,alignment for drawn pictures, rfid,rfrechet,psnr,ssim,perceptual for the VQGAN."""
     reference: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: in DATA)")] = None
     """Folder of real pictures."""
     out: Path = Path("evaluation")
     """Folder for the results and for what is kept between runs."""
-    n: Annotated[int | None, Optional] = None
+    n: Annotated[int | None, ByTheProtocol] = None
     """How many pictures; each prompt once before any comes again."""
-    resize: Annotated[int | None, Optional] = None
+    resize: Annotated[int | None, ByTheProtocol] = None
     """Side in pixels to which all pictures, drawn and real, are cropped and resized."""
-    seed: Annotated[int | None, Optional] = None
+    seed: Annotated[int | None, ByTheProtocol] = None
     """Chooses prompts, pictures and the resamples of intervals."""
-    batch: Annotated[int | None, Optional] = None
+    batch: Annotated[int | None, ByTheProtocol] = None
     """Pictures drawn side by side."""
     sampling: tuple[str, ...] = ()
     """Sampling options as NAME=VALUE, like steps=8 guidance=2; the model's own otherwise."""

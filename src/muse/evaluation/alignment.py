@@ -21,9 +21,9 @@ from muse.models.text_encoder import TextEncoder
 from muse.pipeline import load_text_encoder
 from muse.shapes import TextMask, TextStates
 
-Directions = Float[Tensor, "sample dim"]
+Directions = Float[Tensor, "sample shared"]
 """Rows of length 1."""
-Candidates = Float[Tensor, "candidate dim"]
+Candidates = Float[Tensor, "candidate shared"]
 """Rows of length 1, among which each of the others looks for its own."""
 TOWERS, TEXT_ENCODER, FEATURES = "towers", "text_encoder", "features.pt2"
 
@@ -50,11 +50,11 @@ class AlignmentTowers(nn.Module):
         self.image = nn.Linear(config.image_dim, config.dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def texts(self, states: Features) -> Directions:
+    def texts(self, states: Float[Tensor, "sample text_dim"]) -> Directions:
         """Texts as directions."""
         return F.normalize(self.text(F.normalize(states, dim=-1)), dim=-1)
 
-    def images(self, features: Features) -> Directions:
+    def images(self, features: Float[Tensor, "sample image_dim"]) -> Directions:
         """Pictures as directions."""
         return F.normalize(self.image(F.normalize(features, dim=-1)), dim=-1)
 

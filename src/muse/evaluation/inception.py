@@ -14,6 +14,8 @@ from muse.shapes import Pictures
 SIDE = 299
 NUM_LABELS = 1008
 Maps = Float[Tensor, "batch dim h w"]
+More = Float[Tensor, "batch dim2 h2 w2"]
+"""Maps of other channels and sizes."""
 
 
 class Conv(nn.Module):
@@ -26,11 +28,11 @@ class Conv(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, size, stride, padding, bias=False)  # pyright: ignore
         self.bn = nn.BatchNorm2d(channels_out, eps=0.001)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> More:
         return F.relu(self.bn(self.conv(maps)))
 
 
-def chain(maps: Maps, *layers: nn.Module) -> Maps:
+def chain(maps: Maps, *layers: nn.Module) -> More:
     for layer in layers:
         maps = layer(maps)
     return maps
@@ -51,7 +53,7 @@ class MixedA(nn.Module):
         self.branch3x3dbl_3 = Conv(96, 96, 3)
         self.branch_pool = Conv(width, pooled, 1)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> More:
         fives = chain(maps, self.branch5x5_1, self.branch5x5_2)
         threes = chain(maps, self.branch3x3dbl_1, self.branch3x3dbl_2, self.branch3x3dbl_3)
         return torch.cat([self.branch1x1(maps), fives, threes, self.branch_pool(mean_pool(maps))], 1)
@@ -66,7 +68,7 @@ class MixedB(nn.Module):
         self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(288, 64, 1), Conv(64, 96, 3)
         self.branch3x3dbl_3 = Conv(96, 96, 3, stride=2)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> More:
         threes = chain(maps, self.branch3x3dbl_1, self.branch3x3dbl_2, self.branch3x3dbl_3)
         return torch.cat([self.branch3x3(maps), threes, F.max_pool2d(maps, 3, 2)], 1)
 
@@ -84,7 +86,7 @@ class MixedC(nn.Module):
         self.branch7x7dbl_5 = Conv(narrow, 192, 1, 7)
         self.branch_pool = Conv(768, 192, 1)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> More:
         once = chain(maps, self.branch7x7_1, self.branch7x7_2, self.branch7x7_3)
         first = chain(maps, self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3)
         twice = chain(first, self.branch7x7dbl_4, self.branch7x7dbl_5)
@@ -100,7 +102,7 @@ class MixedD(nn.Module):
         self.branch7x7x3_1, self.branch7x7x3_2 = Conv(768, 192, 1), Conv(192, 192, 1, 7)
         self.branch7x7x3_3, self.branch7x7x3_4 = Conv(192, 192, 7, 1), Conv(192, 192, 3, stride=2)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> More:
         threes = chain(maps, self.branch3x3_1, self.branch3x3_2)
         sevens = chain(maps, self.branch7x7x3_1, self.branch7x7x3_2, self.branch7x7x3_3, self.branch7x7x3_4)
         return torch.cat([threes, sevens, F.max_pool2d(maps, 3, 2)], 1)
@@ -119,7 +121,7 @@ class MixedE(nn.Module):
         self.branch3x3dbl_3a, self.branch3x3dbl_3b = Conv(384, 384, 1, 3), Conv(384, 384, 3, 1)
         self.branch_pool = Conv(width, 192, 1)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> More:
         once, twice = self.branch3x3_1(maps), chain(maps, self.branch3x3dbl_1, self.branch3x3dbl_2)
         pooled = F.max_pool2d(maps, 3, stride=1, padding=1) if self.pools_maximum else mean_pool(maps)
         threes = [self.branch3x3_2a(once), self.branch3x3_2b(once)]

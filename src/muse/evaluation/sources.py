@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -99,8 +100,10 @@ def read_captions_beside(folder: Path) -> list[Prompt]:
     return [Prompt(path.read_text(encoding="utf-8").strip()) for path in texts if path.is_file()]
 
 
-def prompt_of(row: dict[str, str], path: Path) -> Prompt:
+def prompt_of(row: Any, path: Path) -> Prompt:
     """Raises ValueError if a row names no prompt."""
+    if not isinstance(row, dict):
+        raise ValueError(f"a row of {path} is a {type(row).__name__}; wanted an object with a prompt")
     text = next((row[key] for key in PROMPT_KEYS if key in row), None)
     if text is None:
         raise ValueError(f"a row of {path} has no {' or '.join(PROMPT_KEYS)}, only {', '.join(row) or 'nothing'}")
