@@ -1,5 +1,6 @@
 """The formulas: from features, logits or pictures to a number. No weights and no files here."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,9 @@ def inception_score(logits: Float[Tensor, "picture label"], seed: int = 0) -> Fi
     interval from the spread of the parts. By torchmetrics. Salimans et al. (arXiv:1606.03498), section 4."""
     from torchmetrics.image.inception import InceptionScore
 
-    score = InceptionScore(feature=nn.Identity(), splits=IS_SPLITS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it keeps all features, which are here anyway
+        score = InceptionScore(feature=nn.Identity(), splits=IS_SPLITS)
     score.update(logits)  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):  # it shuffles by the global generator
         torch.manual_seed(seed)
