@@ -76,14 +76,17 @@ def test_a_page_of_one_seed_is_the_same_twice(page, tmp_path):
 def test_a_rater_who_always_prefers_the_first_model_counts_fully_for_it(page, tmp_path):
     preference = count_votes(page[1], [votes_file(page[0], likes(RED, page[1]), tmp_path)])
     assert (preference.num_votes, preference.num_ties) == (21, 0)
+    assert preference.share is not None
     assert preference.share.value == 1
     assert preference.share.low == pytest.approx(0.845, abs=1e-3)  # Wilson, 21 of 21
     against = count_votes(page[1], [votes_file(page[0], likes(BLUE, page[1]), tmp_path)])
+    assert against.share is not None
     assert against.share.value == 0
 
 
 def test_a_rater_who_always_takes_one_side_prefers_nobody(page, tmp_path):
     preference = count_votes(page[1], [votes_file(page[0], lambda pair: "left", tmp_path)])
+    assert preference.share is not None
     assert preference.share.low < 0.5 < preference.share.high
 
 
@@ -97,6 +100,8 @@ def test_ties_are_left_out_and_prompts_go_to_the_majority(page, tmp_path):
     ]
     preference = count_votes(page[1], files)
     assert (preference.num_raters, preference.num_votes, preference.num_ties) == (4, 73, 21)
+    assert preference.share is not None
+    assert preference.share_of_prompts is not None
     assert preference.share.value == pytest.approx(42 / 52)
     assert preference.share_of_prompts.value == 1
     said = sentence_of(preference)

@@ -32,9 +32,10 @@ class ClipScorer:
         folder = folder_of(str(where), "--clip")
         try:
             with quietly():
-                network, report = CLIPModel.from_pretrained(
+                loaded: Any = CLIPModel.from_pretrained(
                     folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
                 )
+                network, report = loaded
                 check_loaded(network, report["missing_keys"], report["unexpected_keys"])
                 processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

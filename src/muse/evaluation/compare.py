@@ -153,8 +153,8 @@ def read_object(path: Path, fields: set[str]) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no JSON ({error}); download it again") from error
-    if not isinstance(content, dict) or (missing := fields - set(content)):
-        raise ValueError(f"{path} has no {', '.join(sorted(missing if isinstance(content, dict) else fields))}")
+    if missing := fields - set(content if isinstance(content, dict) else ()):
+        raise ValueError(f"{path} has no {', '.join(sorted(missing))}; give the file that it should be")
     return content
 
 
