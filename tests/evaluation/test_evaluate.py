@@ -216,7 +216,7 @@ def test_a_sweep_writes_a_report_a_value_a_table_and_a_plot(evaluation_in, tmp_p
     assert [value for value, _ in cells] == [0.0, 4.0]
     assert [report.about["sampling"]["guidance"] for _, report in cells] == [0.0, 4.0]
     assert cells[0][1].figure("frechet_eye") != cells[1][1].figure("frechet_eye")
-    for name in ("guidance-0.0/report.json", "guidance-4.0/sheet.png", "sweep.json", "sweep.md"):
+    for name in ("guidance-0/report.json", "guidance-4/sheet.png", "sweep.json", "sweep.md"):
         assert (tmp_path / name).is_file()
     assert Image.open(tmp_path / "sweep.png").width > 800
     assert json.loads((tmp_path / "sweep.json").read_text())["axis"] == "guidance"

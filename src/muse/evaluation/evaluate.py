@@ -49,6 +49,7 @@ from muse.evaluation.report import (
     file_name,
     git_commit,
     machine,
+    named,
     save_sheet,
     write_report,
     write_sweep,
@@ -338,7 +339,9 @@ class Evaluation:
     def measure_redrawn(self, metric: str) -> Measurement:
         """A score of each real picture against itself, once through the VQGAN."""
         compare = {"psnr": psnr, "ssim": ssim}.get(metric) or self.perceptual
-        weights = Path(self.networks.perceptual or "").name if metric == "perceptual" else ""
+        weights = ""
+        if metric == "perceptual":
+            weights = f"SqueezeNet 1.1 sha256 {sha256_of(Path(self.networks.perceptual or ''))[:16]}"
         parts = [
             compare(stack(self.the_real.read(part)), stack(self.redrawn.read(part)))
             for part in progress(parts_of(len(self.the_real)), metric)
@@ -436,7 +439,7 @@ class Evaluation:
         for value, sampling in settings:
             report = self.run(sampling, shard)
             if report is not None:
-                self.write(report, self.folder / f"{axis}-{value}")
+                self.write(report, self.folder / f"{axis}-{named(value)}")
                 cells.append((value, report))
         if cells:
             write_sweep(axis, cells, self.folder)

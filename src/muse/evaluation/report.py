@@ -204,7 +204,7 @@ def write_sweep(axis: str, cells: Sequence[tuple[Any, Report]], folder: Path) ->
     }
     write_whole(folder / "sweep.json", json.dumps(content, indent=1) + "\n")
     names = [measurement.name for measurement in cells[0][1].measurements]
-    rows = [[str(value), *(shown(report.figure(name)) for name in names)] for value, report in cells]
+    rows = [[named(value), *(shown(report.figure(name)) for name in names)] for value, report in cells]
     num = cells[0][1].measurements[0].num if names else 0
     lines = [f"{num:,} pictures a cell, 95% intervals; {cells[0][1].timing['machine']}.", ""]
     write_whole(folder / "sweep.md", "\n".join([*lines, *markdown_table([axis, *names], rows)]) + "\n")
@@ -228,7 +228,9 @@ def plot_sweep(axis: str, cells: Sequence[tuple[Any, Report]], names: Sequence[s
         points = [(report.figure(agreement), report.figure(distance), value) for value, report in cells]
         draw_line(panel, [one.value for one, _, _ in points], [other for _, other, _ in points])
         for one, other, value in points:
-            panel.annotate(f"{value}", (one.value, other.value), textcoords="offset points", xytext=(5, 4), fontsize=8)
+            panel.annotate(
+                named(value), (one.value, other.value), textcoords="offset points", xytext=(5, 4), fontsize=8
+            )
         panel.set(xlabel=agreement, ylabel=distance, title=f"over {axis}")
     values = [value for value, _ in cells]
     is_numeric = all(isinstance(value, int | float) for value in values)
@@ -237,10 +239,15 @@ def plot_sweep(axis: str, cells: Sequence[tuple[Any, Report]], names: Sequence[s
         draw_line(panel, places, [report.figure(name) for _, report in cells])
         panel.set(xlabel=axis, ylabel=name)
         if not is_numeric:
-            panel.set_xticks(places, [str(value) for value in values])
+            panel.set_xticks(places, [named(value) for value in values])
     for panel in panels[num:]:
         panel.set_axis_off()
     canvas.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def named(value: Any) -> str:
+    """The value of an option as it is written on the command line."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def draw_line(panel: Any, places: Sequence[float], figures: Sequence[Figure]) -> None:
