@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("diffusers", "matplotlib", "lightning", "lightning_fabric", "datasets", "torchvision", "scipy", "resvg_py")
+HEAVY = (
+    "diffusers",
+    "matplotlib",
+    "lightning",
+    "lightning_fabric",
+    "datasets",
+    "torchvision",
+    "scipy",
+    "resvg_py",
+    "torchmetrics",
+)
 REFUSE = f"""
 import sys
 class Refuse:
@@ -63,7 +73,8 @@ def test_importing_muse_alone_imports_no_torch():
 
 def test_importing_everything_starts_no_cuda():
     code = (
-        "import torch, muse.pipeline, muse.training.superres, muse.training.decoder; print(torch.cuda.is_initialized())"
+        "import torch, muse.pipeline, muse.training.superres, muse.training.decoder, muse.evaluation.evaluate; "
+        "print(torch.cuda.is_initialized())"
     )
     ran = python(code)
     assert ran.stdout == "False\n", ran.stderr

@@ -22,7 +22,6 @@ is asked for equally often), else the score of the same pictures against each ot
 """
 
 import json
-import subprocess
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +38,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
+from muse.evaluation.intervals import CONFIDENCE_Z, PERCENTILES, Figure, wilson
+from muse.evaluation.metrics import FrechetReference
+from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
 from muse.pipeline import Muse
 from muse.sampling.options import SamplingOptions
@@ -46,7 +48,7 @@ from projects.emoji import dataset
 from projects.emoji.captions import BACKGROUNDS, caption
 from projects.emoji.dataset import EmojiArt
 from projects.emoji.files import write_atomically
-from projects.emoji.judge import FrechetReference, Gallery, Judge, Ranks, Seen, Thing, is_one_piece
+from projects.emoji.judge import Gallery, Judge, Ranks, Seen, Thing, is_one_piece
 from projects.emoji.scenes import (
     ATTEMPTS,
     Relation,
@@ -82,8 +84,6 @@ MOST_COUNTED = 4
 NEAR_ENOUGH = 5
 """Ranks below this are found: R@5."""
 BATCH = 32
-CONFIDENCE_Z = 1.96
-"""Standard errors on either side of a 95% interval."""
 SHEET_COLUMNS = 8
 """Pictures of one category and split on the contact sheet."""
 
@@ -237,23 +237,6 @@ def stands(first: Thing, relation: Relation, second: Thing) -> bool:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def wilson(num_right: int, num: int) -> Figure:
-    """A rate and its Wilson interval."""
-    rate, z2 = num_right / num, CONFIDENCE_Z**2 / num
-    middle = (rate + z2 / 2) / (1 + z2)
-    reach = (z2 * (rate * (1 - rate) + z2 / 4)) ** 0.5 / (1 + z2)
-    return Figure(rate, max(0.0, middle - reach), min(1.0, middle + reach))
-
-
 def share_of(
     scores: Bool[np.ndarray, " prompt"],
     ceilings: Bool[np.ndarray, " prompt"],
@@ -266,7 +249,7 @@ def share_of(
     drawn = rng.integers(len(scores), size=(resamples, len(scores)))
     tops = ceilings[drawn].mean(axis=1)
     shares = scores[drawn].mean(axis=1)[tops > 0] / tops[tops > 0]
-    low, high = np.percentile(shares, (2.5, 97.5))
+    low, high = np.percentile(shares, PERCENTILES)
     return Figure(float(scores.mean() / ceilings.mean()), float(low), float(high))
 
 
@@ -566,15 +549,6 @@ def summary(report: Report) -> dict[str, Any]:
             figures[f"{name} share"] = row.share and round(row.share.value, 4)
     figures["judge_frechet"] = report.judge_frechet and round(report.judge_frechet.drawn.value, 2)
     return figures
-
-
-def git_commit() -> str | None:
-    """The commit that is checked out; None outside of git or before the first."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 # -- from the shell ----------------------------------------------------------------------------------------------------

@@ -189,29 +189,6 @@ def at_judge_size(image: Image.Image) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-@dataclass(frozen=True)
-class FrechetReference:
-    """Mean and covariance of the features that others are compared with."""
-
-    mean: Float[Tensor, " dim"]
-    covariance: Float[Tensor, "dim dim"]
-
-    @classmethod
-    def of(cls, features: Features) -> "FrechetReference":
-        return cls(features.double().mean(0), features.double().T.cov())
-
-    def distance(self, features: Features) -> float:
-        """Frechet distance of other features to these.
-        Few samples make it larger: compare sets of one size only."""
-        samples = features.double()
-        centred = (samples - samples.mean(0)) / (len(samples) - 1) ** 0.5
-        # tr (S1 S2)^(1/2) by the eigenvalues of R S2 R', where S1 = R'R: exact for few samples too.
-        root = torch.linalg.qr(centred, mode="r").R
-        overlap = torch.linalg.eigvalsh(root @ self.covariance @ root.T).clamp(min=0).sqrt().sum()
-        spread = centred.square().sum() + self.covariance.trace() - 2 * overlap
-        return float((samples.mean(0) - self.mean).square().sum() + spread)
-
-
 # -- the judge ---------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from muse.guidance import guided
 from muse.masking import halton_order, hidden_counts
 from muse.sampling import SamplingOptions, decode, generators_for
-from muse.sampling.decode import confidence, draw_codes
+from muse.sampling.decode import confidence, draw_codes, remasked
 from muse.shapes import Step
 
 NUM_CODES = 12
@@ -75,15 +75,16 @@ def reports_of(start, predict, options, seed=0, mask_id=MASK_ID):
     sampler=st.sampled_from(["confidence", "halton"]),
     temperature=st.sampled_from([0.0, 1e-30, 0.5, 1.0, 3.0]),
     top_k=st.sampled_from([None, 1, 3, 99]),
+    remask=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
 def test_decode_keeps_every_given_token_and_ends_with_none_hidden(
-    seed, side, shares, steps, sampler, temperature, top_k
+    seed, side, shares, steps, sampler, temperature, top_k, remask
 ):
     tokens = torch.randint(NUM_CODES, (len(shares), side * side), generator=seeded(seed))
     is_given = torch.rand(tokens.shape, generator=seeded(seed + 1)) >= torch.tensor(shares).unsqueeze(1)
     start = torch.where(is_given, tokens, MASK_ID)
     before = start.clone()
-    options = SamplingOptions(steps=steps, sampler=sampler, temperature=temperature, top_k=top_k)
+    options = SamplingOptions(steps=steps, sampler=sampler, temperature=temperature, top_k=top_k, remask=remask)
     counts = hidden_counts((~is_given).sum(1), steps)
     seen = []
 
@@ -411,3 +412,30 @@ def test_logits_of_known_positions_are_never_looked_at():
 
     drawn = decode(nothing_known(), predict, CONFIDENCE, seeded(), MASK_ID)
     assert drawn.equal(decode(nothing_known(), network, CONFIDENCE, seeded(), MASK_ID))
+
+
+# Remasking
+
+
+@BOTH_SAMPLERS
+def test_remasking_draws_revealed_tokens_again_and_without_it_none(options):
+    def changed(remask):
+        reports = reports_of(nothing_known(), network, replace(options, remask=remask))
+        return sum(int((after.is_hidden & ~before.is_hidden).sum()) for before, after in pairwise(reports))
+
+    assert changed(0.0) == 0
+    assert changed(0.5) > 10
+
+
+def test_remasking_hides_the_least_confident_of_the_revealed_tokens():
+    is_revealed = torch.tensor([[True, True, False, True, True]])
+    log_probs = torch.tensor([[-1.0, -3.0, -9.0, -2.0, -0.5]])
+    options = SamplingOptions(remask=0.5, choice_noise=0.0)
+
+    def hidden(num_hidden):
+        counts = torch.tensor([num_hidden])
+        return remasked(is_revealed, log_probs, torch.full((1, 5), 0.5), counts, options, Step(0, 4)).tolist()[0]
+
+    assert hidden(3) == [False, True, False, True, False]
+    assert hidden(1) == [False, True, False, False, False]  # no more than stay hidden after this step
+    assert hidden(0) == [False] * 5

@@ -11,7 +11,8 @@ from muse.sampling import SamplingOptions
 NOT_AN_AMOUNT = [-0.1, math.nan, math.inf, -math.inf, True, "1.0", "yes", None]
 NOT_A_WHOLE_NUMBER = [0, -1, 1.5, math.nan, math.inf, True, "24", "yes"]
 WRONG = [
-    *((name, value) for name in ("guidance", "temperature", "choice_noise") for value in NOT_AN_AMOUNT),
+    *((name, value) for name in ("guidance", "temperature", "choice_noise", "remask") for value in NOT_AN_AMOUNT),
+    ("remask", 1.01),
     *(("steps", value) for value in [*NOT_A_WHOLE_NUMBER, None, 10_001, 10**9]),
     *(("top_k", value) for value in NOT_A_WHOLE_NUMBER),
     # open-muse: a truthy string makes a branch unreachable
@@ -39,7 +40,9 @@ def test_the_defaults_are_those_of_the_paper():
     assert (options.steps, options.temperature, options.guidance_ramp) == (24, 1.0, "linear")
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("guidance", 0.0), ("choice_noise", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("temperature", 0.0), ("guidance", 0.0), ("choice_noise", 0.0), ("remask", 0.0)]
+)
 def test_zero_is_a_fine_amount(name, value):
     assert getattr(SamplingOptions(**{name: value}), name) == 0
 

@@ -15,6 +15,7 @@ from muse import __version__
 from muse.apps.data_commands import ImportVQGAN, Tokenize
 from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, by_the_model, given
 from muse.apps.edit import Edit, Inpaint, Outpaint, Vary
+from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.train import Export, Train
 
 if TYPE_CHECKING:
@@ -161,7 +162,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Train(tuple(arguments[1:])).run()  # its options depend on the stage and the recipe
             return 0
         command = tyro.cli(
-            Generate | Upscale | Inpaint | Outpaint | Edit | Vary | Info | Tokenize | Train | Export | ImportVQGAN,
+            Generate
+            | Upscale
+            | Inpaint
+            | Outpaint
+            | Edit
+            | Vary
+            | Info
+            | Tokenize
+            | Train
+            | Export
+            | ImportVQGAN
+            | Evaluate
+            | Compare
+            | CompareVotes,
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,

@@ -63,6 +63,8 @@ class SamplingFlags:
     """Draw among this many likeliest codes only."""
     choice_noise: Annotated[float | None, by_the_model("FLOAT")] = None
     """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
+    remask: Annotated[float | None, by_the_model("SHARE")] = None
+    """Share of the revealed tokens, the least confident, that is hidden and drawn again at each step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from muse.masking import halton_order, hidden_counts, lowest
 from muse.sampling.options import SamplingOptions
-from muse.shapes import Hidden, Logits, Predict, Scores, Step, Tokens
+from muse.shapes import Counts, Hidden, Logits, Predict, Scores, Step, Tokens
 
 # Below this temperature float32 would overflow, and the draw is the likeliest code anyway.
 GREEDY_BELOW = 1e-6
@@ -56,6 +56,7 @@ def decode(
     generators = one_for_each(generator, batch)
     counts = hidden_counts(is_hidden.sum(dim=1), options.steps)
     halton = _halton_scores(num_positions).to(tokens.device) if options.sampler == "halton" else None
+    is_ours, kept_log_probs = is_hidden, torch.zeros(start_tokens.shape, device=tokens.device)
     any_broken: list[Tensor] = []
 
     for index in range(options.steps):
@@ -73,10 +74,13 @@ def decode(
             scores = confidence(drawn_log_probs, choice_noise, options.choice_noise, step)
         else:
             scores = halton.expand(batch, -1)
+        again = remasked(is_ours & ~is_hidden, kept_log_probs, choice_noise, counts[index], options, step)
         # Known tokens have infinite confidence: editing needs no decoder of its own.
-        stays_hidden = lowest(scores.masked_fill(~is_hidden, math.inf), counts[index])
-        tokens = torch.where(is_hidden & ~stays_hidden, drawn.to(tokens.dtype), tokens)
-        is_hidden = stays_hidden
+        stays_hidden = lowest(scores.masked_fill(~is_hidden, math.inf), counts[index] - again.sum(1))
+        is_revealed = is_hidden & ~stays_hidden
+        kept_log_probs = torch.where(is_revealed, drawn_log_probs, kept_log_probs)
+        tokens = torch.where(is_revealed, drawn.to(tokens.dtype), tokens).masked_fill(again, mask_id)
+        is_hidden = stays_hidden | again
         if callback is not None:
             callback(StepReport(step, tokens.clone(), is_hidden.clone()))
 
@@ -102,6 +106,19 @@ def confidence(drawn_log_probs: Scores, uniforms: Scores, choice_noise: float, s
     # A uniform of exactly 0 would be infinite noise.
     gumbel = -(-uniforms.clamp(min=torch.finfo(uniforms.dtype).tiny).log()).log()
     return drawn_log_probs + choice_noise * (1 - step.progress) * gumbel
+
+
+def remasked(
+    is_revealed: Hidden, log_probs: Scores, uniforms: Scores, num_hidden: Counts, options: SamplingOptions, step: Step
+) -> Hidden:
+    """Which revealed tokens are hidden again: a share of them, those drawn with the least confidence, but no more than
+    `num_hidden`, the tokens that are hidden after this step: so the schedule holds, and the last step hides none.
+    After ReMDM (arXiv:2503.00307), section 4, its remasking by confidence; here the share is of the revealed tokens."""
+    if options.remask == 0:
+        return torch.zeros_like(is_revealed)
+    counts = (options.remask * is_revealed.sum(1)).floor().long().minimum(num_hidden)
+    scores = confidence(log_probs, uniforms, options.choice_noise, step)
+    return lowest(scores.masked_fill(~is_revealed, math.inf), counts)
 
 
 def _invert_cumulative(logits: Logits, uniforms: Scores) -> Tokens:

@@ -31,6 +31,8 @@ class SamplingOptions:
     """Draw among this many likeliest codes only; all if not given."""
     choice_noise: float = 4.5
     """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
+    remask: float = 0.0
+    """Share of the revealed tokens, the least confident, that is hidden and drawn again at each step; 0 never does."""
 
     def __post_init__(self) -> None:
         _check_whole("steps", self.steps, MOST_STEPS)
@@ -41,6 +43,7 @@ class SamplingOptions:
         if self.top_k is not None:
             _check_whole("top_k", self.top_k)
         _check_amount("choice_noise", self.choice_noise)
+        _check_amount("remask", self.remask, most=1)
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,11 @@ def _check_whole(name: str, value: Any, most: float = math.inf) -> None:
         raise ValueError(f"{name} is {value!r}; give a whole number {wanted}")
 
 
-def _check_amount(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}; give a finite number of at least 0")
+def _check_amount(name: str, value: Any, most: float = math.inf) -> None:
+    is_amount = not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= most
+    if not is_amount or value == math.inf:
+        wanted = "a finite number of at least 0" if most == math.inf else f"a number from 0 to {most:,}"
+        raise ValueError(f"{name} is {value!r}; give {wanted}")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from muse.evaluation.intervals import wilson
 from muse.sampling.options import SamplingOptions
-from projects.emoji import sweep
+from projects.emoji import samplers, sweep
 from projects.emoji.bench import (
     CATEGORIES,
     HEADLINES,
@@ -22,7 +23,6 @@ from projects.emoji.bench import (
     run_bench,
     score,
     share_of,
-    wilson,
     write,
 )
 from projects.emoji.captions import BACKGROUNDS
@@ -189,13 +189,6 @@ def test_a_plain_canvas_has_the_background_but_not_the_concept(art, judge):
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def test_wilson_intervals_are_those_of_the_tables():
-    assert (wilson(8, 10).low, wilson(8, 10).high) == pytest.approx((0.490, 0.943), abs=1e-3)
-    assert (wilson(0, 10).low, wilson(0, 10).high) == pytest.approx((0, 0.278), abs=1e-3)
-    assert wilson(10, 10).high == pytest.approx(1)
-    assert wilson(500, 1000).high - wilson(500, 1000).low < wilson(5, 10).high - wilson(5, 10).low
-
-
 def test_a_share_is_the_score_of_the_ceiling():
     rng = np.random.default_rng(0)
     scores, ceilings = np.arange(100) < 40, np.arange(100) < 80
@@ -270,3 +263,30 @@ def test_a_sweep_goes_on_where_it_was_stopped(art, judge, tmp_path, monkeypatch)
     assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 8
     assert json.loads((tmp_path / "sweep.json").read_text()) == result
     assert Image.open(tmp_path / "sweep.png").width > 500
+
+
+def test_samplers_are_compared_at_equal_steps_and_go_on_where_they_were_stopped(art, judge, tmp_path):
+    small = Bench(art, judge, BenchOptions(per_category=2, resamples=20, only=("single",)))
+    drawn: list[SamplingOptions] = []
+
+    def drawer(options: SamplingOptions) -> Draw:
+        if len(drawn) == 5 and not stopped:
+            raise KeyboardInterrupt
+        drawn.append(options)
+        return painter(small) if options.sampler == "halton" else deaf_painter(art)
+
+    stopped: list[bool] = []
+    around = SamplingOptions(guidance=2.0)
+    with pytest.raises(KeyboardInterrupt):
+        samplers.compare(drawer, small, tmp_path, around, steps=(4, 8))
+    stopped.append(True)
+    cells = samplers.compare(drawer, small, tmp_path, around, steps=(4, 8))
+
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 2 * 2  # sampler, remasking, ramp, steps
+    assert {(options.steps, options.guidance) for options in drawn} == {(4, 2.0), (8, 2.0)}
+    assert all(cell["quality"] == 1 for name, some in cells.items() for cell in some if name.startswith("halton"))
+    rows = (tmp_path / "samplers.md").read_text().splitlines()
+    assert len(rows) == 2 + 16
+    assert rows[2].startswith("| confidence, linear ramp | 4 |")
+    assert set(json.loads((tmp_path / "samplers.json").read_text())["samplers"]) == set(cells)
+    assert Image.open(tmp_path / "samplers.png").width > 1000

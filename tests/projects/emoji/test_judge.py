@@ -1,7 +1,5 @@
 """The judge on synthetic shapes; its network is a few random convolutions, or the pixels themselves."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from PIL import Image, ImageDraw
 from projects.emoji.captions import BACKGROUNDS
 from projects.emoji.judge import (
     JUDGE_SIZE,
-    FrechetReference,
     Gallery,
     Judge,
     background_of,
@@ -141,30 +138,3 @@ def test_a_picture_is_judged_alike_alone_and_among_others(judge):
 def test_features_are_of_one_size_whatever_the_picture():
     image = Image.new("RGB", (256, 256), "red")
     assert torch.allclose(features_of(pixels, [image])[0], features_of(pixels, [image.resize((64, 64))])[0])
-
-
-def test_frechet_distance_of_a_set_to_itself_is_0():
-    features = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
-    assert FrechetReference.of(features).distance(features) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize("num", [5, 4000])
-def test_frechet_distance_is_the_closed_form_of_two_gaussians(num):
-    from scipy.linalg import sqrtm
-
-    generator = torch.Generator().manual_seed(1)
-    one = torch.randn(num, 8, generator=generator) * torch.arange(1, 9) + 3
-    other = torch.randn(500, 8, generator=generator)
-    ours = FrechetReference.of(other).distance(one)
-    first, second = one.double().T.cov().numpy(), other.double().T.cov().numpy()
-    means = float((one.double().mean(0) - other.double().mean(0)).square().sum())
-    closed = means + np.trace(first + second - 2 * np.real(sqrtm(first @ second)))
-    assert ours == pytest.approx(closed, rel=1e-5)
-
-
-def test_frechet_distance_of_known_gaussians():
-    generator = torch.Generator().manual_seed(2)
-    white = torch.randn(20_000, 2, generator=generator)
-    # |m|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) with m = (3, 0), S1 = I, S2 = 4 I: 9 + 2 (1 - 2)^2
-    assert FrechetReference.of(white).distance(2 * white + torch.tensor([3.0, 0.0])) == pytest.approx(11, rel=0.02)
-    assert not math.isnan(FrechetReference.of(white).distance(white[:2]))

@@ -1,0 +1,1 @@
+"""How good a model is: pictures drawn for captions, scored, and written down with their intervals."""

@@ -1,0 +1,223 @@
+"""Prompts and real pictures, as they lie on disk."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PROMPT_FILES = (
+    *("prompts.jsonl", "prompts.tsv", "prompts.txt", "metadata.jsonl", "captions_val2014.json"),
+    *("PartiPrompts.tsv", "evaluation_metadata.jsonl"),
+)
+"""Where a folder keeps its prompts; the first that is there counts."""
+PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+PROMPT_KEYS = ("prompt", "caption", "text")
+GROUP_KEYS = ("group", "category", "tag")
+REFERENCE = "reference"
+"""The folder of real pictures beside the prompts; without it, they lie beside the prompts themselves."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a picture shall show, and the group that it is counted in."""
+
+    text: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to draw."""
+
+    prompt: Prompt
+    seed: int
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
+
+
+def read_prompts(source: Path) -> list[Prompt]:
+    """The prompts of a file (.txt, .jsonl, .tsv, or COCO's captions as .json) or of a folder.
+
+    A folder has one of PROMPT_FILES, or pictures each with a .txt of the same name.
+    Raises ValueError or OSError, in one sentence, if there are none or they cannot be read."""
+    if source.is_dir():
+        found = [source / name for name in PROMPT_FILES if (source / name).is_file()]
+        prompts = read_prompts(found[0]) if found else read_captions_beside(source)
+        if prompts:
+            return prompts
+        raise ValueError(f"{source} has no captions; put one of {', '.join(PROMPT_FILES)} in it, or a .txt a picture")
+    readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".json": read_coco}
+    if source.suffix not in readers:
+        raise ValueError(f"{source} holds no prompts; give a folder or a file ending in {', '.join(readers)}")
+    try:
+        prompts = [prompt for prompt in readers[source.suffix](source) if prompt.text]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source} cannot be read as prompts ({type(error).__name__}: {error})") from error
+    if not prompts:
+        raise ValueError(f"{source} has no prompts; write one on each line")
+    return prompts
+
+
+def read_lines(path: Path) -> Iterator[Prompt]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield Prompt(line.strip())
+
+
+def read_jsonl(path: Path) -> Iterator[Prompt]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            yield prompt_of(json.loads(line), path)
+
+
+def read_tsv(path: Path) -> Iterator[Prompt]:
+    """By the names in the first row; if it names no prompt, it is one itself, and prompts come first in each row."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    heads = [head.strip().lower() for head in rows[0]] if rows else []
+    if not set(heads) & set(PROMPT_KEYS):
+        yield from (Prompt(row[0].strip()) for row in rows if row)
+        return
+    for row in rows[1:]:
+        yield prompt_of(dict(zip(heads, row, strict=False)), path)
+
+
+def read_coco(path: Path) -> Iterator[Prompt]:
+    for annotation in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
+        yield Prompt(annotation["caption"].strip())
+
+
+def read_captions_beside(folder: Path) -> list[Prompt]:
+    """Captions in a .txt beside each picture, in the order of the pictures' names."""
+    texts = [path.with_suffix(".txt") for path in pictures_in(folder)]
+    return [Prompt(path.read_text(encoding="utf-8").strip()) for path in texts if path.is_file()]
+
+
+def prompt_of(row: Any, path: Path) -> Prompt:
+    """Raises ValueError if a row names no prompt."""
+    if not isinstance(row, dict):
+        raise ValueError(f"a row of {path} is a {type(row).__name__}; wanted an object with a prompt")
+    text = next((row[key] for key in PROMPT_KEYS if key in row), None)
+    if text is None:
+        raise ValueError(f"a row of {path} has no {' or '.join(PROMPT_KEYS)}, only {', '.join(row) or 'nothing'}")
+    return Prompt(str(text).strip(), str(next((row[key] for key in GROUP_KEYS if key in row), "")).strip())
+
+
+def requests_for(prompts: Sequence[Prompt], num: int | None, per_prompt: int, seed: int) -> list[Request]:
+    """Which pictures to draw: every prompt `per_prompt` times, or `num` pictures of prompts in random order, each
+    prompt once before any comes again. Picture i has the seed 2^20 * seed + i, and so no two have the same."""
+    if num is None:
+        chosen = [i for i in range(len(prompts)) for _ in range(per_prompt)]
+    else:
+        rounds = -(-num // len(prompts))
+        rng = np.random.default_rng(seed)
+        chosen = np.concatenate([rng.permutation(len(prompts)) for _ in range(rounds)])[:num].tolist()
+    return [Request(prompts[i], (seed << 20) + place) for place, i in enumerate(chosen)]
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures below a folder, by name."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+
+
+def reference_folder(data: Path) -> Path:
+    """Where the real pictures of a data folder are.
+    Raises ValueError for a file, which has none."""
+    if not data.is_dir():
+        raise ValueError(f"{data} has prompts and no pictures to compare with; give a folder of them as --reference")
+    return data / REFERENCE if (data / REFERENCE).is_dir() else data
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures on disk, opened when they are looked at."""
+
+    paths: tuple[Path, ...] = field(repr=False)
+    resize: int | None = None
+    """Side to which each is cropped in its middle and resized; as they are if None."""
+
+    @classmethod
+    def of_folder(cls, folder: Path, resize: int | None = None) -> "PictureSet":
+        """Raises ValueError if there are no pictures, or OSError if there is no folder."""
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder} of real pictures; give one that is there")
+        if not (paths := pictures_in(folder)):
+            raise ValueError(
+                f"{folder} has no pictures ({', '.join(sorted(PICTURE_ENDINGS))}); put the real ones there"
+            )
+        return cls(tuple(paths), resize)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height of all pictures.
+        Raises ValueError if they differ and are not resized, or one is no picture."""
+        if self.resize is not None:
+            return self.resize, self.resize
+        first = size_of(self.paths[0])
+        for path in self.paths:
+            if (size := size_of(path)) != first:
+                raise ValueError(
+                    f"pictures have several sizes: {self.paths[0].name} {shown(first)}, {path.name} {shown(size)}; "
+                    "give --resize to crop and resize them all"
+                )
+        return first
+
+    def read(self, places: Iterable[int]) -> list[Image.Image]:
+        """Some of the pictures, as RGB.
+        Raises ValueError, which names the file, if one is damaged."""
+        return [read_picture(self.paths[place], self.resize) for place in places]
+
+    def batches(self, size: int) -> Iterator[list[Image.Image]]:
+        for start in range(0, len(self), size):
+            yield self.read(range(start, min(start + size, len(self))))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what is in the files and how they are resized."""
+        digest = hashlib.sha256(repr(self.resize).encode())
+        for path in self.paths:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height by the head of a file.
+    Raises ValueError if it is no picture."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is no picture; take it away") from error
+
+
+def read_picture(path: Path, resize: int | None = None) -> Image.Image:
+    """Raises ValueError if the file is no whole picture."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(f"{path} is no whole picture ({error}); get it again or take it away") from error
+    return picture if resize is None else crop(picture, resize)
+
+
+def crop(image: Image.Image, side: int) -> Image.Image:
+    """The largest square in the middle, at another size by antialiased Lanczos."""
+    return image if image.size == (side, side) else ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+
+
+def shown(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

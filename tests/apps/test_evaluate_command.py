@@ -1,0 +1,91 @@
+"""`muse evaluate`, `muse compare` and `muse compare-votes`, as a person meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from muse.apps.cli import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a red apple\ntwo dog\n")
+    return tmp_path
+
+
+def say(capsys, *arguments, code=0):
+    """What a command says: on its output if it went well, else its one sentence."""
+    assert main([*map(str, arguments)]) == code
+    told = capsys.readouterr()
+    if code == 0:
+        return told.out
+    assert told.err.startswith("muse: ")
+    assert told.err.count("\n") == 1
+    return told.err
+
+
+def test_evaluate_draws_scores_and_writes(tiny_folder, capsys):
+    arguments = ("--data", "prompts.txt", "--metrics", "clip", "--clip", "none", "--n", 4, "--sampling", "steps=1")
+    told = say(capsys, "evaluate", tiny_folder, *arguments)
+    assert "`clip` was not measured: there is no folder none" in told
+    report = json.loads(Path("evaluation/report.json").read_text())
+    assert len(report["pictures"]) == 4
+    assert report["about"]["sampling"]["steps"] == 1
+    assert Image.open("evaluation/sheet.png").size[0] > 500
+    again = say(capsys, "evaluate", tiny_folder, *arguments)
+    assert "all pictures were there already" in again
+
+
+def test_ranks_share_the_drawing_and_the_first_alone_reports(tiny_folder, capsys, monkeypatch):
+    arguments = ("evaluate", tiny_folder, "--data", "prompts.txt", "--metrics", "clip", "--clip", "none", "--batch", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert say(capsys, *arguments, "--sampling", "steps=1") == ""
+    monkeypatch.setenv("RANK", "0")
+    assert "All of it: evaluation" in say(capsys, *arguments, "--sampling", "steps=1")
+
+
+def test_a_protocol_gives_way_to_options(tiny_folder, capsys):
+    arguments = ("--data", "prompts.txt", "--protocol", "geneval", "--clip", "none", "--sampling", "steps=1")
+    told = say(capsys, "evaluate", tiny_folder, *arguments, "--n", 2)
+    assert "protocol: geneval: prompts of GenEval's form" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no data came; give --data"),
+        (["--data", "nothing"], "holds no prompts"),
+        (["--data", "prompts.txt", "--metrics", "beauty"], "there is no metric 'beauty'"),
+        (["--data", "prompts.txt", "--metrics", ""], "no metric came"),
+        (["--data", "prompts.txt", "--protocol", "coco"], "there is no protocol 'coco'"),
+        (["--data", "prompts.txt", "--metrics", "frechet"], "give a folder of them as --reference"),
+        (["--data", "prompts.txt", "--metrics", "frechet", "--reference", "empty"], "empty has no pictures"),
+        (["--data", "prompts.txt", "--n", "1"], "clip needs at least 2 drawn pictures and 1 came"),
+        (["--data", "prompts.txt", "--n", "0"], "num is 0; give"),
+        (["--data", "prompts.txt", "--sampling", "steps=0"], "steps is 0; give"),
+        (["--data", "prompts.txt", "--sweep", "guidance"], "give OPTION=FROM:TO"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_sentence(arguments, said, tiny_folder, here, capsys):
+    (here / "empty").mkdir()
+    assert said in say(capsys, "evaluate", tiny_folder, *arguments, code=2)
+    assert not (here / "evaluation").exists()
+
+
+def test_compare_writes_a_page_and_its_votes_are_counted(tiny_folder, capsys):
+    options = ("--sampling-one", "steps=1", "--sampling-other", "steps=2")
+    told = say(capsys, "compare", tiny_folder, tiny_folder, "--prompts", "prompts.txt", *options)
+    assert "comparison/compare.html  for the raters: 2 pairs" in told
+    key = json.loads(Path("comparison/key.json").read_text())
+    assert (key["one"], key["other"]) == ("tiny steps=1", "tiny steps=2")
+    votes = [{"id": pair["id"], "choice": "left" if pair["one_is_left"] else "right"} for pair in key["pairs"]]
+    Path("votes.json").write_text(json.dumps({"page": key["page"], "rater": "a", "votes": votes}))
+    told = say(capsys, "compare-votes", "comparison/key.json", "votes.json")
+    assert "tiny steps=1 is preferred to tiny steps=2 in 100.0%" in told
+    assert json.loads(told.splitlines()[1])["num_votes"] == 2
+    Path("votes.json").write_text("{}")
+    assert "has no page" in say(capsys, "compare-votes", "comparison/key.json", "votes.json", code=2)

@@ -1,0 +1,66 @@
+"""Networks that look at pictures, tiny and of random weights; and real pictures to compare with."""
+
+import pytest
+import torch
+
+from tests.evaluation.tiny_networks import SIDE, TinyFeatures, noise
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The file of an exported network."""
+    from muse.evaluation.networks import export_features
+
+    path = tmp_path_factory.mktemp("networks") / "eye.pt2"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        export_features(TinyFeatures(), SIDE, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def towers_folder(exported, tiny_t5, tmp_path_factory):
+    """Alignment towers that were never trained, with the encoders below them."""
+    from muse.checkpoint import save_module
+    from muse.evaluation.alignment import FEATURES, TEXT_ENCODER, TOWERS, AlignmentConfig, AlignmentTowers
+
+    folder = tmp_path_factory.mktemp("alignment") / "alignment"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        save_module(AlignmentTowers(AlignmentConfig(text_dim=32, image_dim=24, dim=8)), folder / TOWERS)
+    tiny_t5.save(folder / TEXT_ENCODER)
+    (folder / FEATURES).write_bytes(exported.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tiny_tokenizer, tmp_path_factory):
+    """A CLIP of random weights, as transformers saves it."""
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    words = {"vocab_size": 16, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 1, "pad_token_id": 0}
+    config = CLIPConfig(
+        text_config=layers | words, vision_config=layers | {"image_size": SIDE, "patch_size": 8}, projection_dim=12
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        CLIPModel(config).save_pretrained(folder)
+    size = {"height": SIDE, "width": SIDE}
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory):
+    """60 real pictures, and prompts in two groups."""
+    folder = tmp_path_factory.mktemp("data") / "data"
+    (folder / "reference").mkdir(parents=True)
+    for i in range(60):
+        noise(i).save(folder / "reference" / f"{i:03}.png")
+    rows = ['{"prompt": "a red apple", "group": "single"}', '{"prompt": "two dog, 3d style", "group": "cardinality"}']
+    (folder / "prompts.jsonl").write_text("\n".join(rows) + "\n")
+    return folder

@@ -1,0 +1,262 @@
+"""An evaluation from end to end, with a tiny model and tiny networks."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from muse.evaluation.drawing import Shard
+from muse.evaluation.evaluate import Evaluation, Networks, Subject, sweep_values, with_sampling
+from muse.evaluation.protocols import EvaluationOptions
+from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, requests_for
+from muse.sampling import SamplingOptions
+
+OPTIONS = EvaluationOptions(metrics=("frechet", "pr", "alignment", "clip"), num=50, resamples=100, batch=25)
+QUICK = SamplingOptions(steps=2, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_muse):
+    return Subject("tiny", tiny_muse.vqgan, tiny_muse)
+
+
+@pytest.fixture(scope="module")
+def evaluation_in(subject, data_folder, exported, towers_folder, clip_folder):
+    """An evaluation in a folder, with some options changed."""
+    networks = Networks(features=str(exported), clip=str(clip_folder), alignment=str(towers_folder))
+
+    def build(folder, networks=networks, real=data_folder, subject=subject, **changes):
+        options = replace(OPTIONS, **changes)
+        requests = requests_for(read_prompts(data_folder), options.num, options.per_prompt, options.seed)
+        pictures = PictureSet.of_folder(reference_folder(real), options.resize) if real else None
+        return Evaluation(subject, requests if options.draws else [], pictures, options, networks, folder)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def done(evaluation_in, tmp_path_factory):
+    """A finished evaluation: its folder and its report."""
+    folder = tmp_path_factory.mktemp("done")
+    evaluation = evaluation_in(folder)
+    report = evaluation.run(QUICK)
+    evaluation.write(report)
+    return folder, report
+
+
+def without_timing(folder):
+    content = json.loads((folder / "report.json").read_text())
+    assert content.pop("timing")
+    markdown = (folder / "report.md").read_text().split("\nSpeed:")[0]
+    return json.dumps(content), markdown, (folder / "sheet.png").read_bytes()
+
+
+# -- what a report says ------------------------------------------------------------------------------------------------
+
+
+def test_a_report_names_metrics_networks_numbers_and_intervals(done):
+    folder, report = done
+    names = [measurement.name for measurement in report.measurements]
+    assert names == ["frechet_eye", "precision_eye", "recall_eye", "alignment", "clip_score"]
+    for measurement in report.measurements:
+        figure = measurement.figure
+        assert figure.low <= figure.value <= figure.high
+        assert measurement.num == 50
+        assert measurement.num_real == (None if measurement.name in ("alignment", "clip_score") else 60)
+        assert measurement.weights in (folder / "report.md").read_text()
+        assert measurement.resize
+    assert report.about["sampling"]["steps"] == 2
+    assert report.timing["pictures_a_batch"] == 25
+    assert report.timing["seconds_a_batch"] > 0
+    assert "torch" in report.timing["machine"]
+
+
+def test_every_picture_is_listed_with_its_scores_and_lies_where_the_report_says(done):
+    folder, report = done
+    assert len(report.pictures) == 50
+    for picture in report.pictures:
+        assert (folder / picture.file).is_file()
+        assert set(picture.scores) == {"alignment", "clip_score"}
+    mean = sum(picture.scores["clip_score"] for picture in report.pictures) / 50
+    assert report.figure("clip_score").value == pytest.approx(mean, abs=1e-4)
+
+
+def test_groups_of_prompts_have_figures_and_a_sheet_of_their_own(done):
+    folder, report = done
+    assert set(report.groups) == {"single", "cardinality"}
+    singles = [picture.scores["alignment"] for picture in report.pictures if picture.group == "single"]
+    measured = {measurement.name: measurement for measurement in report.groups["single"]}["alignment"]
+    assert measured.num == len(singles) == 25
+    assert measured.figure.value == pytest.approx(sum(singles) / 25, abs=1e-5)
+    for name in ("sheet", "sheet-single", "sheet-cardinality"):
+        assert Image.open(folder / f"{name}.png").width > 1000
+
+
+def test_a_report_made_twice_is_the_same_byte_for_byte(done, evaluation_in, tmp_path):
+    folder, _ = done
+    evaluation = evaluation_in(tmp_path)
+    evaluation.write(evaluation.run(QUICK))
+    assert without_timing(tmp_path) == without_timing(folder)
+
+
+def test_ranks_together_and_a_run_that_was_stopped_make_the_same_report(done, evaluation_in, tmp_path, monkeypatch):
+    folder, _ = done
+    assert evaluation_in(tmp_path).run(QUICK, Shard(1, 2)) is None
+    kept = list((tmp_path / "cache" / "pictures").rglob("*.png"))
+    assert len(kept) == 25  # one of two batches; the other rank was stopped before it drew
+    evaluation = evaluation_in(tmp_path)
+    evaluation.write(evaluation.run(QUICK, Shard(0, 2)))
+    assert without_timing(tmp_path) == without_timing(folder)
+
+
+def test_another_seed_draws_other_pictures(done, evaluation_in, tmp_path):
+    _, report = done
+    other = evaluation_in(tmp_path, seed=1, metrics=("alignment",), num=4).run(QUICK)
+    assert not {picture.seed for picture in other.pictures} & {picture.seed for picture in report.pictures}
+
+
+def test_the_real_pictures_against_themselves_have_distance_0(evaluation_in, tmp_path, data_folder):
+    evaluation = evaluation_in(tmp_path)
+    same = PictureSet.of_folder(reference_folder(data_folder))
+    assert evaluation.measure_frechet(evaluation.feature_network, same).figure.value == pytest.approx(0, abs=1e-6)
+    precision, recall = evaluation.measure_precision_and_recall(same)
+    assert precision.figure.value == recall.figure.value == 1
+
+
+# -- a VQGAN -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_vqgan_alone_is_measured_by_what_it_gives_back(tiny_folder, evaluation_in, tmp_path):
+    from safetensors.torch import save_file
+
+    from muse.training.perceptual import PerceptualLoss
+
+    save_file(PerceptualLoss().state_dict(), tmp_path / "squeezenet.safetensors")
+    subject = Subject.load(tiny_folder / "vqgan", "cpu")
+    networks = Networks(
+        features=evaluation_in(tmp_path).networks.features, perceptual=str(tmp_path / "squeezenet.safetensors")
+    )
+    metrics = ("rfrechet", "psnr", "ssim", "perceptual")
+    evaluation = evaluation_in(tmp_path, subject=subject, networks=networks, metrics=metrics)
+    report = evaluation.run()
+    names = [measurement.name for measurement in report.measurements]
+    assert names == ["rfrechet_eye", "psnr", "ssim", "perceptual"]
+    assert 0 < report.figure("psnr").value < 40
+    assert report.figure("perceptual").value > 0
+    evaluation.write(report)  # there are no drawn pictures to show
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_vqgan_alone_draws_no_prompts(tiny_folder, evaluation_in, tmp_path):
+    with pytest.raises(ValueError, match=r"is a VQGAN, which draws no prompts, and clip needs that"):
+        evaluation_in(tmp_path, subject=Subject.load(tiny_folder / "vqgan", "cpu"), metrics=("clip",))
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_metrics_without_weights_are_skipped_with_a_sentence_and_the_others_run(evaluation_in, tmp_path):
+    networks = evaluation_in(tmp_path).networks
+    some = replace(networks, clip="no/such-clip", inception=None)
+    evaluation = evaluation_in(tmp_path, networks=some, metrics=("fid", "is", "clip", "alignment"))
+    report = evaluation.run(QUICK)
+    evaluation.write(report)
+    assert [measurement.name for measurement in report.measurements] == ["alignment"]
+    assert set(report.skipped) == {"fid", "is", "clip"}
+    assert "weights-inception-2015-12-05-6726825d.pth" in report.skipped["fid"]
+    assert report.skipped["fid"] in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num": 49}, "frechet needs at least 50 drawn pictures and 49 came"),
+        ({"num": 1, "metrics": ("clip",)}, "clip needs at least 2 drawn pictures and 1 came"),
+        ({"metrics": ("is",), "num": 10}, "is needs at least 50 drawn pictures"),
+        ({"metrics": ("pr",), "neighbours": 60}, "pr needs at least 61 drawn pictures and 50 came"),
+        ({"real": None}, "no real pictures came"),
+    ],
+)
+def test_too_few_pictures_are_refused_before_anything_is_drawn(changes, said, evaluation_in, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        evaluation_in(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_real_pictures_are_refused_with_how_many_are_needed(evaluation_in, data_folder, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(3):
+        shutil.copy(data_folder / "reference" / f"{i:03}.png", few)
+    with pytest.raises(ValueError, match="frechet needs at least 50 real pictures and 3 came; give more"):
+        evaluation_in(tmp_path, real=few)
+
+
+def test_real_pictures_of_another_size_are_refused_unless_all_are_resized(evaluation_in, data_folder, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in (data_folder / "reference").iterdir():
+        Image.open(path).resize((100, 100)).save(small / path.name)
+    with pytest.raises(ValueError, match=r"real pictures are 100 x 100 and the model draws 128 x 128; give --resize"):
+        evaluation_in(tmp_path, real=small)
+    with pytest.raises(ValueError, match=r"the VQGAN needs multiples of 16; give --resize 96"):
+        evaluation_in(tmp_path, real=small, metrics=("psnr",))
+    assert evaluation_in(tmp_path, real=small, resize=64).real.size() == (64, 64)
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_writes_a_report_a_value_a_table_and_a_plot(evaluation_in, tmp_path):
+    evaluation = evaluation_in(tmp_path, metrics=("frechet", "alignment"))
+    axis, settings = sweep_values("guidance=0:4:4", replace(QUICK, steps=1))
+    cells = evaluation.sweep(axis, settings)
+    assert [value for value, _ in cells] == [0.0, 4.0]
+    assert [report.about["sampling"]["guidance"] for _, report in cells] == [0.0, 4.0]
+    assert cells[0][1].figure("frechet_eye") != cells[1][1].figure("frechet_eye")
+    for name in ("guidance-0/report.json", "guidance-4/sheet.png", "sweep.json", "sweep.md"):
+        assert (tmp_path / name).is_file()
+    assert Image.open(tmp_path / "sweep.png").width > 800
+    assert json.loads((tmp_path / "sweep.json").read_text())["axis"] == "guidance"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("guidance=0:3", [0.0, 1.0, 2.0, 3.0]),
+        ("steps=4:24:10", [4, 14, 24]),
+        ("temperature=0.5:0.7:0.1", [0.5, 0.6, 0.7]),
+        ("sampler=confidence,halton", ["confidence", "halton"]),
+        ("top_k=5,10", [5, 10]),
+    ],
+)
+def test_a_sweep_is_a_range_or_a_list(text, wanted):
+    axis, settings = sweep_values(text, SamplingOptions())
+    assert [value for value, _ in settings] == wanted
+    assert [getattr(options, axis) for _, options in settings] == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("guidance", "give OPTION=FROM:TO"),
+        ("guidance=0:1:2:3", "give OPTION=FROM:TO"),
+        ("guidance=0:b", "wanted numbers around the colons"),
+        ("guidance=8:0", "wanted a last value above the first"),
+        ("guidance=0:1:0", "wanted a last value above the first"),
+        ("beauty=0:1", "names no sampling option; give NAME=VALUE of steps"),
+        ("steps=0:1", "steps is 0; give"),
+        ("steps=0.5:1.5", "steps is '0.5'; give a whole number"),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_is_refused_in_one_sentence(text, said):
+    with pytest.raises(ValueError, match=said):
+        sweep_values(text, SamplingOptions())
+
+
+def test_sampling_options_are_changed_by_words():
+    changed = with_sampling(SamplingOptions(), ["steps=3", "guidance_ramp=constant", "choice_noise=0"])
+    assert changed == SamplingOptions(steps=3, guidance_ramp="constant", choice_noise=0.0)
+    assert with_sampling(changed, []) == changed

@@ -1,0 +1,139 @@
+"""Prompts and pictures on disk, whole and spoiled."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from muse.evaluation.protocols import PROTOCOLS, EvaluationOptions, protocol_named
+from muse.evaluation.sources import PictureSet, Prompt, read_prompts, reference_folder, requests_for
+
+PARTI = "Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\t\nten cats\tAnimals\tQuantity\tx\n"
+GENEVAL = '{"tag": "counting", "include": [], "prompt": "a photo of four clocks"}\n'
+COCO = json.dumps({"images": [], "annotations": [{"image_id": 1, "id": 2, "caption": " A bicycle. "}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("a.txt", "a fox\n\n  two owls \n", [Prompt("a fox"), Prompt("two owls")]),
+        ("a.jsonl", '{"text": "a fox", "group": "single"}\n\n', [Prompt("a fox", "single")]),
+        ("metadata.jsonl", '{"file_name": "1.png", "caption": "a fox"}\n', [Prompt("a fox")]),
+        ("PartiPrompts.tsv", PARTI, [Prompt("bond", "Abstract"), Prompt("ten cats", "Animals")]),
+        ("cc3m.tsv", 'a "sea" view\thttp://a\n', [Prompt('a "sea" view')]),
+        ("evaluation_metadata.jsonl", GENEVAL, [Prompt("a photo of four clocks", "counting")]),
+        ("captions_val2014.json", COCO, [Prompt("A bicycle.")]),
+    ],
+)
+def test_prompts_are_read_with_their_groups(name, content, wanted, tmp_path):
+    (tmp_path / name).write_text(content)
+    assert read_prompts(tmp_path / name) == wanted
+
+
+def test_a_folder_has_its_prompts_in_a_file_or_beside_its_pictures(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    (tmp_path / "b.txt").write_text("a fox\n")
+    assert read_prompts(tmp_path) == [Prompt("a fox")]
+    (tmp_path / "prompts.txt").write_text("an owl\n")
+    assert read_prompts(tmp_path) == [Prompt("an owl")]
+    assert reference_folder(tmp_path) == tmp_path
+    (tmp_path / "reference").mkdir()
+    assert reference_folder(tmp_path) == tmp_path / "reference"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", "\n\n", "has no prompts"),
+        ("a.csv", "a fox", "holds no prompts"),
+        ("a.jsonl", "{", "cannot be read as prompts"),
+        ("a.jsonl", "[1]\n", "is a list; wanted an object"),
+        ("a.jsonl", '{"file": "1.png"}\n', "has no prompt or caption or text, only file"),
+        ("a.json", "{}", "cannot be read as prompts"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read as prompts"),
+    ],
+)
+def test_what_holds_no_prompts_is_refused_in_one_sentence(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=said) as error:
+        read_prompts(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_captions_says_what_to_put_there(tmp_path):
+    with pytest.raises(ValueError, match=r"has no captions; put one of prompts.jsonl"):
+        read_prompts(tmp_path)
+
+
+def test_every_prompt_comes_once_before_any_comes_again_and_no_seed_twice():
+    prompts = [Prompt(str(i)) for i in range(5)]
+    requests = requests_for(prompts, 12, 1, seed=3)
+    assert {request.prompt.text for request in requests[:5]} == set("01234")
+    assert {request.prompt.text for request in requests[5:10]} == set("01234")
+    assert len({request.seed for request in requests}) == 12
+    assert requests == requests_for(prompts, 12, 1, seed=3) != requests_for(prompts, 12, 1, seed=4)
+    assert [request.prompt.text for request in requests_for(prompts[:2], None, 2, 0)] == ["0", "0", "1", "1"]
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_reference_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no pictures"):
+        PictureSet.of_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        PictureSet.of_folder(tmp_path / "nothing")
+
+
+def test_pictures_of_mixed_sizes_are_refused_unless_they_are_resized(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (16, 8)).save(tmp_path / "b.jpg")
+    with pytest.raises(ValueError, match=r"several sizes: a.png 8 x 8, b.jpg 16 x 8; give --resize"):
+        PictureSet.of_folder(tmp_path).size()
+    resized = PictureSet.of_folder(tmp_path, 12)
+    assert resized.size() == (12, 12)
+    assert [image.size for image in resized.read(range(2))] == [(12, 12)] * 2
+    assert resized.fingerprint != PictureSet.of_folder(tmp_path).fingerprint
+
+
+def test_a_damaged_picture_is_refused_by_name(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"a.png is no whole picture"):
+        PictureSet.of_folder(tmp_path).read([0])
+    (tmp_path / "a.png").write_text("a text")
+    with pytest.raises(ValueError, match=r"a.png is no picture"):
+        PictureSet.of_folder(tmp_path).size()
+
+
+# -- options and protocols ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_says_what_it_is_and_gives_way_to_options(name):
+    protocol = protocol_named(name)
+    assert protocol.about
+    assert protocol.data
+    changed = protocol.with_options(num=3, metrics=None)
+    assert (changed.num, changed.metrics) == (3, protocol.options.metrics)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": ()}, "no metric came; give one or more of fid, is"),
+        ({"metrics": ("fid", "beauty")}, "there is no metric 'beauty'; give"),
+        ({"num": 0}, "num is 0; give a whole number of at least 1"),
+        ({"resamples": 5}, "resamples is 5; give"),
+        ({"batch": -1}, "batch is -1; give"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(changes, said):
+    with pytest.raises(ValueError, match=said):
+        EvaluationOptions(**changes)
+
+
+def test_an_unknown_protocol_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"no protocol 'coco'; give one of coco-30k, cc3m"):
+        protocol_named("coco")
