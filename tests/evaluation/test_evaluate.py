@@ -2,15 +2,16 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from PIL import Image
 
 from muse.evaluation.drawing import Shard
-from muse.evaluation.evaluate import Evaluation, Networks, Subject, sweep_values, with_sampling
+from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of, sweep_values, with_sampling
 from muse.evaluation.protocols import EvaluationOptions
 from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, requests_for
+from muse.pipeline import Muse
 from muse.sampling import SamplingOptions
 
 OPTIONS = EvaluationOptions(metrics=("frechet", "pr", "alignment", "clip"), num=50, resamples=100, batch=25)
@@ -260,3 +261,11 @@ def test_sampling_options_are_changed_by_words():
     changed = with_sampling(SamplingOptions(), ["steps=3", "guidance_ramp=constant", "choice_noise=0"])
     assert changed == SamplingOptions(steps=3, guidance_ramp="constant", choice_noise=0.0)
     assert with_sampling(changed, []) == changed
+
+
+def test_the_pictures_of_a_cascade_depend_on_its_super_resolution_options_too(tiny_muse, cascade_folder):
+    cascade = Muse.from_pretrained(cascade_folder)
+    before = settings_of(cascade, QUICK)
+    cascade.superres_defaults = replace(cascade.superres_defaults, guidance=7.5)
+    assert settings_of(cascade, QUICK) != before
+    assert settings_of(tiny_muse, QUICK) == {"sampling": asdict(QUICK)}

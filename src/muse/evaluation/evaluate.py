@@ -195,7 +195,7 @@ class Evaluation:
             return Setting(None, (), PictureSet((), self.options.resize), Timing((), self.options.batch))
         sampling = sampling or muse.defaults
         cache = PictureCache(
-            self.folder / "cache" / "pictures", {"model": self.subject.fingerprint, "sampling": asdict(sampling)}
+            self.folder / "cache" / "pictures", {"model": self.subject.fingerprint, **settings_of(muse, sampling)}
         )
         timing = draw_all(draw_with(muse, sampling), self.requests, cache, self.options.batch, shard)
         paths = tuple(cache.path_of(request) for request in self.requests)
@@ -238,7 +238,7 @@ class Evaluation:
             "model": self.subject.name,
             "fingerprint": self.subject.fingerprint,
             **self.about,
-            "sampling": setting.sampling and asdict(setting.sampling),
+            **(settings_of(self.subject.muse, setting.sampling) if self.subject.muse else {"sampling": None}),
             "evaluation": asdict(self.options),
             "software": f"muse {__version__}",
             "commit": git_commit(),
@@ -473,6 +473,12 @@ def draw_with(muse: Muse, sampling: SamplingOptions) -> Draw:
     return lambda prompts, seeds: muse.generate(prompts, seeds, options=sampling)
 
 
+def settings_of(muse: Muse, sampling: SamplingOptions | None) -> dict[str, Any]:
+    """All options that a model's pictures depend on; those of super-resolution are the model's own."""
+    settings = {"sampling": sampling and asdict(sampling)}
+    return settings if muse.superres is None else {**settings, "superres_sampling": asdict(muse.superres_defaults)}
+
+
 def places_by_group(requests: Sequence[Request]) -> dict[str, list[int]]:
     """Where the requests of each group stand, groups in the order of their first."""
     places: dict[str, list[int]] = defaultdict(list)
@@ -534,7 +540,7 @@ def draw_requests(
     Raises CheckpointError if there is no such model, ValueError if an option does not fit."""
     muse = Muse.from_pretrained(model)
     sampling = with_sampling(muse.defaults, given)
-    cache = PictureCache(folder, {"model": fingerprint_of(muse.modules), "sampling": asdict(sampling)})
+    cache = PictureCache(folder, {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling)})
     draw_all(draw_with(muse, sampling), requests, cache, batch, Shard())
     images = PictureSet(tuple(cache.path_of(request) for request in requests)).read(range(len(requests)))
     return " ".join([muse.name, *given]), images
