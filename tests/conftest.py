@@ -15,6 +15,13 @@ torch.set_num_threads(1)  # the tests run side by side
 WORDS = "<pad> </s> <unk> a red blue apple dog 3d style , on of the two"
 
 
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """An engine flushes them to 0 for the whole process; hypothesis wants to draw them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """Words, and an end of sentence as T5 has it."""

@@ -98,12 +98,13 @@ def test_a_dry_run_says_what_every_recipe_is_and_takes(recipe, capsys, tmp_path,
 
 def test_the_estimate_of_the_papers_models_is_what_theory_says():
     """Six operations for each weight and token that meet, and attention besides."""
-    for recipe, millions in ((base_paper_632m(), 632), (base_paper_3b(), 3000)):
-        estimate = estimate_base(recipe)
+    recipes = (base_paper_632m(), base_paper_3b())
+    estimates = [estimate_base(recipe) for recipe in recipes]
+    for recipe, estimate, millions in zip(recipes, estimates, (632, 3000), strict=True):
         assert estimate.parameters == pytest.approx(millions * 1e6, rel=0.1)
         backward = 4 / 3 if recipe.training.engine.recompute else 1
         assert estimate.flops == pytest.approx(6 * estimate.parameters * 256 * 512 * backward, rel=0.2)
-    shards = [estimate_base(base_paper_3b()).memory(n, base_paper_3b().training.engine) for n in (1, 8, 64, 512)]
+    shards = [estimates[1].memory(n, recipes[1].training.engine) for n in (1, 8, 64, 512)]
     assert shards == sorted(shards, reverse=True)
     assert shards[0] > 3e9 * 4 * 4
     assert PRESETS["muse-3b"] == base_paper_3b().training.model

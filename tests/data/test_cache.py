@@ -15,9 +15,10 @@ from muse.checkpoint import CheckpointError
 from muse.data import tokenize as tokenizing
 from muse.data.cache import CacheInfo, Grids, TokenCache, TokensOfStep, held_out_batches, write_index, write_shard
 from muse.data.crops import PicturesOfStep
+from muse.data.options import SourceOptions
 from muse.data.order import shuffled
 from muse.data.pictures import fit, read_picture
-from muse.data.sources import RowSource, SourceOptions, open_source
+from muse.data.sources import RowSource, open_source
 from muse.data.tokenize import Networks, TokenizeOptions, as_batch, tokenize
 from tests.data.picture_folders import SIZE, awkward_folder, parquet_file, plain_folder, tar_file, vqgan
 

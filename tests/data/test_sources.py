@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from muse.data.sources import SourceOptions, open_source
+from muse.data.options import SourceOptions
+from muse.data.sources import open_source
 from tests.data.picture_folders import encoded, parquet_file, picture, plain_folder, tar_file
 
 

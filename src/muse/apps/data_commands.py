@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from muse.data.sources import SourceOptions
+from muse.data.options import SourceOptions
 
 
 @dataclass(frozen=True)

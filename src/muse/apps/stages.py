@@ -15,7 +15,8 @@ import tyro
 from muse.checkpoint import load_module
 from muse.data.cache import TokenCache, TokensOfStep, held_out_batches
 from muse.data.crops import PicturesOfStep
-from muse.data.sources import RowSource, SourceOptions, open_source
+from muse.data.options import SourceOptions
+from muse.data.sources import RowSource, open_source
 from muse.images import contact_sheet
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from muse.data.options import SourceOptions
 from muse.data.pictures import SUFFIXES, clean
 
 PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "jpeg", "png", "webp", "image_bytes")
@@ -19,23 +20,6 @@ METADATA = "metadata.jsonl"
 FORMATS = {".tar": "webdataset", ".parquet": "parquet"}
 CUT_SHORT = (tarfile.ReadError, EOFError, OSError)
 """What reading a file that is cut short raises."""
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """How to find pictures and captions in a source."""
-
-    picture_column: str | None = None
-    """The column, or in tars the ending, that holds pictures; found by its name if not given."""
-    caption_column: str | None = None
-    """The column, or in tars the ending, that holds captions: a text or a list of texts; "json.caption" is a field of a
-    .json file. Found by its name if not given."""
-    split: str = "train"
-    """The split of a data set of the hub."""
-    config: str | None = None
-    """The configuration of a data set of the hub."""
-    rows_per_piece: int = 1000
-    """Rows that are worked on, and stored, together, where the source is not in pieces itself."""
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,7 @@ def check_split(num: int, processes: int, parts: int) -> None:
 
 
 def launch(options: EngineOptions) -> Fabric:
-    """This process among those that torchrun started, or alone, with its device and arithmetic.
-    Raises ValueError if the launcher says nonsense."""
+    """This process among those that torchrun started, or alone, with its device and arithmetic."""
     precision = best_precision() if options.precision == "auto" else options.precision
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator="auto", devices=1, precision=precision)
