@@ -1,4 +1,4 @@
-"""The command line: `muse generate` and `muse info`.
+"""The command line: `muse generate`, `muse info` and `muse serve`.
 
 Torch and the networks are imported by the commands, so that `muse --help` answers at once."""
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from muse import __version__
+from muse.apps.server.options import Serve
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -251,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         command = tyro.cli(
-            Generate | Info,
+            Generate | Info | Serve,
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,

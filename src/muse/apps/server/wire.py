@@ -1,0 +1,167 @@
+"""Requests as the OpenAI Images API has them, with the fields that are our own, and nothing that is not one of them.
+Source: the API's public reference and the parameter types of its Python client, `openai.types.image_*_params`."""
+
+import dataclasses
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from muse.apps.server.errors import ApiError, bad_value
+from muse.apps.server.options import MOST_PICTURES, Serve
+from muse.apps.server.pictures import Format
+from muse.pipeline import LARGEST_SEED
+from muse.sampling import SamplingOptions
+
+LONGEST_PROMPT = 32_000
+"""Letters, as the API has it; the text encoder of a model may read fewer words."""
+LONGEST_NAME = 256
+
+
+class ImageRequest(BaseModel):
+    """What all three verbs take. Everything but the prompt may be left out or null."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    model: str | None = Field(None, max_length=LONGEST_NAME)
+    n: int | None = Field(None, ge=1, le=MOST_PICTURES)
+    size: str | None = Field(None, max_length=LONGEST_NAME)
+    response_format: Literal["url", "b64_json"] | None = None
+    output_format: Format | None = None
+    output_compression: int | None = Field(None, ge=0, le=100)
+    user: str | None = Field(None, max_length=LONGEST_NAME)
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+
+    @property
+    def num(self) -> int:
+        return self.n or 1
+
+    @property
+    def format(self) -> Format:
+        return self.output_format or "png"
+
+    @property
+    def quality(self) -> int:
+        """How well JPEG and WebP keep a picture, 0 to 100."""
+        return 100 if self.output_compression is None else self.output_compression
+
+    def check(self, serve: Serve) -> None:
+        """Raises ApiError for what this server does not do."""
+        if self.num > serve.most_pictures:
+            raise bad_value("n", f"it is {self.num}, and at most {serve.most_pictures} pictures are drawn at a time")
+        if self.quality < 100 and self.format == "png":
+            raise bad_value("output_compression", "a PNG is whole; it goes with webp and jpeg")
+        if self.seed is not None and self.seed > LARGEST_SEED - self.num:
+            raise bad_value("seed", f"seeds count up from it, and the largest is {LARGEST_SEED}")
+
+
+class PromptRequest(ImageRequest):
+    """What drawing and editing take: a prompt, and how to follow it."""
+
+    prompt: str = Field(max_length=LONGEST_PROMPT)
+    negative_prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
+    steps: int | None = Field(None, ge=1)
+    guidance: float | None = Field(None, ge=0)
+    guidance_ramp: Literal["linear", "constant"] | None = None
+    sampler: Literal["confidence", "halton"] | None = None
+    temperature: float | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=1)
+    choice_noise: float | None = Field(None, ge=0)
+    stream: bool | None = None
+    partial_images: int | None = Field(None, ge=0, le=3)
+    background: Literal["opaque", "auto"] | None = None
+    quality_: Literal["auto", "standard"] | None = Field(None, alias="quality")
+    moderation: Literal["low", "auto"] | None = None
+    safety_identifier: str | None = Field(None, max_length=LONGEST_NAME)
+
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def is_not_blank(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("it is empty")
+        return value
+
+    def check(self, serve: Serve) -> None:
+        super().check(serve)
+        if self.steps is not None and self.steps > serve.max_steps:
+            raise bad_value("steps", f"it is {self.steps}, and this server draws in at most {serve.max_steps}")
+        if self.stream and self.num > 1:
+            raise bad_value("n", "a stream shows one picture; ask for the others without stream, or one after another")
+        if self.stream and self.response_format == "url":
+            raise bad_value("response_format", "a stream sends pictures as b64_json")
+        if self.partial_images and not self.stream:
+            raise bad_value("partial_images", "they come with stream only")
+
+    def sampling(self, defaults: SamplingOptions) -> SamplingOptions:
+        """The options of this request; what it does not say is the model's default.
+        Raises ApiError for values that do not go."""
+        names = [field.name for field in dataclasses.fields(SamplingOptions)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        try:
+            return dataclasses.replace(defaults, **given)
+        except ValueError as error:
+            raise ApiError(400, f"{error}.", param=str(error).split()[0], code="invalid_value") from error
+
+
+class GenerationRequest(PromptRequest):
+    """`POST /v1/images/generations`, in JSON."""
+
+
+class EditRequest(PromptRequest):
+    """`POST /v1/images/edits`: a form with an image, and a mask or none, beside these fields."""
+
+
+class VariationRequest(ImageRequest):
+    """`POST /v1/images/variations`: a form with an image beside these fields."""
+
+    strength: float | None = Field(None, ge=0, le=1)
+
+
+Request = TypeVar("Request", bound=ImageRequest)
+
+
+def from_json(kind: type[Request], body: bytes) -> Request:
+    """Read a JSON body.
+    Raises ApiError that names the first parameter that is wrong."""
+    try:
+        return kind.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise explain(error.errors(include_url=False, include_input=False)[0]) from error
+
+
+def from_form(kind: type[Request], fields: dict[str, str]) -> Request:
+    """Read the fields of a form, in which numbers are written out.
+    Raises ApiError that names the first parameter that is wrong."""
+    try:
+        return kind.model_validate_strings(fields, strict=True)
+    except ValidationError as error:
+        raise explain(error.errors(include_url=False, include_input=False)[0]) from error
+
+
+def explain(error: ErrorDetails) -> ApiError:
+    """What is wrong with a request, without repeating what it holds."""
+    param = str(error["loc"][0])[:100] if error["loc"] else None
+    match error["type"]:
+        case "missing":
+            message, code = f"Missing required parameter: '{param}'.", "missing_required_parameter"
+        case "extra_forbidden":
+            message, code = f"Unknown parameter: {param!r}.", "unknown_parameter"
+        case "json_invalid":
+            return ApiError(400, "The body is not JSON in UTF-8.", code="invalid_json")
+        case _ if param is None:
+            return ApiError(400, "The body is not a JSON object.", code="invalid_json")
+        case _:
+            problem = error["msg"].removeprefix("Value error, ")
+            return bad_value(param, problem[:1].lower() + problem[1:300])
+    return ApiError(400, message, param=param, code=code)
+
+
+def schema_of(kind: type[ImageRequest], files: dict[str, str], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The OpenAPI description of a request body; `files` are what a form holds beside the fields."""
+    schema = kind.model_json_schema()
+    schema["properties"] |= {
+        name: {"type": "string", "format": "binary", "description": text} for name, text in files.items()
+    }
+    schema["required"] = [*schema.get("required", ()), *required]
+    kind_of_body = "multipart/form-data" if files else "application/json"
+    return {"requestBody": {"required": True, "content": {kind_of_body: {"schema": schema}}}}
