@@ -98,6 +98,73 @@ def tiny_muse(tiny_folder):
     return Muse.from_pretrained(tiny_folder, device="cpu")
 
 
+@pytest.fixture(scope="session")
+def tiny_vqgan_superres():
+    """A VQGAN of random weights for pictures of 256 pixels: 16 pixels a token too, but other codes."""
+    from muse.models.vqgan import VQGAN, VQGANConfig
+
+    config = VQGANConfig(channels=(8, 16), patch=8, blocks=1, decoder_blocks=1, num_codes=48, code_dim=8, norm_groups=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        vqgan = VQGAN(config)
+        torch.nn.init.normal_(vqgan.quantizer.codebook)
+    return vqgan
+
+
+@pytest.fixture(scope="session")
+def cascade_folder(tiny_folder, tiny_vqgan, tiny_vqgan_superres, tmp_path_factory):
+    """The checkpoint of `tiny_folder` with super-resolution: 8 x 8 tokens to 16 x 16, pictures of 256 pixels."""
+    from muse.models.superres import SuperResConfig, SuperResTransformer
+    from muse.pipeline import Muse
+    from muse.sampling import SamplingOptions
+
+    config = SuperResConfig(
+        num_codes=48,
+        low_num_codes=64,
+        height=16,
+        width=16,
+        low_height=8,
+        low_width=8,
+        dim=32,
+        depth=2,
+        low_depth=1,
+        heads=4,
+        mlp_dim=64,
+        text_dim=32,
+        block=4,
+        vqgan_fingerprint=tiny_vqgan_superres.fingerprint(),
+        vqgan_low_fingerprint=tiny_vqgan.fingerprint(),
+    )
+    low = Muse.from_pretrained(tiny_folder, device="cpu")
+    muse = Muse(
+        low.text_encoder,
+        low.vqgan,
+        low.base,
+        randomised(SuperResTransformer(config), 0.3),
+        tiny_vqgan_superres,
+        name="cascade",
+        defaults=low.defaults,
+        superres_defaults=SamplingOptions(steps=4, guidance=2.0),
+    )
+    folder = tmp_path_factory.mktemp("models") / "cascade"
+    muse.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cascade(cascade_folder):
+    """The model of `cascade_folder`; leave it as it is."""
+    from muse.pipeline import Muse
+
+    return Muse.from_pretrained(cascade_folder, device="cpu")
+
+
+@pytest.fixture
+def own_cascade(cascade_folder, tmp_path):
+    """A copy of `cascade_folder` to spoil."""
+    return shutil.copytree(cascade_folder, tmp_path / "cascade")
+
+
 @pytest.fixture
 def own_folder(tiny_folder, tmp_path):
     """A copy of `tiny_folder` to spoil."""

@@ -3,11 +3,21 @@
 import os
 import stat
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from muse.images import contact_sheet, read_png_text, save_animation, save_png, to_images, to_tensor
+from muse.images import (
+    contact_sheet,
+    open_image,
+    read_png_text,
+    save_animation,
+    save_png,
+    to_images,
+    to_rgb,
+    to_tensor,
+)
 
 TEXT = {"prompt": "a red apple", "negative": "日本語, ä 🦊\nsecond line", "seed": "7", "options": '{"top_k": null}'}
 
@@ -80,3 +90,107 @@ def test_a_sheet_holds_all_pictures_in_rows(picture):
     assert contact_sheet([picture] * 5, columns=3, gap=4).size == (3 * 34 + 4, 2 * 24 + 4)
     with pytest.raises(ValueError, match="none came"):
         contact_sheet([], columns=3)
+
+
+# -- what people give -------------------------------------------------------------------------------------------------
+
+
+def test_a_cmyk_a_palette_a_grey_and_a_bilevel_picture_become_their_colours():
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    assert to_rgb(red.convert("CMYK")).getpixel((3, 3)) == (255, 0, 0)
+    assert to_rgb(red.quantize(4)).getpixel((3, 3)) == (255, 0, 0)
+    assert to_rgb(Image.new("L", (8, 8), 77)).getpixel((3, 3)) == (77, 77, 77)
+    assert to_rgb(Image.new("1", (8, 8), 1)).getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_16_bits_become_8_and_do_not_turn_white(tmp_path):
+    levels = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    assert np.asarray(open_image(tmp_path / "a.png"))[..., 0].ravel().tolist() == list(range(256))
+
+
+def test_what_is_transparent_is_laid_on_white_and_what_is_not_stays_exactly():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 4), np.uint8)
+    pixels[:3, :, 3], pixels[3:6, :, 3] = 0, 255
+    flat = np.asarray(to_rgb(Image.fromarray(pixels)))
+    assert (flat[:3] == 255).all()
+    assert (flat[3:6] == pixels[3:6, :, :3]).all()
+    assert (np.asarray(to_rgb(Image.fromarray(pixels), "black"))[:3] == 0).all()
+    palette = Image.fromarray(pixels[..., :3]).quantize(8)
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+    image = Image.new("RGB", (30, 20), "white")
+    image.paste("red", (0, 0, 10, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned right
+    image.save(tmp_path / "a.png", exif=exif)
+    upright = open_image(tmp_path / "a.png")
+    assert upright.size == (20, 30)
+    assert upright.getpixel((10, 2)) == (255, 0, 0)
+    assert upright.getpixel((10, 28)) == (255, 255, 255)
+    assert to_rgb(upright).size == (20, 30)  # once
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("blue", "red")]
+    for name in ("a.gif", "a.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert open_image(tmp_path / name).getpixel((2, 2)) == (0, 0, 255)
+
+
+def test_a_colour_profile_is_kept_where_it_fits_and_nothing_else_is():
+    image = Image.new("RGB", (8, 8))
+    image.info |= {"icc_profile": b"a profile", "dpi": (300, 300), "comment": "where I live"}
+    assert to_rgb(image).info == {"icc_profile": b"a profile"}
+    inks = image.convert("CMYK")
+    inks.info["icc_profile"] = b"of inks"
+    assert to_rgb(inks).info == {}
+
+
+def write_bytes(content):
+    return lambda path: path.write_bytes(content)
+
+
+def write_truncated(path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def write_huge(path):
+    """A file of a few hundred kilobytes that says it has 400 million pixels."""
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_bytes(b"a poem, not a picture"), "a.png is no picture that can be read; give a PNG, JPEG"),
+        (write_bytes(b""), "a.png is no picture that can be read"),
+        (write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "is no picture that can be read"),
+        (write_truncated, "a.png is damaged .*; get the picture again"),
+        (write_huge, "a.png has more than 80,000,000 pixels; scale it down"),
+        (lambda path: Image.new("1", (10_000, 9_000)).save(path), "of 10000 x 9000 pixels came.*; scale it down"),
+        (lambda path: Image.new("F", (9, 9)).save(path, "TIFF"), "a picture of mode F came"),
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Is a directory"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_refused_in_one_sentence(write, message, tmp_path):
+    write(tmp_path / "a.png")
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        open_image(tmp_path / "a.png")
+    assert "\n" not in str(error.value)
+
+
+def test_a_long_picture_is_read(tmp_path):
+    Image.new("RGB", (20_000, 3)).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png").size == (20_000, 3)
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(ValueError, match=r"0 x 5 pixels came.*give one that has some"):
+        to_rgb(Image.new("RGB", (0, 5)))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +10,94 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from muse.shapes import Pictures
+
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
+"""What is read; others of Pillow's run foreign programs (EPS) or are no pictures."""
+MOST_PIXELS = 80_000_000
+"""Of a picture that is read: a file of a few kilobytes may hold far more than memory does."""
+WITHOUT_A_RANGE = ("I", "F", "LAB")
+"""Pillow's modes whose numbers say nothing of how bright they are, or that it cannot turn into RGB."""
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read a picture as `to_rgb` has it; of an animation the first frame.
+    Raises OSError or ValueError, in one sentence, if it is no picture, damaged or too large."""
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} has more than {MOST_PIXELS:,} pixels; scale it down") from error
+    except UnidentifiedImageError as error:
+        raise OSError(f"{path} is no picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF") from error
+    with image:
+        check_num_pixels(image.size)
+        try:
+            image.load()
+        except Exception as error:  # every format's reader fails in ways of its own
+            raise OSError(f"{path} is damaged ({error}); get the picture again") from error
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
+    """A picture of any mode as 8-bit RGB, upright as its EXIF says, with what is transparent laid on a colour.
+
+    16 bits become 8; of an animation it is the frame that stands. A colour profile is kept where it still fits.
+    Raises ValueError if it has too many pixels or none, or numbers without a range."""
+    check_num_pixels(image.size)
+    if image.mode in WITHOUT_A_RANGE:
+        raise ValueError(f"a picture of mode {image.mode} came, which cannot be shown as it is; save it as RGB, 8 bits")
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.round(np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        backdrop = Image.new("RGBA", image.size, behind)
+        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
+    plain = image.convert("RGB")
+    plain.info = {} if profile is None else {"icc_profile": profile}
+    return plain
+
+
+def check_num_pixels(size: tuple[int, int]) -> None:
+    """Raises ValueError for a picture of no pixels, or of too many."""
+    width, height = size
+    if not 0 < width * height <= MOST_PIXELS:
+        wish = "scale it down" if width and height else "give one that has some"
+        raise ValueError(f"a picture of {width} x {height} pixels came, wanted 1 to {MOST_PIXELS:,} of them; {wish}")
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """One picture as colours in [0, 1], channels first."""
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+
+
+def open_image(path: Path) -> Image.Image:
+    """A picture of any format that Pillow reads.
+    Raises OSError if there is none, ValueError if it is damaged or larger than a picture should be."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}); give another") from error
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture, read by `to_rgb`, at another width and height.
+    Raises ValueError if the picture has another shape: nothing is cut off or stretched."""
+    opaque = to_rgb(image)
+    (width, height), (wanted_width, wanted_height) = opaque.size, size
+    # A side may be off by the pixel that rounding makes.
+    if abs(width * wanted_height - height * wanted_width) > max(wanted_width, wanted_height):
+        raise ValueError(
+            f"the picture has {width} x {height} pixels and the model draws {wanted_width} x {wanted_height}; "
+            "crop it to that shape"
+        )
+    return opaque if opaque.size == size else opaque.resize(size, Image.Resampling.LANCZOS)
 
 
 def to_images(pictures: Pictures) -> list[Image.Image]:

@@ -3,46 +3,45 @@
 import dataclasses
 import importlib.resources
 import json
-import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Int
 from PIL import Image
 from torch import Tensor, nn
 
 from muse.checkpoint import CheckpointError, load_module, read_json, save_module, write_whole
+from muse.editing import Editing, Preview
 from muse.guidance import guided
-from muse.images import to_images
+from muse.images import resized, to_images, to_tensor
+from muse.models.layers import Context, Texts, Words
+from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
-from muse.models.transformer import MaskedTransformer, TextContext, TransformerConfig
+from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
+from muse.requests import check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
-from muse.shapes import Hidden, Logits, Predict, Step, TextMask, TextStates, Tokens
+from muse.shapes import Hidden, Logits, LowTokens, Predict, Step, TextMask, TextStates, Tokens
 
 INDEX = "model_index.json"
 PARTS = ("text_encoder", "vqgan", "base")
+SUPERRES_PARTS = ("superres", "vqgan_superres")
+"""Parts that come together or not at all."""
+SUPERRES_DEFAULTS = SamplingOptions(steps=8)
+"""What super-resolution is drawn with if the model does not say. Muse, section 2.8."""
+SUPERRES_STREAM = 1 << 31
+"""Flipped in a seed, it gives super-resolution other noise than the base; a generator reads 32 bits of its seed."""
+Size = Literal["low", "high"]
 SHIPPED = Path(str(importlib.resources.files("muse"))) / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-LARGEST_SEED = 2**63 - 1
 HIDDEN_GREY = 0.88
 """How light a token that is still hidden is shown."""
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a picture looks like after one step; tokens still hidden are grey."""
-
-    step: Step
-    images: list[Image.Image]
-
-
-class Muse:
-    """Draws pictures of prompts.
+class Muse(Editing):
+    """Draws pictures of prompts; in two stages if it has a super-resolution transformer, which draws them larger.
     Muse (arXiv:2301.00704)."""
 
     def __init__(
@@ -50,13 +49,19 @@ class Muse:
         text_encoder: TextEncoder,
         vqgan: VQGAN,
         base: MaskedTransformer,
+        superres: SuperResTransformer | None = None,
+        vqgan_superres: VQGAN | None = None,
         *,
         name: str = "unnamed",
         defaults: SamplingOptions | None = None,
+        superres_defaults: SamplingOptions | None = None,
     ):
-        check_parts(text_encoder, vqgan, base)
+        check_parts(text_encoder, vqgan, base, superres, vqgan_superres)
         self.text_encoder, self.vqgan, self.base = text_encoder, vqgan.eval(), base.eval()
+        self.superres = superres.eval() if superres is not None else None
+        self.vqgan_superres = vqgan_superres.eval() if vqgan_superres is not None else None
         self.name, self.defaults = name, defaults or SamplingOptions()
+        self.superres_defaults = superres_defaults or SUPERRES_DEFAULTS
 
     # -- folders --------------------------------------------------------------------------------------------------
 
@@ -66,23 +71,32 @@ class Muse:
         Raises CheckpointError, in one sentence, if there is none, or if it is damaged or does not fit together."""
         folder = find_model(model)
         index = read_json(folder / INDEX)
+        is_cascade = len(parts_of(index, folder)) > len(PARTS)
         muse = cls(
             load_text_encoder(folder / "text_encoder"),
             load_module(VQGAN, VQGANConfig, folder / "vqgan"),
             load_module(MaskedTransformer, TransformerConfig, folder / "base"),
+            load_module(SuperResTransformer, SuperResConfig, folder / "superres") if is_cascade else None,
+            load_module(VQGAN, VQGANConfig, folder / "vqgan_superres") if is_cascade else None,
             name=str(index.get("name", folder.name)),
             defaults=read_defaults(index, folder),
+            superres_defaults=read_superres_defaults(index, folder),
         )
         return muse.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
-        """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the base transformer.
-        The VQGAN keeps the precision that made its tokens; the text encoder is written in float16."""
+        """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers.
+        The VQGANs keep the precision that made their tokens; the text encoder is written in float16."""
         folder = Path(folder)
         self.text_encoder.save(folder / "text_encoder")
         save_module(self.vqgan, folder / "vqgan")
         save_module(self.base, folder / "base", dtype)
         index = {"class": "Muse", "name": self.name, "parts": PARTS, "defaults": dataclasses.asdict(self.defaults)}
+        if self.superres is not None and self.vqgan_superres is not None:
+            save_module(self.superres, folder / "superres", dtype)
+            save_module(self.vqgan_superres, folder / "vqgan_superres")
+            index["parts"] = PARTS + SUPERRES_PARTS
+            index["superres_defaults"] = dataclasses.asdict(self.superres_defaults)
         write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
     def to(self, device: torch.device | str) -> "Muse":
@@ -93,8 +107,9 @@ class Muse:
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
-        """The networks, in the order of PARTS."""
-        return self.text_encoder, self.vqgan, self.base
+        """The networks, in the order of PARTS and SUPERRES_PARTS."""
+        parts = (self.text_encoder, self.vqgan, self.base, self.superres, self.vqgan_superres)
+        return tuple(part for part in parts if part is not None)
 
     @property
     def device(self) -> torch.device:
@@ -102,9 +117,15 @@ class Muse:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the pictures, in pixels."""
-        config, stride = self.base.config, self.vqgan.config.stride
-        return config.width * stride, config.height * stride
+        """Width and height of the pictures that `generate` draws, in pixels."""
+        if self.superres is None or self.vqgan_superres is None:
+            return self.low_size
+        return size_of(self.superres.config, self.vqgan_superres)
+
+    @property
+    def low_size(self) -> tuple[int, int]:
+        """Width and height of the pictures before super-resolution, in pixels."""
+        return size_of(self.base.config, self.vqgan)
 
     # -- drawing --------------------------------------------------------------------------------------------------
 
@@ -115,16 +136,29 @@ class Muse:
         *,
         negatives: Sequence[str] | None = None,
         options: SamplingOptions | None = None,
+        superres_options: SamplingOptions | None = None,
+        size: Size | None = None,
         callback: Callable[[StepReport], None] | None = None,
     ) -> list[Image.Image]:
         """One picture for each prompt; picture i depends on prompt i, negative i and seed i alone.
 
+        `options` are those of the base, `superres_options` those of super-resolution; size "low" leaves that out.
         `callback` sees every step; `preview` makes pictures of what it sees. Random seeds if none are given.
-        Raises ValueError if a prompt is empty or too long, or there are not equally many of everything."""
+        Raises ValueError if a prompt is empty or too long, there are not equally many of everything, or the size is
+        "high" and the model has no super-resolution."""
         seeds = random_seeds(len(prompts)) if seeds is None else list(seeds)
         check_request(prompts, seeds, negatives)
+        check_size(size, self)
         text, is_word = self.text_encoder([*prompts, *(negatives or ())])
-        return self.generate_from_states(text, is_word, seeds, options=options, callback=callback)
+        return self.generate_from_states(
+            text,
+            is_word,
+            seeds,
+            options=options,
+            superres_options=superres_options,
+            size=size,
+            callback=callback,
+        )
 
     def generate_from_states(
         self,
@@ -133,52 +167,131 @@ class Muse:
         seeds: Sequence[int],
         *,
         options: SamplingOptions | None = None,
+        superres_options: SamplingOptions | None = None,
+        size: Size | None = None,
         callback: Callable[[StepReport], None] | None = None,
     ) -> list[Image.Image]:
         """As `generate`, for prompts that the text encoder has read already.
         States of `len(seeds)` prompts, and then those of equally many negative prompts, or none.
         Raises ValueError if there are other numbers of states."""
-        options = options or self.defaults
-        if len(text) not in (len(seeds), 2 * len(seeds)):
-            raise ValueError(
-                f"states of {len(text)} texts came for {len(seeds)} seeds; "
-                "give one for each seed, or as many negatives too"
-            )
-        tokens = self.draw_base(text.to(self.device), is_word.to(self.device), seeds, options, callback)
-        return self.to_images(tokens)
+        check_size(size, self)
+        check_states(text, seeds)
+        text, is_word = text.to(self.device), is_word.to(self.device)
+        low = self.draw_base(text, is_word, seeds, options or self.defaults, callback)
+        if self.superres is None or size == "low":
+            return self.to_images(low)
+        high = self.draw_superres(low, text, is_word, seeds, superres_options or self.superres_defaults, callback)
+        return self.to_large_images(high)
+
+    def upscale(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        *,
+        negatives: Sequence[str] | None = None,
+        options: SamplingOptions | None = None,
+        callback: Callable[[StepReport], None] | None = None,
+    ) -> list[Image.Image]:
+        """Super-resolution of pictures of any size, on their own low-resolution tokens, each with a prompt that says
+        what it shows.
+        Raises ValueError as `generate`, or if a picture has not the shape of those that the model draws."""
+        seeds = random_seeds(len(prompts)) if seeds is None else list(seeds)
+        check_request(prompts, seeds, negatives)
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} pictures came for {len(prompts)} prompts; give one for each")
+        check_size("high", self)
+        low = self.to_tokens(images)
+        text, is_word = self.text_encoder([*prompts, *(negatives or ())])
+        options = options or self.superres_defaults
+        high = self.draw_superres(low, text.to(self.device), is_word.to(self.device), seeds, options, callback)
+        return self.to_large_images(high)
 
     @torch.no_grad()
     def draw_base(
         self,
-        text: TextStates,
-        is_word: TextMask,
+        text: Texts,
+        is_word: Words,
         seeds: Sequence[int],
         options: SamplingOptions,
         callback: Callable[[StepReport], None] | None = None,
-    ) -> Int[Tensor, "picture position"]:
-        """Low-resolution tokens of texts; the second half of twice as many texts are negative prompts."""
-        config = self.base.config
+        start: Tokens | None = None,
+    ) -> Tokens:
+        """Low-resolution tokens of texts; the second half of twice as many texts are negative prompts.
+        `start` has the mask id where tokens are to be drawn; all are if it is not given."""
+        check_states(text, seeds)
         predict = guided_predict(self.base, text, is_word, len(seeds), options)
-        start = torch.full((len(seeds), config.height * config.width), config.mask_id, device=self.device)
-        return decode(start, predict, options, generators_for(seeds), config.mask_id, callback)
+        start = self._all_hidden(self.base.config, len(seeds)) if start is None else start
+        return decode(start, predict, options, generators_for(seeds), self.base.config.mask_id, callback)
+
+    @torch.no_grad()
+    def draw_superres(
+        self,
+        low: LowTokens,
+        text: Texts,
+        is_word: Words,
+        seeds: Sequence[int],
+        options: SamplingOptions,
+        callback: Callable[[StepReport], None] | None = None,
+        start: Tokens | None = None,
+    ) -> Tokens:
+        """High-resolution tokens of low-resolution ones and texts, as `draw_base` draws low-resolution ones of texts.
+        Raises ValueError if the model has no super-resolution, or a low-resolution token is hidden or no code."""
+        superres, _ = self.high
+        check_states(text, seeds)
+        check_codes(low, superres.config.low_num_codes)
+        predict = superres_predict(superres, low, text, is_word, options)
+        start = self._all_hidden(superres.config, len(seeds)) if start is None else start
+        generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])
+        return decode(start, predict, options, generators, superres.config.mask_id, as_superres(callback))
+
+    def predict_base(self, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
+        """What draws the low-resolution tokens of `num` pictures from texts, under guidance."""
+        return guided_predict(self.base, text, is_word, num, options)
+
+    def _all_hidden(self, config: TransformerConfig | SuperResConfig, num: int) -> Tokens:
+        return torch.full((num, config.height * config.width), config.mask_id, device=self.device)
+
+    @torch.no_grad()
+    def to_tokens(self, images: Sequence[Image.Image]) -> Tokens:
+        """The low-resolution tokens of pictures of any size.
+        Raises ValueError if a picture has not the shape of those that the model draws."""
+        pictures = torch.stack([to_tensor(resized(image, self.low_size)) for image in images])
+        return self.vqgan.encode(pictures.to(self.device))
 
     @torch.no_grad()
     def to_images(self, tokens: Tokens) -> list[Image.Image]:
-        """Paint grids of tokens."""
+        """Paint low-resolution grids of tokens."""
         return to_images(self.vqgan.decode(tokens, self.base.config.height))
 
     @torch.no_grad()
+    def to_large_images(self, tokens: Tokens) -> list[Image.Image]:
+        """Paint high-resolution grids of tokens.
+        Raises ValueError if the model has no super-resolution."""
+        superres, vqgan = self.high
+        return to_images(vqgan.decode(tokens, superres.config.height))
+
+    @torch.no_grad()
     def preview(self, report: StepReport) -> Preview:
-        """Paint what stands after a step; tokens still hidden are grey."""
-        config, quantizer = self.base.config, self.vqgan.quantizer
+        """Paint what stands after a step of either stage; tokens still hidden are grey."""
+        network, vqgan = (self.base, self.vqgan) if report.stage == "base" else self.high
+        config, quantizer, stride = network.config, vqgan.quantizer, vqgan.config.stride
         shape = (len(report.tokens), config.height, config.width)
         is_hidden = report.is_hidden.reshape(shape)
         codes = quantizer.look_up(report.tokens.clamp(max=config.num_codes - 1).reshape(shape))
         typical = quantizer.codebook.mean(0).reshape(1, -1, 1, 1)
-        pictures = to_unit_range(self.vqgan.decoder(torch.where(is_hidden[:, None], typical, codes)))
-        stride = self.vqgan.config.stride
+        pictures = to_unit_range(vqgan.decoder(torch.where(is_hidden[:, None], typical, codes)))
         covered = is_hidden.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, None]
         return Preview(report.step, to_images(torch.where(covered, HIDDEN_GREY, pictures)))
+
+    @property
+    def high(self) -> tuple[SuperResTransformer, VQGAN]:
+        """Super-resolution and its VQGAN.
+        Raises ValueError if the model has none."""
+        check_size("high", self)
+        assert self.superres is not None
+        assert self.vqgan_superres is not None
+        return self.superres, self.vqgan_superres
 
 
 def guided_predict(
@@ -186,66 +299,125 @@ def guided_predict(
 ) -> Predict:
     """What `decode` calls: the base transformer under guidance, its text read once.
     Of 2 * num texts the second half are negative prompts; of num, guidance is away from no text at all."""
-    everything = base.read(text, is_word)
-    prompts = everything if len(text) == num else first_texts(everything, num)
+    return predict_both(base, base.read(text, is_word), num, options)
+
+
+def superres_predict(
+    superres: SuperResTransformer, low: LowTokens, text: Texts, is_word: Words, options: SamplingOptions
+) -> Predict:
+    """What `decode` calls: the super-resolution transformer under guidance, its low-resolution tokens and its text read
+    once. Both branches have the low-resolution tokens; texts are as in `guided_predict`. Muse, section 2.7."""
+    return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word), len(low), options)
+
+
+def predict_both(
+    network: MaskedTransformer | SuperResTransformer, context: Context, num: int, options: SamplingOptions
+) -> Predict:
+    """A network under guidance that sees `num` samples twice in one batch, the second time without their text."""
+    told = context.first(num)
 
     def conditional(tokens: Tokens, is_hidden: Hidden, step: Step) -> Logits:
-        return base(tokens, prompts)
+        return network(tokens, told)
 
     def both(tokens: Tokens, is_hidden: Hidden, step: Step) -> tuple[Logits, Logits]:
-        logits: Tensor = base(torch.cat([tokens, tokens]), everything)
+        logits: Tensor = network(torch.cat([tokens, tokens]), context)
         return logits[:num], logits[num:]
 
     return guided(conditional, both, options.guidance, options.guidance_ramp)
 
 
-def first_texts(context: TextContext, num: int) -> TextContext:
-    """The first of several texts."""
-    return TextContext(tuple((key[:num], value[:num]) for key, value in context.keys_values), context.is_word[:num])
+def as_superres(callback: Callable[[StepReport], None] | None) -> Callable[[StepReport], None] | None:
+    """A callback that is told which stage it sees."""
+    return callback and (lambda report: callback(dataclasses.replace(report, stage="superres")))
 
 
-def random_seeds(num: int) -> list[int]:
-    """Seeds that nobody chose, short enough to type."""
-    return [random.SystemRandom().randrange(2**31) for _ in range(num)]
+def size_of(config: TransformerConfig | SuperResConfig, vqgan: VQGAN) -> tuple[int, int]:
+    """Width and height, in pixels, of the pictures of a token grid."""
+    return config.width * vqgan.config.stride, config.height * vqgan.config.stride
 
 
-def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Sequence[str] | None) -> None:
-    """Raises ValueError, in one sentence, for what cannot be drawn."""
-    if isinstance(prompts, str):
-        raise ValueError("prompts is one string; give a list of prompts, even for a single one")
-    if not prompts:
-        raise ValueError("no prompt came; give at least one")
-    wishes = {"prompt": "what the picture shows", "negative prompt": "what the picture shall not show, or leave it out"}
-    for (kind, wish), texts in zip(wishes.items(), (prompts, negatives or ()), strict=True):
-        if any(not isinstance(text, str) or not text.strip() for text in texts):
-            raise ValueError(f"the {kind} is empty; say in a few words {wish}")
-        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):  # how Python reads broken UTF-8
-            raise ValueError(f"the {kind} is not text in UTF-8; type it again")
-    for kind, given in (("seeds", seeds), ("negative prompts", negatives)):
-        if given is not None and len(given) != len(prompts):
-            raise ValueError(f"{len(given)} {kind} came for {len(prompts)} prompts; give one for each")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
-            raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
+def check_size(size: Any, muse: Muse) -> None:
+    """Raises ValueError if a model cannot draw pictures of a size."""
+    if size not in (None, *get_args(Size)):
+        raise ValueError(f"size is {size!r}; give 'low' or 'high', or leave it out")
+    if size == "high" and muse.superres is None:
+        raise ValueError(f"model {muse.name!r} has no super-resolution; take one that has, or size 'low'")
 
 
-def check_parts(text_encoder: TextEncoder, vqgan: VQGAN, base: MaskedTransformer) -> None:
+def check_states(text: Texts, seeds: Sequence[int]) -> None:
+    """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts, or none at all."""
+    if len(text) not in (0, len(seeds), 2 * len(seeds)):
+        raise ValueError(
+            f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
+        )
+
+
+def check_codes(low: Tokens, num_codes: int) -> None:
+    """Raises ValueError if a low-resolution token is not one that super-resolution can read."""
+    is_foreign = (low < 0) | (low >= num_codes)
+    if is_foreign.any():
+        raise ValueError(
+            f"low-resolution tokens hold {low[is_foreign][0]}; wanted codes in [0, {num_codes}): draw hidden ones first"
+        )
+
+
+def check_parts(
+    text_encoder: TextEncoder,
+    vqgan: VQGAN,
+    base: MaskedTransformer,
+    superres: SuperResTransformer | None = None,
+    vqgan_superres: VQGAN | None = None,
+) -> None:
     """Raises CheckpointError if the parts cannot work together."""
-    if vqgan.config.num_codes != base.config.num_codes:
+    check_vqgan("base", base.config.num_codes, base.config.vqgan_fingerprint, "VQGAN", vqgan)
+    check_text("base", base.config.text_dim, text_encoder)
+    if superres is None and vqgan_superres is None:
+        return
+    if superres is None or vqgan_superres is None:
+        missing = "superres" if superres is None else "vqgan_superres"
+        raise CheckpointError(f"{missing} is missing; super-resolution takes both its transformer and its VQGAN")
+    config = superres.config
+    check_vqgan("super-resolution", config.num_codes, config.vqgan_fingerprint, "high-resolution VQGAN", vqgan_superres)
+    check_vqgan("super-resolution", config.low_num_codes, config.vqgan_low_fingerprint, "VQGAN", vqgan)
+    check_text("super-resolution", config.text_dim, text_encoder)
+    check_grids(base, superres)
+
+
+def check_vqgan(transformer: str, num_codes: int, fingerprint: str | None, name: str, vqgan: VQGAN) -> None:
+    """Raises CheckpointError if a transformer was not made for the codes of a VQGAN."""
+    if vqgan.config.num_codes != num_codes:
         raise CheckpointError(
-            f"the VQGAN has {vqgan.config.num_codes} codes and the base transformer was made for "
-            f"{base.config.num_codes}; take both from one model"
+            f"the {name} has {vqgan.config.num_codes} codes and the {transformer} transformer was made for "
+            f"{num_codes}; take both from one model"
         )
-    if text_encoder.dim != base.config.text_dim:
+    if fingerprint is not None and fingerprint != (found := vqgan.fingerprint()):
         raise CheckpointError(
-            f"the text encoder gives states of {text_encoder.dim} numbers and the base transformer reads "
-            f"{base.config.text_dim}; take both from one model"
+            f"the {transformer} transformer was trained on the tokens of {name} {fingerprint} and this is {name} "
+            f"{found}; take both from one model"
         )
-    trained_on = base.config.vqgan_fingerprint
-    if trained_on is not None and trained_on != (found := vqgan.fingerprint()):
+
+
+def check_text(transformer: str, text_dim: int, text_encoder: TextEncoder) -> None:
+    """Raises CheckpointError if a transformer cannot read a text encoder."""
+    if text_encoder.dim != text_dim:
         raise CheckpointError(
-            f"the base transformer was trained on the tokens of VQGAN {trained_on} and this is VQGAN {found}; "
-            "take both from one model"
+            f"the text encoder gives states of {text_encoder.dim} numbers and the {transformer} transformer reads "
+            f"{text_dim}; take both from one model"
+        )
+
+
+def check_grids(base: MaskedTransformer, superres: SuperResTransformer) -> None:
+    """Raises CheckpointError if super-resolution does not enlarge what the base draws."""
+    drawn, config = (base.config.height, base.config.width), superres.config
+    if (config.low_height, config.low_width) != drawn:
+        raise CheckpointError(
+            f"the base transformer draws {drawn[0]} x {drawn[1]} tokens and the super-resolution transformer reads "
+            f"{config.low_height} x {config.low_width}; take both from one model"
+        )
+    if config.height * drawn[1] != config.width * drawn[0]:
+        raise CheckpointError(
+            f"the super-resolution transformer makes {config.height} x {config.width} tokens of {drawn[0]} x "
+            f"{drawn[1]}, a picture of another shape; take one that keeps it"
         )
 
 
@@ -288,10 +460,34 @@ def load_text_encoder(folder: Path) -> TextEncoder:
         raise CheckpointError(f"{folder} is damaged ({reason}); get the checkpoint again") from error
 
 
+def parts_of(index: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """The parts of a model, of which super-resolution may be left out.
+    Raises CheckpointError if its index names one half of super-resolution."""
+    named = index.get("parts", PARTS)
+    extra = [part for part in SUPERRES_PARTS if isinstance(named, list | tuple) and part in named]
+    if len(extra) == 1:
+        (missing,) = set(SUPERRES_PARTS) - set(extra)
+        raise CheckpointError(
+            f"{folder / INDEX} names {extra[0]} but not {missing}; this folder is no whole checkpoint"
+        )
+    return (*PARTS, *extra)
+
+
 def read_defaults(index: dict[str, Any], folder: Path) -> SamplingOptions:
     """The model's own sampling options.
     Raises CheckpointError if they are none."""
+    return read_options(index.get("defaults", {}), folder)
+
+
+def read_superres_defaults(index: dict[str, Any], folder: Path) -> SamplingOptions:
+    """The model's own sampling options of super-resolution.
+    Raises CheckpointError if they are none."""
+    return read_options(index.get("superres_defaults", dataclasses.asdict(SUPERRES_DEFAULTS)), folder)
+
+
+def read_options(fields: Any, folder: Path) -> SamplingOptions:
+    """Raises CheckpointError if the fields are no sampling options."""
     try:
-        return SamplingOptions(**index.get("defaults", {}))
+        return SamplingOptions(**fields)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / INDEX} has defaults that cannot be used: {error}") from error

@@ -4,6 +4,7 @@ The legend of axes, the same in every signature:
 
     batch      samples side by side; nothing ever mixes them
     position   the tokens of one grid, row by row: position = row * width + column
+    low        the positions of a low-resolution grid, beside those of a high-resolution one
     height     rows of a token grid or of a picture
     width      columns of a token grid or of a picture
     code       entries of the codebook, 0 .. num_codes - 1; the mask id is num_codes, one past the last
@@ -22,6 +23,8 @@ from torch import Tensor
 
 Tokens = Int[Tensor, "batch position"]
 """Codes in [0, num_codes), and num_codes itself (the mask id) where a token is hidden."""
+LowTokens = Int[Tensor, "batch low"]
+"""Tokens of the low-resolution grid, where a signature holds both grids."""
 Hidden = Bool[Tensor, "batch position"]
 """True where a token is hidden: masked in training, still to be drawn in sampling."""
 Logits = Float[Tensor, "batch position code"]

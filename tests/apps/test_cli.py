@@ -181,6 +181,117 @@ def test_a_terminal_sees_how_far_it_is(tiny_folder, capsys, monkeypatch):
     assert "/6 [" in capsys.readouterr().err
 
 
+# -- super-resolution ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def draw_cascade(cascade_folder, capsys):
+    """Run a command with the tiny cascade, well: the files that it names."""
+
+    def run(verb, *arguments):
+        assert main([verb, *map(str, arguments), "--model", str(cascade_folder)]) == 0
+        told = capsys.readouterr()
+        assert told.err == ""
+        return [Path(line.split("  (seed ")[0]) for line in told.out.splitlines()]
+
+    return run
+
+
+def test_generate_runs_the_cascade_and_says_how(draw_cascade, cascade):
+    (path,) = draw_cascade("generate", APPLE, "--seed", 1, "--superres-steps", 3, "--superres-guidance", 1)
+    text = read_png_text(path)
+    assert Image.open(path).size == (256, 256)
+    options, superres_options = (SamplingOptions(**json.loads(text[name])) for name in ("options", "superres_options"))
+    assert (options, superres_options) == (cascade.defaults, SamplingOptions(steps=3, guidance=1.0))
+    again = cascade.generate([text["prompt"]], [1], options=options, superres_options=superres_options)
+    assert again[0].tobytes() == pixels(path)
+
+
+def test_size_low_stops_after_the_base(draw_cascade, cascade):
+    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "low.png")
+    (high,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "high", "--out", "high.png")
+    assert (Image.open(low).size, Image.open(high).size) == ((128, 128), (256, 256))
+    assert (read_png_text(low)["size"], read_png_text(high)["size"]) == ("low", "high")
+    assert "superres_options" not in read_png_text(low)
+    assert pixels(low) == cascade.generate([APPLE], [1], size="low")[0].tobytes()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("steps", 2), ("guidance", 5), ("temperature", 0)])
+def test_every_option_of_super_resolution_reaches_the_picture(flag, value, draw_cascade):
+    (plain,) = draw_cascade("generate", APPLE, "--seed", 1, "--out", "a.png")
+    (changed,) = draw_cascade("generate", APPLE, "--seed", 1, "--out", "b.png", f"--superres-{flag}", value)
+    assert json.loads(read_png_text(changed)["superres_options"])[flag] == value
+    assert read_png_text(changed)["options"] == read_png_text(plain)["options"]
+    assert pixels(changed) != pixels(plain)
+
+
+def test_previews_of_a_cascade_show_both_stages_at_the_size_of_the_result(draw_cascade):
+    _, animation, sheet = draw_cascade("generate", APPLE, "--previews", "--out", "apple.png")
+    assert getattr(Image.open(animation), "n_frames", 1) == 10  # 6 and 4 steps
+    assert Image.open(sheet).size == (4 * 260 + 4, 3 * 260 + 4)
+
+
+def test_upscale_draws_a_picture_again_larger(draw_cascade, cascade):
+    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "low.png")
+    paths = draw_cascade("upscale", low, APPLE, "--n", 2, "--seed", 1, "--steps", 2, "--out", "high.png")
+    text = read_png_text(paths[1])
+    assert (text["image"], text["seed"]) == ("low.png", "2")
+    options = SamplingOptions(**json.loads(text["options"]))
+    assert options == SamplingOptions(steps=2, guidance=2.0)
+    wanted = cascade.upscale([Image.open(low)] * 2, [APPLE] * 2, [1, 2], options=options)
+    assert [pixels(path) for path in paths] == [image.tobytes() for image in wanted]
+
+
+def test_a_picture_that_cannot_be_enlarged_is_refused_in_one_sentence(refuse, cascade_folder, here, monkeypatch):
+    Image.new("RGB", (20, 40)).save(here / "tall.png")
+    (here / "text.png").write_text("no picture")
+    cut(shutil.copy(here / "tall.png", here / "half.png"))
+    assert "crop it to that shape" in refuse("upscale", "tall.png", APPLE, "--model", cascade_folder)
+    monkeypatch.setattr(Muse, "from_pretrained", lambda *a: pytest.fail("the model was loaded"))
+    for name in ("none.png", "text.png", "half.png", "."):
+        assert is_one_sentence(refuse("upscale", name, APPLE, "--model", cascade_folder))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", APPLE, "--size", "high"], "model 'tiny' has no super-resolution; take one that has"),
+        (["generate", APPLE, "--superres-steps", "4"], "--superres-steps came, and no super-resolution is drawn"),
+        (["generate", APPLE, "--superres-guidance", "-1"], "guidance is -1.0; give"),
+        (["upscale", "picture.png", APPLE], "model 'tiny' has no super-resolution; take one that has"),
+    ],
+)
+def test_super_resolution_of_a_model_that_has_none_is_refused_in_one_sentence(
+    arguments, message, refuse, tiny_folder, here
+):
+    Image.new("RGB", (20, 20)).save(here / "picture.png")
+    said = refuse(*arguments, "--model", tiny_folder)
+    assert is_one_sentence(said)
+    assert message in said
+
+
+def test_info_lists_the_parts_of_super_resolution(cascade_folder, cascade, capsys):
+    assert main(["info", str(cascade_folder)]) == 0
+    told = capsys.readouterr().out
+    for part, network in ((cascade.superres, "SuperResTransformer"), (cascade.vqgan_superres, "VQGAN")):
+        assert any(
+            network in line and f"{sum(p.numel() for p in part.parameters()):,} parameters" in line
+            for line in told.splitlines()
+        )
+    for fact in ("128 x 128", "256 x 256", "8 x 8", "16 x 16", "48 codes", "steps 4, guidance 2.0"):
+        assert fact in told
+    assert cascade.vqgan_superres.fingerprint() in told
+
+
+@pytest.mark.parametrize("part", ["superres", "vqgan_superres"])
+def test_a_cascade_with_a_missing_part_is_refused_in_one_sentence(part, own_cascade, refuse):
+    shutil.rmtree(own_cascade / part)
+    for arguments in (["generate", APPLE, "--model", own_cascade], ["info", own_cascade]):
+        said = refuse(*arguments)
+        assert is_one_sentence(said)
+        assert "is missing; this folder is no whole checkpoint" in said
+
+
 # -- where pictures go --------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The command line: `muse generate`, `muse info` and `muse serve`.
+"""The command line: `muse generate`, `muse upscale`, `muse info` and `muse serve`.
 
 Torch and the networks are imported by the commands, so that `muse --help` answers at once."""
 
@@ -33,17 +33,15 @@ MOST_FRAMES = 64
 OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
-def by_the_model(metavar: str) -> Any:
+def by_the_model(metavar: str, default: str = "the model's own") -> Any:
     """An option of which every model has its own default."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(default: the model's own)")
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
-@dataclass(frozen=True)
-class Generate:
-    """Draw pictures of a prompt, as PNG files that also say how they were made."""
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What every command that draws can be told."""
 
-    prompt: tyro.conf.Positional[str]
-    """What the picture shows, in quotation marks."""
     negative: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(optional)")] = None
     """What the picture shall not show."""
     n: int = 1
@@ -72,6 +70,9 @@ class Generate:
     previews: bool = False
     """Also write the picture after each step, beside the result: an animation, -steps.webp, and a sheet, -steps.png."""
 
+    if TYPE_CHECKING:
+        prompt: str  # each command's own, so that it can say what comes before it
+
     def run(self) -> None:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be drawn or written."""
         if not 1 <= self.n <= MOST_PICTURES:
@@ -84,46 +85,125 @@ class Generate:
         first = random_seeds(1)[0] if self.seed is None else self.seed
         seeds = [first + i for i in range(self.n)]
         check_request([self.prompt] * self.n, seeds, self.negatives(self.n))
-        SamplingOptions(**self.own_options())  # says what is wrong before the model is loaded
+        for prefix in ("", "superres_"):
+            SamplingOptions(**self.given(prefix))  # says what is wrong before the model is loaded
+        self.check()
         muse = Muse.from_pretrained(self.model)
-        self.draw(muse, dataclasses.replace(muse.defaults, **self.own_options()), seeds, places)
+        self.draw(muse, self.stages(muse), seeds, places)
 
-    def draw(self, muse: "Muse", options: "SamplingOptions", seeds: Sequence[int], places: "Places") -> None:
+    def check(self) -> None:
+        """Raises ValueError or OSError for what is wrong with a command before its model is known."""
+
+    def stages(self, muse: "Muse") -> "dict[str, SamplingOptions]":
+        """The options of each stage to be drawn, under the names that the model's verb has for them.
+        Raises ValueError for what this model cannot do."""
+        raise NotImplementedError
+
+    def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
+        """Draw a batch."""
+        raise NotImplementedError
+
+    def details(self) -> dict[str, str]:
+        """What else a picture should say of how it was made."""
+        return {}
+
+    def draw(self, muse: "Muse", stages: "dict[str, SamplingOptions]", seeds: Sequence[int], places: "Places") -> None:
         """Draw batch by batch, write each picture and say where it is."""
         from tqdm import tqdm
 
-        total = options.steps * math.ceil(self.n / BATCH)
+        total = sum(options.steps for options in stages.values()) * math.ceil(self.n / BATCH)
         with tqdm(total=total, unit="step", leave=False, disable=None) as bar:  # None: off unless on a terminal
             for start in range(0, self.n, BATCH):
                 batch = seeds[start : start + BATCH]
                 watch = Watch(muse, bar, self.previews)
-                images = muse.generate(
-                    [self.prompt] * len(batch),
-                    batch,
-                    negatives=self.negatives(len(batch)),
-                    options=options,
-                    callback=watch,
-                )
+                images = self.images(muse, batch, negatives=self.negatives(len(batch)), callback=watch, **stages)
                 for i, (image, seed) in enumerate(zip(images, batch, strict=True)):
-                    frames = [frame[i] for frame in watch.frames]
-                    for path in places.save(start + i, seed, image, frames, self.describe(muse, options, seed)):
+                    frames = [frame[i].resize(image.size) for frame in watch.frames]
+                    for path in places.save(start + i, seed, image, frames, self.describe(muse, stages, seed)):
                         bar.write(f"{path}  (seed {seed})")
 
     def negatives(self, num: int) -> list[str] | None:
         return None if self.negative is None else [self.negative] * num
 
-    def own_options(self) -> dict[str, Any]:
-        """The sampling options that the command line gives."""
+    def given(self, prefix: str = "") -> dict[str, Any]:
+        """The sampling options that the command line gives, of the base or, prefixed, of super-resolution."""
         from muse.sampling import SamplingOptions
 
-        names = [field.name for field in dataclasses.fields(SamplingOptions)]
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        found = {field.name: getattr(self, prefix + field.name, None) for field in dataclasses.fields(SamplingOptions)}
+        return {name: value for name, value in found.items() if value is not None}
 
-    def describe(self, muse: "Muse", options: "SamplingOptions", seed: int) -> dict[str, str]:
+    def describe(self, muse: "Muse", stages: "dict[str, SamplingOptions]", seed: int) -> dict[str, str]:
         """All that it takes to make a picture again."""
         text = {"prompt": self.prompt} | ({} if self.negative is None else {"negative": self.negative})
+        options = {name: json.dumps(dataclasses.asdict(each)) for name, each in stages.items()}
         made_by = {"model": muse.name, "software": f"muse {__version__}"}
-        return text | {"seed": str(seed), "options": json.dumps(dataclasses.asdict(options))} | made_by
+        return text | self.details() | {"seed": str(seed)} | options | made_by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Drawing):
+    """Draw pictures of a prompt, as PNG files that also say how they were made."""
+
+    prompt: tyro.conf.Positional[str]
+    """What the picture shows, in quotation marks."""
+    size: Annotated[Literal["low", "high"] | None, by_the_model("{low,high}", "the largest it draws")] = None
+    """Low stops before super-resolution."""
+    superres_steps: Annotated[int | None, by_the_model("INT")] = None
+    """Parallel decoding steps of super-resolution."""
+    superres_guidance: Annotated[float | None, by_the_model("T")] = None
+    """How strongly super-resolution follows the prompt."""
+    superres_temperature: Annotated[float | None, by_the_model("FLOAT")] = None
+    """Temperature at which super-resolution draws tokens."""
+
+    def stages(self, muse: "Muse") -> "dict[str, SamplingOptions]":
+        from muse.pipeline import check_size
+
+        check_size(self.size, muse)
+        options = {"options": dataclasses.replace(muse.defaults, **self.given())}
+        own = self.given("superres_")
+        if muse.superres is not None and self.size != "low":
+            return options | {"superres_options": dataclasses.replace(muse.superres_defaults, **own)}
+        if own:
+            flag = f"--superres-{next(iter(own))}"
+            raise ValueError(f"{flag} came, and no super-resolution is drawn of model {muse.name!r}; leave it out")
+        return options
+
+    def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
+        return muse.generate([self.prompt] * len(seeds), seeds, size=self.size, **details)
+
+    def details(self) -> dict[str, str]:
+        return {} if self.size is None else {"size": self.size}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscale(Drawing):
+    """Draw a picture that is there again, larger: super-resolution on its own low-resolution tokens."""
+
+    image: tyro.conf.Positional[Path]
+    """The picture, of any size and of the shape that the model draws."""
+    prompt: tyro.conf.Positional[str]
+    """What it shows, in quotation marks."""
+
+    def check(self) -> None:
+        self.picture()
+
+    def picture(self) -> "Image.Image":
+        """Raises OSError or ValueError if there is none."""
+        from muse.images import open_image
+
+        return open_image(self.image)
+
+    def stages(self, muse: "Muse") -> "dict[str, SamplingOptions]":
+        from muse.pipeline import check_size
+
+        check_size("high", muse)
+        return {"options": dataclasses.replace(muse.superres_defaults, **self.given())}
+
+    def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
+        return muse.upscale([self.picture()] * len(seeds), [self.prompt] * len(seeds), seeds, **details)
+
+    def details(self) -> dict[str, str]:
+        return {"image": self.image.name}
 
 
 @dataclass(frozen=True)
@@ -135,40 +215,70 @@ class Info:
 
     def run(self) -> None:
         """Raises CheckpointError if there is no such model, or it is damaged."""
-        from muse.checkpoint import CONFIG, count_parameters, load_module, read_config, read_json
-        from muse.models.transformer import MaskedTransformer, TransformerConfig
-        from muse.models.vqgan import VQGAN, VQGANConfig
-        from muse.pipeline import INDEX, PARTS, find_model, read_defaults
+        from muse.checkpoint import read_json
+        from muse.pipeline import INDEX, find_model, parts_of
 
         folder = find_model(self.model)
         index = read_json(folder / INDEX)
-        vqgan = read_config(VQGAN.__name__, VQGANConfig, folder / "vqgan")
-        base = read_config(MaskedTransformer.__name__, TransformerConfig, folder / "base")
-        # A base transformer that does not say whose tokens it reads leaves only the weights to ask.
-        fingerprint = base.vqgan_fingerprint or load_module(VQGAN, VQGANConfig, folder / "vqgan").fingerprint()
-        defaults = dataclasses.asdict(read_defaults(index, folder))
-        rows = [
-            ("name", index.get("name", folder.name)),
-            ("folder", folder),
-            ("pictures", f"{base.width * vqgan.stride} x {base.height * vqgan.stride} pixels"),
-            ("tokens", f"{base.width} x {base.height}, each one of {base.num_codes:,} codes"),
-            ("VQGAN", fingerprint),
-            ("defaults", ", ".join(f"{name} {value}" for name, value in defaults.items() if value is not None)),
-        ]
-        parts = []
-        for part in PARTS:
-            config = read_json(folder / part / CONFIG)
-            network = config.get("class") or next(iter(config.get("architectures") or ["unknown"]))
-            size = sum(path.stat().st_size for path in (folder / part).rglob("*") if path.is_file())
-            parts.append(
-                (part, f"{network:<20}{count_parameters(folder / part):>15,} parameters{size / 1e6:>10,.1f} MB")
-            )
-        for name, value in [*rows, *parts]:
-            print(f"{name:<14}{value}")
+        parts = parts_of(index, folder)
+        rows = [("name", index.get("name", folder.name)), ("folder", folder), *self.base(index, folder)]
+        if "superres" in parts:
+            rows += self.superres(index, folder)
+        for name, value in [*rows, *((part, self.size(folder / part)) for part in parts)]:
+            print(f"{name:<16}{value}")
+
+    def base(self, index: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+        """What there is to say of a model's tokens."""
+        from muse.checkpoint import read_config
+        from muse.models.transformer import MaskedTransformer, TransformerConfig
+        from muse.pipeline import read_defaults
+
+        config = read_config(MaskedTransformer.__name__, TransformerConfig, folder / "base")
+        options = read_defaults(index, folder)
+        return self.stage("", config, folder / "vqgan", config.vqgan_fingerprint, options)
+
+    def superres(self, index: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+        """The same of its high-resolution tokens."""
+        from muse.checkpoint import read_config
+        from muse.models.superres import SuperResConfig, SuperResTransformer
+        from muse.pipeline import read_superres_defaults
+
+        config = read_config(SuperResTransformer.__name__, SuperResConfig, folder / "superres")
+        options = read_superres_defaults(index, folder)
+        return self.stage("large ", config, folder / "vqgan_superres", config.vqgan_fingerprint, options)
+
+    def stage(
+        self, prefix: str, config: Any, folder: Path, fingerprint: str | None, options: "SamplingOptions"
+    ) -> list[tuple[str, str]]:
+        """Rows about a transformer's grid, the VQGAN of it in `folder`, and how tokens are drawn."""
+        from muse.checkpoint import load_module, read_config
+        from muse.models.vqgan import VQGAN, VQGANConfig
+
+        stride = read_config(VQGAN.__name__, VQGANConfig, folder).stride
+        # A transformer that does not say whose tokens it reads leaves only the weights to ask.
+        fingerprint = fingerprint or load_module(VQGAN, VQGANConfig, folder).fingerprint()
+        told = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+        rows = {
+            "pictures": f"{config.width * stride} x {config.height * stride} pixels",
+            "tokens": f"{config.width} x {config.height}, each one of {config.num_codes:,} codes",
+            "VQGAN": fingerprint,
+            "defaults": ", ".join(f"{name} {value}" for name, value in told.items()),
+        }
+        return [(prefix + name, value) for name, value in rows.items()]
+
+    def size(self, folder: Path) -> str:
+        """How large a part is."""
+        from muse.checkpoint import CONFIG, count_parameters, read_json
+
+        config = read_json(folder / CONFIG)
+        network = config.get("class") or next(iter(config.get("architectures") or ["unknown"]))
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return f"{network:<20}{count_parameters(folder):>15,} parameters{size / 1e6:>10,.1f} MB"
 
 
 class Watch:
-    """Sees every step of a batch: moves the progress bar on, and keeps at most about MOST_FRAMES previews if asked."""
+    """Sees every step of a batch: moves the progress bar on, and keeps at most about MOST_FRAMES previews of each stage
+    if asked."""
 
     def __init__(self, muse: "Muse", bar: "tqdm", keeps_frames: bool):
         self.muse, self.bar, self.keeps_frames = muse, bar, keeps_frames
@@ -252,7 +362,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         command = tyro.cli(
+<<<<<<< HEAD
             Generate | Info | Serve,
+=======
+            Generate | Upscale | Info | Serve,
+>>>>>>> editing
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,

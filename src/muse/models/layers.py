@@ -1,15 +1,22 @@
 """The layers that the base and the super-resolution transformer are made of."""
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from muse.shapes import Tokens
+
 States = Float[Tensor, "batch position dim"]
 Heads = Float[Tensor, "batch head position features"]
 # There may be fewer texts than samples: the axis has a name of its own.
 TextHeads = Float[Tensor, "text head word features"]
+Texts = Float[Tensor, "text word dim"]
 Words = Bool[Tensor, "text word"]
 LONGEST_PLAIN = 512
 """Keys up to which a processor attends faster by plain matrix products."""
@@ -50,7 +57,34 @@ class SelfAttention(nn.Module):
 
     def forward(self, states: States) -> States:
         query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(states).chunk(3, dim=-1))
-        return self.out(join_heads(attend(query, key, value)))
+        return self.out(join_heads(self.mix(query, key, value)))
+
+    def mix(self, query: Heads, key: Heads, value: Heads) -> Heads:
+        """What each position takes from the others."""
+        return attend(query, key, value)
+
+
+BLOCKED = "batch head (rows y columns x) features -> (batch rows columns) head (y x) features"
+DILATED = "batch head (y rows x columns) features -> (batch rows columns) head (y x) features"
+
+
+class MultiAxisAttention(SelfAttention):
+    """Half of the heads attend within blocks of `block` x `block` neighbours, half within as many positions spread
+    evenly over the whole grid. Its cost grows with the number of positions, not with the square of it.
+    MaxViT (arXiv:2204.01697), both of its attentions side by side; Muse, section 2.5."""
+
+    def __init__(self, dim: int, heads: int, height: int, width: int, block: int):
+        super().__init__(dim, heads)
+        self.groups = {"rows": height // block, "columns": width // block, "y": block, "x": block}
+
+    def mix(self, query: Heads, key: Heads, value: Heads) -> Heads:
+        near, far = zip(*(part.chunk(2, dim=1) for part in (query, key, value)), strict=True)
+        return torch.cat([self._mix_groups(BLOCKED, *near), self._mix_groups(DILATED, *far)], dim=1)
+
+    def _mix_groups(self, pattern: str, *parts: Heads) -> Heads:
+        mixed = attend(*(rearrange(part, pattern, **self.groups) for part in parts))
+        before, after = pattern.split(" -> ")
+        return rearrange(mixed, f"{after} -> {before}", **self.groups)
 
 
 class CrossAttention(nn.Module):
@@ -63,7 +97,7 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def read(self, text: Float[Tensor, "text word dim"]) -> tuple[TextHeads, TextHeads]:
+    def read(self, text: Texts) -> tuple[TextHeads, TextHeads]:
         """Keys and values of the text, which do not depend on the picture."""
         key, value = self.key_value(text).chunk(2, dim=-1)
         return split_heads(key, self.heads), split_heads(value, self.heads)
@@ -85,6 +119,116 @@ class FeedForward(nn.Module):
 
     def forward(self, states: States) -> States:
         return self.narrow(F.gelu(self.widen(states)))
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that the layers attend to beside the tokens, computed once for a picture: keys and values of every layer."""
+
+    keys_values: tuple[tuple[TextHeads, TextHeads], ...]
+    is_word: Words
+    """True where there is something to attend to, False where there is padding."""
+
+    def __len__(self) -> int:
+        return len(self.is_word)
+
+    def repeated(self, times: int) -> "Context":
+        """The same contexts, each `times` times one after the other."""
+        return Context(
+            tuple((k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.keys_values),
+            self.is_word.repeat_interleave(times, 0),
+        )
+
+    def first(self, num: int) -> "Context":
+        """The first of several contexts."""
+        return Context(tuple((key[:num], value[:num]) for key, value in self.keys_values), self.is_word[:num])
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and an MLP, each behind layer normalisation around a shortcut."""
+
+    def __init__(self, attend_self: SelfAttention, mlp_dim: int, dropout: float):
+        super().__init__()
+        dim = attend_self.out.in_features
+        self.norm_self, self.attend_self = nn.LayerNorm(dim, bias=False), attend_self
+        self.norm_mlp, self.mlp = nn.LayerNorm(dim, bias=False), FeedForward(dim, mlp_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: States) -> States:
+        states = states + self.dropout(self.attend_self(self.norm_self(states)))
+        return states + self.dropout(self.mlp(self.norm_mlp(states)))
+
+    def ends(self) -> tuple[nn.Linear, ...]:
+        """The last layer of each way around a shortcut."""
+        return self.attend_self.out, self.mlp.narrow
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, cross-attention to the text and an MLP, each behind layer normalisation around a shortcut."""
+
+    def __init__(self, attend_self: SelfAttention, mlp_dim: int, dropout: float):
+        super().__init__()
+        dim = attend_self.out.in_features
+        self.norm_self, self.attend_self = nn.LayerNorm(dim, bias=False), attend_self
+        self.norm_text, self.attend_text = nn.LayerNorm(dim, bias=False), CrossAttention(dim, attend_self.heads)
+        self.norm_mlp, self.mlp = nn.LayerNorm(dim, bias=False), FeedForward(dim, mlp_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: States, text: tuple[TextHeads, TextHeads] | None, is_word: Words | None) -> States:
+        states = states + self.dropout(self.attend_self(self.norm_self(states)))
+        if text is not None and is_word is not None:
+            states = self._attend_text(states, text, is_word)
+        return states + self.dropout(self.mlp(self.norm_mlp(states)))
+
+    def _attend_text(self, states: States, text: tuple[TextHeads, TextHeads], is_word: Words) -> States:
+        told, untold = states[: len(is_word)], states[len(is_word) :]
+        told = told + self.dropout(self.attend_text(self.norm_text(told), *text, is_word))
+        return torch.cat([told, untold]) if len(untold) else told
+
+    def ends(self) -> tuple[nn.Linear, ...]:
+        """The last layer of each way around a shortcut."""
+        return self.attend_self.out, self.attend_text.out, self.mlp.narrow
+
+
+class Stack(nn.ModuleList):
+    """Layers one after the other, each a shortcut that the layers above add to."""
+
+    def reset_parameters(self) -> None:
+        """Scale down the weights that end a shortcut, by how many of them add up."""
+        ends = [end for layer in self for end in layer.ends()]  # pyright: ignore[reportCallIssue]
+        for end in ends:
+            nn.init.normal_(end.weight, std=0.02 / math.sqrt(len(ends)))
+
+
+def code_head(dim: int, num_codes: int) -> nn.Sequential:
+    """The MLP that makes logits over the codebook of a position's features."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, num_codes))
+
+
+def reset_weights(modules: Iterable[nn.Module]) -> None:
+    """Normal weights of standard deviation 0.02 in every linear layer and every table, biases 0."""
+    for module in modules:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def check_attention(dim: int, heads: int, dropout: float) -> None:
+    """Raises ValueError if a transformer cannot have this shape."""
+    if dim % heads:
+        raise ValueError(f"dim {dim} is not a multiple of {heads} heads; try {dim // 64} heads")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; give a share from 0 up to, not including, 1")
+
+
+def check_grid(tokens: Tokens, height: int, width: int) -> None:
+    """Raises ValueError if the tokens are not a grid of this size."""
+    if tokens.shape[1] != height * width:
+        raise ValueError(
+            f"{tokens.shape[1]} tokens came; this transformer was made for a grid of {height} x {width} = "
+            f"{height * width}"
+        )
 
 
 class Positions2D(nn.Module):

@@ -1,6 +1,7 @@
-"""Parallel decoding: from hidden tokens and a predict function to tokens."""
+"""Parallel decoding and editing: from tokens, some of them hidden, and a predict function to tokens."""
 
 from muse.sampling.decode import StepReport, decode, generators_for
-from muse.sampling.options import SamplingOptions
+from muse.sampling.edit import edit, hide_share
+from muse.sampling.options import EditOptions, SamplingOptions
 
-__all__ = ["SamplingOptions", "StepReport", "decode", "generators_for"]
+__all__ = ["EditOptions", "SamplingOptions", "StepReport", "decode", "edit", "generators_for", "hide_share"]

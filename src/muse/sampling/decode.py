@@ -4,6 +4,7 @@ Muse, section 2.8; MaskGIT (arXiv:2202.04200), section 3.2."""
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,8 @@ class StepReport:
     step: Step
     tokens: Tokens
     is_hidden: Hidden
+    stage: Literal["base", "superres"] = "base"
+    """Which network's grid this is; `Muse` says so, as decoding does not know."""
 
 
 def generators_for(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -47,10 +50,10 @@ def decode(
     Raises ValueError if a start token is neither a code nor `mask_id`, if the generators or the logits do not fit the
     tokens, or if a grid in Halton order is not square; FloatingPointError if the network gave NaN or infinite logits.
     Muse, section 2.8; the confidence is MaskGIT's, section 3.2."""
-    _check_tokens(start_tokens, mask_id)
+    check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape
     tokens, is_hidden = start_tokens, start_tokens == mask_id
-    generators = _one_for_each(generator, batch)
+    generators = one_for_each(generator, batch)
     counts = hidden_counts(is_hidden.sum(dim=1), options.steps)
     halton = _halton_scores(num_positions).to(tokens.device) if options.sampler == "halton" else None
     any_broken: list[Tensor] = []
@@ -58,8 +61,8 @@ def decode(
     for index in range(options.steps):
         step = Step(index, options.steps)
         logits = predict(tokens, is_hidden, step)
-        _check_shape(logits, (batch, num_positions, mask_id))
-        token_noise, choice_noise = _draw_noise(generators, num_positions).to(tokens.device)
+        check_shape(logits, (batch, num_positions, mask_id))
+        token_noise, choice_noise = draw_noise(generators, num_positions).to(tokens.device)
 
         log_probs = logits.float().log_softmax(dim=-1)  # a softmax over 8192 codes loses digits in bf16
         drawn = draw_codes(log_probs, token_noise, options.temperature, options.top_k)
@@ -77,7 +80,7 @@ def decode(
         if callback is not None:
             callback(StepReport(step, tokens.clone(), is_hidden.clone()))
 
-    _raise_if_broken(any_broken)
+    raise_if_broken(any_broken)
     return tokens
 
 
@@ -110,7 +113,7 @@ def _invert_cumulative(logits: Logits, uniforms: Scores) -> Tokens:
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 
-def _draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Float[Tensor, "2 batch position"]:
+def draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Float[Tensor, "2 batch position"]:
     """Uniforms in [0, 1) for the tokens and for the choice among them; each sample's from its own generator."""
     noise = [torch.rand(2, num_positions, generator=each, device=each.device) for each in generators]
     return torch.stack(noise, dim=1)
@@ -124,7 +127,7 @@ def _halton_scores(num_positions: int) -> Float[Tensor, " position"]:
     return -halton_order(side, side).argsort().float()
 
 
-def _one_for_each(generator: torch.Generator | Sequence[torch.Generator], batch: int) -> Sequence[torch.Generator]:
+def one_for_each(generator: torch.Generator | Sequence[torch.Generator], batch: int) -> Sequence[torch.Generator]:
     if isinstance(generator, torch.Generator):
         return [generator] * batch
     if len(generator) != batch:
@@ -132,7 +135,7 @@ def _one_for_each(generator: torch.Generator | Sequence[torch.Generator], batch:
     return generator
 
 
-def _check_tokens(tokens: Tokens, mask_id: int) -> None:
+def check_tokens(tokens: Tokens, mask_id: int) -> None:
     is_foreign = (tokens < 0) | (tokens > mask_id)
     if is_foreign.any():
         raise ValueError(
@@ -141,7 +144,7 @@ def _check_tokens(tokens: Tokens, mask_id: int) -> None:
         )
 
 
-def _check_shape(logits: Tensor, wanted: tuple[int, int, int]) -> None:
+def check_shape(logits: Tensor, wanted: tuple[int, int, int]) -> None:
     if logits.shape != wanted:
         raise ValueError(
             f"predict gave logits of shape {tuple(logits.shape)}, wanted {wanted}: "
@@ -149,7 +152,7 @@ def _check_shape(logits: Tensor, wanted: tuple[int, int, int]) -> None:
         )
 
 
-def _raise_if_broken(any_broken: Sequence[Tensor]) -> None:
+def raise_if_broken(any_broken: Sequence[Tensor]) -> None:
     """Looked at once, at the end: looking at every step would make the device wait."""
     is_broken = torch.stack(list(any_broken)).tolist()
     if any(is_broken):

@@ -43,6 +43,36 @@ class SamplingOptions:
         _check_amount("choice_noise", self.choice_noise)
 
 
+@dataclass(frozen=True)
+class EditOptions:
+    """How a picture is edited without a mask; the defaults are the paper's.
+    Raises ValueError for a value outside its range. Muse, section 3.4 (mask-free image editing)."""
+
+    iterations: int = 100
+    """How often some tokens are drawn again; fewer keep more of the picture, and a picture after 50 of 100 is that of
+    50."""
+    share: float = 0.08
+    """Which share of all tokens is drawn again in each iteration, chosen at random."""
+    guidance: float = 4.0
+    """How strongly the prompt is followed: t in (1 + t) * l_c - t * l_u; the same in every iteration."""
+    temperature: float = 1.0
+    """Temperature at which tokens are drawn; 0 always takes the likeliest code."""
+    top_k: int | None = 3
+    """Draw among this many likeliest codes only; all if not given."""
+    most_changed: float | None = None
+    """Stop a picture as soon as this share of its tokens is not what it was at first; never if not given."""
+
+    def __post_init__(self) -> None:
+        _check_whole("iterations", self.iterations, MOST_STEPS)
+        _check_share("share", self.share)
+        _check_amount("guidance", self.guidance)
+        _check_amount("temperature", self.temperature)
+        if self.top_k is not None:
+            _check_whole("top_k", self.top_k)
+        if self.most_changed is not None:
+            _check_share("most_changed", self.most_changed)
+
+
 # What a person or a JSON file gave may be anything, hence Any; and True is an int in Python, hence the bool checks.
 
 
@@ -60,3 +90,8 @@ def _check_amount(name: str, value: Any) -> None:
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, choices))}")
+
+
+def _check_share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"{name} is {value!r}; give a number above 0, at most 1")

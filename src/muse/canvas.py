@@ -1,0 +1,347 @@
+"""Where on a picture of any size the model looks, and how what it draws is put back: geometry and colours, no network.
+
+A model draws on a canvas of one size. It sees a picture through windows of the canvas' shape, scaled to the canvas; a
+window may reach beyond the picture. Of a hole, everything outside of it is known; known pixels are never changed.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from muse.images import check_num_pixels, to_tensor
+
+Size = tuple[int, int]
+"""Width and height, in pixels."""
+Pixels = UInt8[np.ndarray, "height width 3"]
+Hole = Bool[np.ndarray, "height width"]
+"""True where a picture is to be filled."""
+Cells = Bool[Tensor, "row column"]
+"""One for each token of a grid."""
+Picture = Float[Tensor, "3 height width"]
+Known = Bool[Tensor, "height width"]
+
+MOST_ELONGATED = 2.0
+"""A hole that is longer than so many short sides of its picture is filled through several windows."""
+MOST_WINDOWS = 1024
+MOST_SHRUNK = 40
+"""A picture that is longer than so many of its short sides is not seen as a whole: too little of it would be left."""
+SEAM = 1 / 16
+"""How far the surroundings colour what is drawn, in widths of the canvas."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of whole pixels, by its left upper corner and its size.
+    Raises ValueError for anything that is none."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        for value in (self.x, self.y, self.width, self.height):
+            check_whole("a box", value)
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a box of {self.width} x {self.height} pixels came; give it at least 1 x 1")
+
+    @property
+    def right(self) -> int:
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.height
+
+    def inside(self, size: Size) -> tuple[slice, slice]:
+        """Rows and columns of what lies on a picture."""
+        return (
+            slice(max(self.y, 0), max(min(self.bottom, size[1]), 0)),
+            slice(max(self.x, 0), max(min(self.right, size[0]), 0)),
+        )
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How many pixels a picture grows at each side.
+    Raises ValueError if it does not grow at all, or a margin is no whole number from 0."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+
+    def __post_init__(self) -> None:
+        sides = {"left": self.left, "right": self.right, "top": self.top, "bottom": self.bottom}
+        for name, value in sides.items():
+            check_whole(name, value)
+            if value < 0:
+                raise ValueError(f"{name} is {value}; give a whole number of pixels from 0")
+        if not any(sides.values()):
+            raise ValueError("all margins are 0; give at least one of left, right, top and bottom")
+
+
+def check_whole(name: str, value: Any) -> None:
+    """What a person gave may be anything, hence Any; and True is an int in Python."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} has {value!r}; give whole numbers of pixels")
+
+
+# -- holes ------------------------------------------------------------------------------------------------------------
+
+
+def box_hole(box: Box, size: Size) -> Hole:
+    """A hole of a rectangle.
+    Raises ValueError if it is not wholly on the picture."""
+    if box.x < 0 or box.y < 0 or box.right > size[0] or box.bottom > size[1]:
+        raise ValueError(
+            f"the box from {box.x}, {box.y} of {box.width} x {box.height} pixels is not wholly on the picture of "
+            f"{size[0]} x {size[1]}; give X Y W H within it"
+        )
+    is_hole = np.zeros(size[::-1], bool)
+    is_hole[box.inside(size)] = True
+    return is_hole
+
+
+def mask_hole(mask: Image.Image, size: Size) -> Hole:
+    """A hole where an RGB mask is nearer to white than to black.
+    Raises ValueError if the mask has another size than the picture, or nothing white."""
+    if mask.size != size:
+        raise ValueError(
+            f"the mask has {mask.size[0]} x {mask.size[1]} pixels and the picture {size[0]} x {size[1]}; "
+            "give a mask of the picture's size, white where it shall be filled"
+        )
+    is_hole = np.asarray(mask.convert("L")) > 127
+    if not is_hole.any():
+        raise ValueError("the mask is empty: nothing in it is white; paint white what shall be filled")
+    return is_hole
+
+
+def bounds(is_hole: Hole) -> Box:
+    """The smallest box around a hole."""
+    rows, columns = (np.flatnonzero(is_hole.any(axis)) for axis in (1, 0))
+    x, y = int(columns[0]), int(rows[0])
+    return Box(x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
+
+
+def widen(image: Image.Image, margins: Margins) -> tuple[Pixels, Hole]:
+    """A larger picture, black at its new margins, and these as a hole.
+    Raises ValueError if it is too large."""
+    size = (image.width + margins.left + margins.right, image.height + margins.top + margins.bottom)
+    check_num_pixels(size)
+    inner = Box(margins.left, margins.top, *image.size).inside(size)
+    pixels, is_hole = np.zeros((*size[::-1], 3), np.uint8), np.ones(size[::-1], bool)
+    pixels[inner], is_hole[inner] = np.asarray(image), False
+    return pixels, is_hole
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+def whole_window(picture: Size, canvas: Size) -> Box:
+    """The smallest window that the whole picture lies in, in the middle.
+    Raises ValueError if the picture is too long for that."""
+    scales = [side / most for side, most in zip(picture, canvas, strict=True)]
+    if max(scales) > MOST_SHRUNK * min(scales):
+        raise ValueError(
+            f"a picture of {picture[0]} x {picture[1]} pixels is too long to be seen as a whole: it may have at most "
+            f"{MOST_SHRUNK} times as many pixels on one side as on the other; crop it"
+        )
+    return window_around(Box(0, 0, *picture), max(scales), picture, canvas)
+
+
+def inpainting_windows(hole: Box, picture: Size, canvas: Size, context: float) -> list[Box]:
+    """One window with a hole's box in its middle, `context` times as long as the box but within the picture.
+
+    It is at least as large as the canvas, as far as the picture is. A hole longer than MOST_ELONGATED short sides of
+    the picture has windows one after the other, each half over the last.
+    Raises ValueError if these would be too many."""
+    needed = max(hole.width / canvas[0], hole.height / canvas[1])
+    room = min(picture[0] / canvas[0], picture[1] / canvas[1])
+    if needed > MOST_ELONGATED * max(room, 1):
+        return overlapping_windows(hole, max(room, 1), picture, canvas)
+    return [window_around(hole, max(needed, min(max(context * needed, 1), room)), picture, canvas)]
+
+
+def outpainting_windows(inner: Box, picture: Size, canvas: Size) -> list[Box]:
+    """Windows over the margins around an inner picture, the nearest to it first, each half over another.
+
+    Each is as large as the inner picture's short side, so that the model sees it at the size it knows; but no smaller
+    than the canvas, and no larger than the picture.
+    Raises ValueError if these would be too many."""
+    scale = max(min(inner.width / canvas[0], inner.height / canvas[1]), 1)
+    scale = min(scale, max(picture[0] / canvas[0], picture[1] / canvas[1]))
+    windows = overlapping_windows(Box(0, 0, *picture), scale, picture, canvas)
+    return sorted(windows, key=lambda window: distance(window, inner))
+
+
+def window_around(box: Box, scale: float, picture: Size, canvas: Size) -> Box:
+    """A window of the canvas' shape with a box in its middle, moved onto the picture as far as there is room."""
+    width, height = window_size(scale, canvas)
+    width, height = max(width, box.width), max(height, box.height)
+    return Box(
+        start_within(box.x + (box.width - width) // 2, width, picture[0]),
+        start_within(box.y + (box.height - height) // 2, height, picture[1]),
+        width,
+        height,
+    )
+
+
+def window_size(scale: float, canvas: Size) -> Size:
+    """`scale` times the canvas, rounded up but for what floats leave over."""
+    width, height = (max(math.ceil(scale * side - 1e-6), 1) for side in canvas)
+    return width, height
+
+
+def start_within(start: int, length: int, whole: int) -> int:
+    """Where a stretch begins so that it lies within the whole, or the whole in its middle."""
+    return (whole - length) // 2 if length > whole else min(max(start, 0), whole - length)
+
+
+def overlapping_windows(box: Box, scale: float, picture: Size, canvas: Size) -> list[Box]:
+    """Windows that cover a box, row by row, each half over its neighbours.
+    Raises ValueError if these would be too many."""
+    width, height = window_size(scale, canvas)
+    columns, rows = starts(box.x, box.width, width), starts(box.y, box.height, height)
+    if len(columns) * len(rows) > MOST_WINDOWS:
+        raise ValueError(
+            f"{box.width} x {box.height} pixels are {len(columns) * len(rows):,} windows of {width} x {height} and at "
+            f"most {MOST_WINDOWS:,} are drawn; give a smaller hole, smaller margins or a smaller picture"
+        )
+    return [
+        Box(start_within(x, width, picture[0]), start_within(y, height, picture[1]), width, height)
+        for y in rows
+        for x in columns
+    ]
+
+
+def windows_in_use(windows: Sequence[Box], is_hole: Hole) -> list[Box]:
+    """The windows that have something to fill once those before them are filled."""
+    is_left, in_use = is_hole.copy(), []
+    for window in windows:
+        inside = window.inside((is_hole.shape[1], is_hole.shape[0]))
+        if is_left[inside].any():
+            in_use.append(window)
+            is_left[inside] = False
+    return in_use
+
+
+def starts(begin: int, length: int, window: int) -> list[int]:
+    """Where windows begin that cover a stretch evenly, at most half a window apart."""
+    rest = length - window
+    if rest <= 0:
+        return [begin - (window - length) // 2]
+    num_gaps = math.ceil(rest / max(window // 2, 1))
+    return [begin + round(i * rest / num_gaps) for i in range(num_gaps + 1)]
+
+
+def distance(window: Box, inner: Box) -> float:
+    """From the middle of a window to the nearest point of a box."""
+    across = (window.x + window.right) / 2
+    down = (window.y + window.bottom) / 2
+    return math.hypot(
+        max(inner.x - across, 0, across - inner.right),
+        max(inner.y - down, 0, down - inner.bottom),
+    )
+
+
+# -- what is seen through a window, and put back ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model sees through a window."""
+
+    picture: Picture
+    """In [0, 1], at the size of the canvas; where nothing is known it goes on smoothly from what is."""
+    is_known: Known
+
+    @property
+    def size(self) -> Size:
+        return self.picture.shape[2], self.picture.shape[1]
+
+
+def view(pixels: Pixels, is_hole: Hole, window: Box, canvas: Size) -> View:
+    """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it."""
+    size = (pixels.shape[1], pixels.shape[0])
+    seen = np.zeros((window.height, window.width, 4), np.uint8)
+    rows, columns = window.inside(size)
+    part = seen[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
+    part[..., :3] = pixels[rows, columns]
+    part[..., 3] = np.where(is_hole[rows, columns], 0, 255)
+    # Pillow weighs colours by alpha when it resizes, and copies at the same size. Lanczos would ring around a hole.
+    scaled = Image.fromarray(seen).resize(canvas, Image.Resampling.HAMMING)
+    is_known = torch.from_numpy(np.asarray(scaled)[..., 3] > 127)
+    return View(continued(to_tensor(Image.fromarray(np.asarray(scaled)[..., :3])), is_known), is_known)
+
+
+def whole_view(image: Image.Image, window: Box, canvas: Size) -> View:
+    """What is seen of a picture without a hole."""
+    return view(np.asarray(image), np.zeros(image.size[::-1], bool), window, canvas)
+
+
+def hidden_cells(is_hole: Hole, window: Box, rows: int, columns: int) -> Cells:
+    """Which tokens of a grid over a window touch the hole, or what lies beyond the picture."""
+    seen = np.ones((window.height, window.width), bool)
+    inside = window.inside((is_hole.shape[1], is_hole.shape[0]))
+    seen[
+        inside[0].start - window.y : inside[0].stop - window.y, inside[1].start - window.x : inside[1].stop - window.x
+    ] = is_hole[inside]
+    in_rows = np.stack([seen[span].any(axis=0) for span in spans(window.height, rows)])
+    return torch.from_numpy(np.stack([in_rows[:, span].any(axis=1) for span in spans(window.width, columns)], axis=1))
+
+
+def spans(length: int, num: int) -> Iterator[slice]:
+    """The pixels, whole or in part, of each of `num` equal stretches."""
+    for i in range(num):
+        yield slice(i * length // num, -(-(i + 1) * length // num))
+
+
+def paste(pixels: Pixels, is_hole: Hole, window: Box, seen: View, drawn: Image.Image) -> None:
+    """Fill the hole within a window with what was drawn on the canvas, in place; all other pixels stay as they are."""
+    rows, columns = window.inside((pixels.shape[1], pixels.shape[0]))
+    matched = matched_to_surroundings(to_tensor(drawn), seen)
+    levels = (matched * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    whole = np.asarray(Image.fromarray(levels).resize((window.width, window.height), Image.Resampling.LANCZOS))
+    part = whole[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
+    pixels[rows, columns] = np.where(is_hole[rows, columns, None], part, pixels[rows, columns])
+
+
+def crop(drawn: Image.Image, window: Box, picture: Size) -> Image.Image:
+    """What was drawn of a whole picture, at the picture's size."""
+    scaled = drawn.resize((window.width, window.height), Image.Resampling.LANCZOS)
+    return scaled.crop((-window.x, -window.y, picture[0] - window.x, picture[1] - window.y))
+
+
+def matched_to_surroundings(drawn: Picture, seen: View) -> Picture:
+    """What was drawn, its colours moved near the known pixels by as much as it misses these: so that no seam is seen.
+    What stood in the hole plays no part. After Poisson image editing (Perez et al., 2003), with an end to its reach."""
+    reach = max(round(SEAM * seen.size[0]), 1)
+    nearness = F.avg_pool2d(seen.is_known[None].float(), 2 * reach + 1, 1, reach, count_include_pad=False)
+    missed = continued(torch.where(seen.is_known, seen.picture - drawn, 0), seen.is_known)
+    return (drawn + (2 * nearness).clamp(max=1) * missed).clamp(0, 1)
+
+
+def continued(picture: Picture, is_known: Known) -> Picture:
+    """A picture whose known pixels go on smoothly over the unknown ones; grey where nothing is known.
+    The pull-push of The Lumigraph (Gortler et al., 1996)."""
+    return _continued(picture[None] * is_known, is_known[None, None].float())[0]
+
+
+def _continued(
+    weighted: Float[Tensor, "1 3 height width"], weight: Float[Tensor, "1 1 height width"]
+) -> Float[Tensor, "1 3 height width"]:
+    colours = torch.where(weight > 0, weighted / weight.clamp(min=1e-9), 0.5)
+    if (weight > 0).all() or weight.numel() == 1:
+        return colours
+    coarse = _continued(F.avg_pool2d(weighted, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
+    size = (weight.shape[2], weight.shape[3])
+    return torch.where(weight > 0, colours, F.interpolate(coarse, size, mode="bilinear", align_corners=False))

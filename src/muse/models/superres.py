@@ -1,0 +1,185 @@
+"""The super-resolution transformer: logits for a large grid of partly hidden tokens, given a small one and a text.
+Muse, section 2.5; sizes in Tables 1 and 6."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from muse.models.layers import (
+    Context,
+    EncoderLayer,
+    MultiAxisAttention,
+    Positions2D,
+    SelfAttention,
+    Stack,
+    States,
+    Texts,
+    TransformerLayer,
+    Words,
+    check_attention,
+    check_grid,
+    code_head,
+    reset_weights,
+)
+from muse.shapes import Logits, LowTokens, Tokens
+
+Attention = Literal["full", "multi-axis"]
+
+
+@dataclass(frozen=True)
+class SuperResConfig:
+    """The shape of a super-resolution transformer; the defaults are those of Muse's Table 6."""
+
+    num_codes: int = 8192
+    """Codes of the high-resolution VQGAN; the mask id is one past the last."""
+    low_num_codes: int = 8192
+    """Codes of the low-resolution VQGAN."""
+    height: int = 64
+    """Rows of the high-resolution token grid."""
+    width: int = 64
+    """Columns of the high-resolution token grid."""
+    low_height: int = 16
+    """Rows of the low-resolution token grid."""
+    low_width: int = 16
+    """Columns of the low-resolution token grid."""
+    dim: int = 1024
+    """Features of a position, in both grids."""
+    depth: int = 32
+    """Layers over the high-resolution tokens, each self-attention, cross-attention and MLP."""
+    low_depth: int = 16
+    """Layers over the low-resolution tokens, each self-attention and MLP."""
+    heads: int = 16
+    """Attention heads; they share `dim` evenly."""
+    mlp_dim: int = 4096
+    """Features inside each MLP."""
+    text_dim: int = 4096
+    """Features of the text encoder's states."""
+    attention: Attention = "multi-axis"
+    """Whether high-resolution tokens attend to all of them, or half of the heads to a block and half to a spread."""
+    block: int = 8
+    """Side of such a block, and of such a spread, in tokens."""
+    dropout: float = 0.0
+    """Share of each layer's output that training drops."""
+    vqgan_fingerprint: str | None = None
+    """The high-resolution VQGAN whose codes these are; a model with another one is refused."""
+    vqgan_low_fingerprint: str | None = None
+    """The same of the low-resolution VQGAN."""
+
+    def __post_init__(self) -> None:
+        check_attention(self.dim, self.heads, self.dropout)
+        if self.attention not in get_args(Attention):
+            raise ValueError(
+                f"attention is {self.attention!r}; give one of {', '.join(map(repr, get_args(Attention)))}"
+            )
+        if self.attention == "multi-axis":
+            self._check_multi_axis()
+
+    def _check_multi_axis(self) -> None:
+        if self.heads % 2:
+            raise ValueError(f"{self.heads} heads cannot be halved for multi-axis attention; give an even number")
+        if self.block < 1 or self.height % self.block or self.width % self.block:
+            raise ValueError(
+                f"a grid of {self.height} x {self.width} cannot be cut into blocks of {self.block} x {self.block}; "
+                "give a block that divides both sides"
+            )
+        longest = max(self.height, self.width)
+        if self.block**2 < longest:
+            raise ValueError(
+                f"blocks of {self.block} x {self.block} leave parts of a grid of {self.height} x {self.width} that "
+                f"never see each other; give at least {math.ceil(math.sqrt(longest))}"
+            )
+
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for a hidden one; it lies outside the codebook."""
+        return self.num_codes
+
+
+PRESETS = {
+    "superres-268m": SuperResConfig(depth=13, low_depth=4),
+    "superres-738m": SuperResConfig(),
+}
+"""The sizes of the paper. Table 1 names 268M, as many as 16 layers of width 1024 with cross-attention hold; so do 13 of
+them and 4 without it, which is our division. Table 6 names 32 layers and 16 low-resolution ones of the same width."""
+
+
+class SuperResTransformer(nn.Module):
+    """Predicts every high-resolution token at once from those that are visible, the low-resolution ones and a text."""
+
+    def __init__(self, config: SuperResConfig):
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.project_text = nn.Linear(config.text_dim, dim)
+        self.norm_text = nn.LayerNorm(dim, bias=False)
+        self.embed_low = nn.Embedding(config.low_num_codes, dim)
+        self.low_positions = Positions2D(config.low_height, config.low_width, dim)
+        self.low_layers = Stack(
+            EncoderLayer(SelfAttention(dim, config.heads), config.mlp_dim, config.dropout)
+            for _ in range(config.low_depth)
+        )
+        self.norm_low = nn.LayerNorm(dim, bias=False)
+        self.embed = nn.Embedding(config.num_codes + 1, dim)
+        self.positions = Positions2D(config.height, config.width, dim)
+        self.layers = Stack(
+            TransformerLayer(attention_of(config), config.mlp_dim, config.dropout) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim, bias=False)
+        self.head = code_head(dim, config.num_codes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal weights of standard deviation 0.02, those that end a shortcut scaled down by the depth."""
+        reset_weights(self.modules())
+        self.low_layers.reset_parameters()
+        self.layers.reset_parameters()
+
+    def read(self, low_tokens: LowTokens, text: Texts | None = None, is_word: Words | None = None) -> Context:
+        """What the layers need of low-resolution tokens and texts; it does not change while a picture is drawn.
+
+        The texts belong to the first samples of the batch; samples beyond them, or all if there is no text, attend to
+        their low-resolution tokens only: one batch holds both branches of guidance, and dropped captions in training.
+        Raises ValueError if the low-resolution grid is not the config's, or more texts than samples came."""
+        memory = self.encode_low(low_tokens)
+        is_visible = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+        if text is not None and is_word is not None:
+            missing = len(low_tokens) - len(text)
+            if missing < 0:
+                raise ValueError(
+                    f"{len(text)} texts came for {len(low_tokens)} low-resolution grids; give at most one for each"
+                )
+            words = self.norm_text(self.project_text(text))
+            memory = torch.cat([memory, F.pad(words, (0, 0, 0, 0, 0, missing))], dim=1)
+            is_visible = torch.cat([is_visible, F.pad(is_word, (0, 0, 0, missing))], dim=1)
+        return Context(tuple(layer.attend_text.read(memory) for layer in self.layers), is_visible)  # pyright: ignore
+
+    def encode_low(self, low_tokens: LowTokens) -> States:
+        """The states of low-resolution tokens.
+        Raises ValueError if the grid is not the config's."""
+        check_grid(low_tokens, self.config.low_height, self.config.low_width)
+        states = self.embed_low(low_tokens) + self.low_positions()
+        for layer in self.low_layers:
+            states = layer(states)
+        return self.norm_low(states)
+
+    def forward(self, tokens: Tokens, context: Context) -> Logits:
+        """Logits of every code at every high-resolution position.
+        Raises ValueError if the grid is not the config's, or there is not one context for each sample."""
+        check_grid(tokens, self.config.height, self.config.width)
+        if len(context) != len(tokens):
+            raise ValueError(f"{len(context)} contexts came for {len(tokens)} grids of tokens; give one for each")
+        states = self.embed(tokens) + self.positions()
+        for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
+            states = layer(states, keys_values, context.is_word)
+        return self.head(self.norm(states))
+
+
+def attention_of(config: SuperResConfig) -> SelfAttention:
+    """The self-attention of the high-resolution tokens."""
+    if config.attention == "full":
+        return SelfAttention(config.dim, config.heads)
+    return MultiAxisAttention(config.dim, config.heads, config.height, config.width, config.block)

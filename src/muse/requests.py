@@ -1,0 +1,31 @@
+"""What people ask for, looked at before anything is drawn: prompts and seeds."""
+
+import random
+from collections.abc import Sequence
+
+LARGEST_SEED = 2**63 - 1
+
+
+def random_seeds(num: int) -> list[int]:
+    """Seeds that nobody chose, short enough to type."""
+    return [random.SystemRandom().randrange(2**31) for _ in range(num)]
+
+
+def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Sequence[str] | None) -> None:
+    """Raises ValueError, in one sentence, for what cannot be drawn."""
+    if isinstance(prompts, str):
+        raise ValueError("prompts is one string; give a list of prompts, even for a single one")
+    if not prompts:
+        raise ValueError("no prompt came; give at least one")
+    wishes = {"prompt": "what the picture shows", "negative prompt": "what the picture shall not show, or leave it out"}
+    for (kind, wish), texts in zip(wishes.items(), (prompts, negatives or ()), strict=True):
+        if any(not isinstance(text, str) or not text.strip() for text in texts):
+            raise ValueError(f"the {kind} is empty; say in a few words {wish}")
+        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):  # how Python reads broken UTF-8
+            raise ValueError(f"the {kind} is not text in UTF-8; type it again")
+    for kind, given in (("seeds", seeds), ("negative prompts", negatives)):
+        if given is not None and len(given) != len(prompts):
+            raise ValueError(f"{len(given)} {kind} came for {len(prompts)} prompts; give one for each")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+            raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
