@@ -362,11 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         command = tyro.cli(
-<<<<<<< HEAD
-            Generate | Info | Serve,
-=======
             Generate | Upscale | Info | Serve,
->>>>>>> editing
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,
