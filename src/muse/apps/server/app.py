@@ -1,6 +1,7 @@
 """The application: the routes of the OpenAI Images API, and those for the people who run it.
 Source: the API's public reference, "Images" and "Models"."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,21 +17,23 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from muse import __version__
 from muse.apps.server import streams, wire
-from muse.apps.server.drawing import Drawing, draw
+from muse.apps.server.asking import Uploads, check_model, drawings, edits, offered_sizes, size_name, variations
+from muse.apps.server.drawing import Alteration, Drawing, draw
 from muse.apps.server.errors import ApiError, bad_value, closing, failed, queue_full
+from muse.apps.server.forms import FILES, close, open_uploads, read_form, read_json_body
 from muse.apps.server.gate import Gate
 from muse.apps.server.metrics import Metrics
 from muse.apps.server.options import Serve
 from muse.apps.server.pictures import PictureStore, encode
-from muse.apps.server.worker import Closed, Drawn, QueueFull, Task, Wish, Worker
-from muse.apps.settings import Settings
-from muse.pipeline import Muse, random_seeds
+from muse.apps.server.worker import Closed, Drawn, QueueFull, Task, Worker
+from muse.pipeline import Muse
 
 log = logging.getLogger("muse.server")
 
-LARGEST_JSON = 1_000_000
-"""Bytes of a JSON body; the longest prompts fit."""
 PICTURES = "/pictures/"
+MOST_OPENERS = 2
+"""Uploads that are unpacked at the same time; each takes as much memory as it has pixels."""
+Wishes = Sequence[Drawing] | Sequence[Alteration]
 
 
 class ImageServer:
@@ -40,31 +43,21 @@ class ImageServer:
         self.muse, self.serve, self.started = muse, serve, int(time.time())
         self.metrics = Metrics(lambda: self.worker.num_waiting)
         self.worker = Worker(partial(draw, muse), serve.max_queue, serve.max_batch, self.metrics.on_batch)
+        self.openers = anyio.CapacityLimiter(MOST_OPENERS)
         self.store = PictureStore(serve.url_mb * 1e6, serve.url_seconds)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def check_model(self, asked: wire.ImageRequest) -> None:
-        """Raises ApiError if another model is asked for."""
-        if asked.model not in (None, self.muse.name):
-            message = f"There is no model of that name here; leave it out, or ask for '{self.muse.name}'."
-            raise ApiError(404, message, param="model", code="model_not_found")
-
-    def check_size(self, asked: wire.ImageRequest, offered: Sequence[tuple[int, int]]) -> None:
-        """Raises ApiError if a size is asked for that is not offered."""
-        sizes = [size_name(size) for size in offered]
-        if asked.size not in (None, "auto", *sizes):
-            raise bad_value("size", f"this model draws {', '.join(sizes)}; ask for that, or for 'auto'")
-
-    async def drawings(self, request: Request) -> tuple[wire.PromptRequest, list[Drawing]]:
-        """What `generations` asks for.
-        Raises ApiError for what cannot be."""
-        asked = wire.from_json(wire.GenerationRequest, await read_json_body(request))
-        asked.check(self.serve)
-        self.check_model(asked)
-        self.check_size(asked, [self.muse.size])
-        options = asked.sampling(self.muse.defaults)
-        return asked, [Drawing(asked.prompt, seed, asked.negative_prompt, options) for seed in seeds_of(asked)]
+    async def read_upload(self, request: Request, kind: type[wire.Request]) -> tuple[wire.Request, Uploads]:
+        """The fields and the pictures of a form.
+        Raises ApiError for the first that is wrong."""
+        form = await read_form(request)
+        try:
+            fields = {name: value for name, value in form.fields.items() if name not in FILES}
+            asked = wire.from_form(kind, fields)
+            return asked, await open_uploads(form, self.serve.max_megapixels * 1e6, self.openers)
+        finally:
+            await close(form)
 
     def line_up(self, tasks: Sequence[Task]) -> None:
         """Raises ApiError if the queue is full or the server stops."""
@@ -77,27 +70,28 @@ class ImageServer:
 
     # -- answering ------------------------------------------------------------------------------------------------
 
-    async def answer(
-        self, request: Request, asked: wire.ImageRequest, wishes: Sequence[Wish], texts: Sequence[dict[str, str]]
-    ) -> Response:
-        """Pictures of wishes, all at once; `texts` are what a PNG says of each."""
+    async def answer(self, request: Request, asked: wire.ImageRequest, wishes: Wishes, kind: str) -> Response:
+        """Pictures of wishes: all at once, or one as a stream."""
+        self.note(request, wishes)
+        if isinstance(asked, wire.PromptRequest) and asked.stream:
+            return await self.stream(request, asked, wishes[0], kind)
         tasks = [Task(wish) for wish in wishes]
         self.line_up(tasks)
         pictures = await streams.all_drawn(request, tasks)
         data = []
-        for drawn, text in zip(pictures, texts, strict=True):
-            content = await run_in_threadpool(encode, drawn.image, asked.format, asked.quality, text)
+        for drawn, wish in zip(pictures, wishes, strict=True):
+            content = await run_in_threadpool(encode, drawn.image, asked.format, asked.compression, wish.text)
             if asked.response_format == "url":
                 shown = {"url": self.address(request, self.store.put(content, asked.format))}
             else:
                 shown = {"b64_json": streams.base64_of(content)}
-            data.append(shown | {"seed": int(text["seed"])})
+            data.append(shown | {"seed": wish.seed})
         size = size_name(pictures[0].image.size)
         fields = {"background": "opaque", "output_format": asked.format, "size": size, "usage": usage_of(pictures)}
         return JSONResponse({"created": streams.now(), "data": data, **fields})
 
     async def stream(
-        self, request: Request, asked: wire.PromptRequest, wish: Wish, text: dict[str, str], kind: str
+        self, request: Request, asked: wire.PromptRequest, wish: Drawing | Alteration, kind: str
     ) -> Response:
         """One picture, after previews if they are asked for, as server-sent events.
         Raises ApiError for what goes wrong before the first of them."""
@@ -105,7 +99,7 @@ class ImageServer:
         task = Task(wish, asked.partial_images or 0, progress.on_preview)
         task.future.add_done_callback(lambda _: progress.on_preview(None))
         self.line_up([task])
-        events = self.events(request, asked, progress, task, text, kind)
+        events = self.events(request, asked, progress, task, wish, kind)
         first = await anext(events)
 
         async def all_events() -> AsyncIterator[bytes]:
@@ -129,7 +123,7 @@ class ImageServer:
         asked: wire.PromptRequest,
         progress: streams.Progress,
         task: Task,
-        text: dict[str, str],
+        wish: Drawing | Alteration,
         kind: str,
     ) -> AsyncIterator[bytes]:
         """The events of one picture."""
@@ -138,7 +132,7 @@ class ImageServer:
             while True:
                 shown = await progress.next(request, task)
                 image = shown.image if isinstance(shown, Drawn) else shown
-                content = await run_in_threadpool(encode, image, asked.format, asked.quality, text)
+                content = await run_in_threadpool(encode, image, asked.format, asked.compression, wish.text)
                 fields = {
                     "b64_json": streams.base64_of(content),
                     "created_at": streams.now(),
@@ -148,7 +142,7 @@ class ImageServer:
                     "output_format": asked.format,
                 }
                 if isinstance(shown, Drawn):
-                    more = {"usage": usage_of([shown]), "seed": int(text["seed"])}
+                    more = {"usage": usage_of([shown]), "seed": wish.seed}
                     yield streams.event(f"{kind}.completed", fields | more)
                     return
                 yield streams.event(f"{kind}.partial_image", fields | {"partial_image_index": index})
@@ -159,17 +153,18 @@ class ImageServer:
         base = self.serve.public_url or str(request.base_url)
         return base.rstrip("/") + PICTURES + name
 
-    def note(self, request: Request, asked: wire.ImageRequest, wishes: Sequence[Wish]) -> None:
+    def note(self, request: Request, wishes: Wishes) -> None:
         """What the log may know of a request."""
         notes = request.scope["muse.notes"]
         notes["pictures"] = len(wishes)
-        if self.serve.log_prompts and isinstance(asked, wire.PromptRequest):
-            notes["prompt"] = asked.prompt
+        if self.serve.log_prompts:
+            notes["prompt"] = wishes[0].prompt
 
     def model_card(self) -> dict[str, Any]:
         """The model as the API lists it; what it draws stands beside."""
         card = {"id": self.muse.name, "object": "model", "created": self.started, "owned_by": "muse"}
-        return card | {"sizes": [size_name(self.muse.size)], "defaults": vars(self.muse.defaults)}
+        sizes = [size_name(size) for size in offered_sizes(self.muse)]
+        return card | {"sizes": sizes, "defaults": dataclasses.asdict(self.muse.defaults)}
 
 
 def create_app(muse: Muse, serve: Serve, digests: Sequence[bytes] = ()) -> FastAPI:
@@ -199,15 +194,31 @@ def create_app(muse: Muse, serve: Serve, digests: Sequence[bytes] = ()) -> FastA
 def add_image_routes(app: FastAPI, server: ImageServer) -> None:
     """The OpenAI Images API."""
 
+    image = "The picture: PNG, WebP or JPEG."
+    mask = "A picture of the same size, wholly transparent where the first is to be filled."
+    of_edits = wire.schema_of(wire.EditRequest, {"image": image, "mask": mask}, ("image",))
+    of_variations = wire.schema_of(wire.VariationRequest, {"image": image}, ("image",))
+
     @app.post("/v1/images/generations", openapi_extra=wire.schema_of(wire.GenerationRequest, {}))
     async def generations(request: Request) -> Response:
         """Draw pictures of a prompt."""
-        asked, drawings = await server.drawings(request)
-        server.note(request, asked, drawings)
-        texts = [text_of(drawing, server.muse.name) for drawing in drawings]
-        if asked.stream:
-            return await server.stream(request, asked, drawings[0], texts[0], "image_generation")
-        return await server.answer(request, asked, drawings, texts)
+        asked = wire.from_json(wire.GenerationRequest, await read_json_body(request))
+        wishes = drawings(server.muse, server.serve, asked)
+        return await server.answer(request, asked, wishes, "image_generation")
+
+    @app.post("/v1/images/edits", openapi_extra=of_edits)
+    async def image_edits(request: Request) -> Response:
+        """Fill a picture where a mask or it itself is transparent, widen it, or turn all of it into a prompt."""
+        asked, uploads = await server.read_upload(request, wire.EditRequest)
+        return await server.answer(request, asked, edits(server.muse, server.serve, asked, uploads), "image_edit")
+
+    @app.post("/v1/images/variations", openapi_extra=of_variations)
+    async def image_variations(request: Request) -> Response:
+        """Draw pictures near a given one."""
+        asked, uploads = await server.read_upload(request, wire.VariationRequest)
+        if uploads.mask is not None:
+            raise bad_value("mask", "variations take none")
+        return await server.answer(request, asked, variations(server.muse, server.serve, asked, uploads), "image_edit")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -217,7 +228,7 @@ def add_image_routes(app: FastAPI, server: ImageServer) -> None:
     @app.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
         """The model, by its name."""
-        server.check_model(wire.ImageRequest.model_construct(model=model))
+        check_model(server.muse, model)
         return server.model_card()
 
 
@@ -269,38 +280,6 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(streams.ClientGone, on_client_gone)
-
-
-async def read_json_body(request: Request) -> bytes:
-    """The body of a request.
-    Raises ApiError if it is too large for JSON, ClientGone if the client goes away before its end."""
-    body, is_too_large = bytearray(), False
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise streams.ClientGone
-        is_too_large = is_too_large or len(body) + len(message.get("body", b"")) > LARGEST_JSON
-        body += b"" if is_too_large else message.get("body", b"")
-        if not message.get("more_body", False):
-            break
-    if is_too_large:
-        raise ApiError(413, "The request is larger than the 1 MB that JSON may have.", code="request_too_large")
-    return bytes(body)
-
-
-def seeds_of(asked: wire.ImageRequest) -> list[int]:
-    """Seeds counting up from the one that is given, or random ones."""
-    return random_seeds(asked.num) if asked.seed is None else [asked.seed + i for i in range(asked.num)]
-
-
-def text_of(drawing: Drawing, model: str) -> dict[str, str]:
-    """What a PNG says of a drawing."""
-    return Settings(drawing.prompt, drawing.seed, drawing.options, drawing.negative, model).to_text()
-
-
-def size_name(size: tuple[int, int]) -> str:
-    """Width and height as the API writes them."""
-    return f"{size[0]}x{size[1]}"
 
 
 def usage_of(pictures: Sequence[Drawn]) -> dict[str, Any]:

@@ -38,11 +38,6 @@ def bad_value(param: str, problem: str) -> ApiError:
     return ApiError(400, f"Invalid value for '{param}': {problem}.", param=param, code="invalid_value")
 
 
-def not_supported(what: str) -> ApiError:
-    """Something that the API knows and the model that is loaded cannot do."""
-    return ApiError(501, f"{what} is not supported by this model.", code="not_supported")
-
-
 def queue_full(seconds: int) -> ApiError:
     """More waits than may; come again after some seconds."""
     message = f"The server is busy and its queue is full; try again in {seconds} s."

@@ -2,6 +2,7 @@
 Source: the API's public reference and the parameter types of its Python client, `openai.types.image_*_params`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,12 +11,13 @@ from pydantic_core import ErrorDetails
 from muse.apps.server.errors import ApiError, bad_value
 from muse.apps.server.options import MOST_PICTURES, Serve
 from muse.apps.server.pictures import Format
-from muse.pipeline import LARGEST_SEED
-from muse.sampling import SamplingOptions
+from muse.requests import LARGEST_SEED
+from muse.sampling import EditOptions, SamplingOptions
 
 LONGEST_PROMPT = 32_000
 """Letters, as the API has it; the text encoder of a model may read fewer words."""
 LONGEST_NAME = 256
+Options = TypeVar("Options", SamplingOptions, EditOptions)
 
 
 class ImageRequest(BaseModel):
@@ -30,7 +32,25 @@ class ImageRequest(BaseModel):
     output_format: Format | None = None
     output_compression: int | None = Field(None, ge=0, le=100)
     user: str | None = Field(None, max_length=LONGEST_NAME)
+    negative_prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    steps: int | None = Field(None, ge=1)
+    guidance: float | None = Field(None, ge=0)
+    guidance_ramp: Literal["linear", "constant"] | None = None
+    sampler: Literal["confidence", "halton"] | None = None
+    temperature: float | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=1)
+    choice_noise: float | None = Field(None, ge=0)
+    superres_steps: int | None = Field(None, ge=1)
+    superres_guidance: float | None = Field(None, ge=0)
+    superres_temperature: float | None = Field(None, ge=0)
+
+    @field_validator("prompt", "negative_prompt", check_fields=False)
+    @classmethod
+    def is_not_blank(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("it is empty")
+        return value
 
     @property
     def num(self) -> int:
@@ -41,7 +61,7 @@ class ImageRequest(BaseModel):
         return self.output_format or "png"
 
     @property
-    def quality(self) -> int:
+    def compression(self) -> int:
         """How well JPEG and WebP keep a picture, 0 to 100."""
         return 100 if self.output_compression is None else self.output_compression
 
@@ -49,58 +69,48 @@ class ImageRequest(BaseModel):
         """Raises ApiError for what this server does not do."""
         if self.num > serve.most_pictures:
             raise bad_value("n", f"it is {self.num}, and at most {serve.most_pictures} pictures are drawn at a time")
-        if self.quality < 100 and self.format == "png":
+        if self.compression < 100 and self.format == "png":
             raise bad_value("output_compression", "a PNG is whole; it goes with webp and jpeg")
-        if self.seed is not None and self.seed > LARGEST_SEED - self.num:
+        if self.seed is not None and self.seed > LARGEST_SEED - self.num + 1:
             raise bad_value("seed", f"seeds count up from it, and the largest is {LARGEST_SEED}")
+        for name in ("steps", "superres_steps", "iterations"):
+            asked = getattr(self, name, None)
+            if asked is not None and asked > serve.max_steps:
+                raise bad_value(name, f"it is {asked}, and this server draws in at most {serve.max_steps}")
+
+    def given(self, kind: type, prefix: str = "") -> dict[str, Any]:
+        """The fields of an options dataclass that the request says."""
+        found = {field.name: getattr(self, prefix + field.name, None) for field in dataclasses.fields(kind)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def options(self, defaults: Options, prefix: str = "") -> Options:
+        """Options as the request has them; what it does not say is as it was.
+        Raises ApiError for values that do not go."""
+        try:
+            return dataclasses.replace(defaults, **self.given(type(defaults), prefix))
+        except ValueError as error:
+            raise ApiError(400, f"{error}.", param=prefix + str(error).split()[0], code="invalid_value") from error
 
 
 class PromptRequest(ImageRequest):
-    """What drawing and editing take: a prompt, and how to follow it."""
+    """What drawing and editing take: a prompt, and a stream if one wants to look on."""
 
     prompt: str = Field(max_length=LONGEST_PROMPT)
-    negative_prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
-    steps: int | None = Field(None, ge=1)
-    guidance: float | None = Field(None, ge=0)
-    guidance_ramp: Literal["linear", "constant"] | None = None
-    sampler: Literal["confidence", "halton"] | None = None
-    temperature: float | None = Field(None, ge=0)
-    top_k: int | None = Field(None, ge=1)
-    choice_noise: float | None = Field(None, ge=0)
     stream: bool | None = None
     partial_images: int | None = Field(None, ge=0, le=3)
     background: Literal["opaque", "auto"] | None = None
-    quality_: Literal["auto", "standard"] | None = Field(None, alias="quality")
+    quality: Literal["auto", "standard"] | None = None
     moderation: Literal["low", "auto"] | None = None
     safety_identifier: str | None = Field(None, max_length=LONGEST_NAME)
 
-    @field_validator("prompt", "negative_prompt")
-    @classmethod
-    def is_not_blank(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
-            raise ValueError("it is empty")
-        return value
-
     def check(self, serve: Serve) -> None:
         super().check(serve)
-        if self.steps is not None and self.steps > serve.max_steps:
-            raise bad_value("steps", f"it is {self.steps}, and this server draws in at most {serve.max_steps}")
         if self.stream and self.num > 1:
             raise bad_value("n", "a stream shows one picture; ask for the others without stream, or one after another")
         if self.stream and self.response_format == "url":
             raise bad_value("response_format", "a stream sends pictures as b64_json")
         if self.partial_images and not self.stream:
             raise bad_value("partial_images", "they come with stream only")
-
-    def sampling(self, defaults: SamplingOptions) -> SamplingOptions:
-        """The options of this request; what it does not say is the model's default.
-        Raises ApiError for values that do not go."""
-        names = [field.name for field in dataclasses.fields(SamplingOptions)]
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        try:
-            return dataclasses.replace(defaults, **given)
-        except ValueError as error:
-            raise ApiError(400, f"{error}.", param=str(error).split()[0], code="invalid_value") from error
 
 
 class GenerationRequest(PromptRequest):
@@ -110,10 +120,27 @@ class GenerationRequest(PromptRequest):
 class EditRequest(PromptRequest):
     """`POST /v1/images/edits`: a form with an image, and a mask or none, beside these fields."""
 
+    input_fidelity: Literal["low"] | None = None
+    context: float | None = Field(None, ge=1)
+    left: int | None = Field(None, ge=0)
+    right: int | None = Field(None, ge=0)
+    top: int | None = Field(None, ge=0)
+    bottom: int | None = Field(None, ge=0)
+    iterations: int | None = Field(None, ge=1)
+    share: float | None = Field(None, gt=0, le=1)
+    most_changed: float | None = Field(None, gt=0, le=1)
+
+    def refuse(self, names: Sequence[str], problem: str) -> None:
+        """Raises ApiError if one of some fields is given that say nothing in this kind of edit."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise bad_value(name, problem)
+
 
 class VariationRequest(ImageRequest):
     """`POST /v1/images/variations`: a form with an image beside these fields."""
 
+    prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
     strength: float | None = Field(None, ge=0, le=1)
 
 
