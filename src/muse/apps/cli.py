@@ -1,4 +1,4 @@
-"""The command line: `muse generate`, `muse upscale`, `muse info` and `muse serve`.
+"""The command line: `muse generate`, `muse upscale`, `muse info`, `muse serve` and `muse web`.
 
 Torch and the networks are imported by the commands, so that `muse --help` answers at once."""
 
@@ -18,6 +18,7 @@ import tyro
 
 from muse import __version__
 from muse.apps.server.options import Serve
+from muse.apps.web.options import Web
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -362,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         command = tyro.cli(
-            Generate | Upscale | Info | Serve,
+            Generate | Upscale | Info | Serve | Web,
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,

@@ -74,8 +74,8 @@ def serving(tiny_muse):
     """Start a server with options of one's own; it is stopped at the end."""
     servers = []
 
-    def start(**options):
-        servers.append(Served(tiny_muse, **options))
+    def start(muse=tiny_muse, **options):
+        servers.append(Served(muse, **options))
         return servers[-1]
 
     yield start

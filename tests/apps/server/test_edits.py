@@ -96,6 +96,7 @@ def test_edits_are_streamed_with_partial_pictures(served, tiny_muse, photo):
     assert len({picture_of(event).tobytes() for event in events}) > 1
 
 
+@pytest.mark.filterwarnings("ignore:deprecated")
 def test_variations_are_near_or_far_as_asked(served, tiny_muse, photo):
     client = served.client()
     near = client.images.create_variation(image=png(photo), n=2, extra_body=FEW | {"seed": 3, "strength": 0.2})
@@ -104,26 +105,20 @@ def test_variations_are_near_or_far_as_asked(served, tiny_muse, photo):
     assert pixels(far) == [image.tobytes() for image in tiny_muse.variations(photo, 1.0, [3, 4], options=QUICK)]
 
 
-def test_a_cascade_draws_in_both_its_sizes_and_edits_in_its_own(cascade, photo):
-    from conftest import Served
-
-    served = Served(cascade)
-    try:
-        client, own = served.client(), {"seed": 3, "superres_steps": 2}
-        large = client.images.generate(prompt=PROMPT, extra_body=own)
-        wanted = cascade.generate([PROMPT], [3], superres_options=SamplingOptions(steps=2, guidance=2.0))
-        assert (large.size, pixels(large)) == ("256x256", [wanted[0].tobytes()])
-        small = client.images.generate(prompt=PROMPT, size="128x128", extra_body={"seed": 3})
-        assert pixels(small) == [cascade.generate([PROMPT], [3], size="low")[0].tobytes()]
-        assert large.usage.output_tokens - small.usage.output_tokens == 256
-        with pytest.raises(openai.BadRequestError, match="no super-resolution is drawn"):
-            client.images.generate(prompt=PROMPT, size="128x128", extra_body=own)
-        edited = client.images.edit(image=png(photo), prompt=PROMPT, extra_body={"seed": 3, "iterations": 2})
-        assert pixels(edited) == [cascade.edit(photo, PROMPT, [3], options=EditOptions(iterations=2))[0].tobytes()]
-        events = list(client.images.generate(prompt=PROMPT, stream=True, partial_images=3, extra_body=own))
-        assert {event.size for event in events} == {"256x256"}
-    finally:
-        served.stop()
+def test_a_cascade_draws_in_both_its_sizes_and_edits_in_its_own(serving, cascade, photo):
+    client, own = serving(cascade).client(), {"seed": 3, "superres_steps": 2}
+    large = client.images.generate(prompt=PROMPT, extra_body=own)
+    wanted = cascade.generate([PROMPT], [3], superres_options=SamplingOptions(steps=2, guidance=2.0))
+    assert (large.size, pixels(large)) == ("256x256", [wanted[0].tobytes()])
+    small = client.images.generate(prompt=PROMPT, size="128x128", extra_body={"seed": 3})
+    assert pixels(small) == [cascade.generate([PROMPT], [3], size="low")[0].tobytes()]
+    assert large.usage.output_tokens - small.usage.output_tokens == 256
+    with pytest.raises(openai.BadRequestError, match="no super-resolution is drawn"):
+        client.images.generate(prompt=PROMPT, size="128x128", extra_body=own)
+    edited = client.images.edit(image=png(photo), prompt=PROMPT, extra_body={"seed": 3, "iterations": 2})
+    assert pixels(edited) == [cascade.edit(photo, PROMPT, [3], options=EditOptions(iterations=2))[0].tobytes()]
+    events = list(client.images.generate(prompt=PROMPT, stream=True, partial_images=3, extra_body=own))
+    assert {event.size for event in events} == {"256x256"}
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,18 @@
 """From what a request says to what the model is asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from muse.apps.server.drawing import Alteration, Drawing, Make
+from muse.apps.drawing import Alteration, Drawing, alterations
 from muse.apps.server.errors import ApiError, bad_value
 from muse.apps.server.options import Serve
 from muse.apps.server.wire import EditRequest, GenerationRequest, ImageRequest, VariationRequest
-from muse.apps.settings import to_text
 from muse.canvas import Margins
-from muse.editing import CONTEXT, Progress
+from muse.editing import CONTEXT
 from muse.pipeline import Muse
 from muse.requests import random_seeds
 from muse.sampling import EditOptions, SamplingOptions
@@ -59,10 +57,8 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
         asked.refuse(OF_MASKS + OF_ITERATIONS, "it does not go with margins")
         size = check_widened(image.size, Margins(**margins), serve)
         options = asked.options(muse.defaults)
-        make, verb = (
-            partial(muse.outpaint, image, Margins(**margins), asked.prompt, options=options, **more),
-            "outpaint",
-        )
+        make = partial(muse.outpaint, image, Margins(**margins), asked.prompt, options=options, **more)
+        verb = "outpaint"
     elif (hole := hole_of(uploads)) is not None:
         asked.refuse(OF_ITERATIONS, "it does not go with a mask")
         size, options = image.size, asked.options(muse.defaults)
@@ -72,10 +68,11 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
     else:
         asked.refuse(OF_MASKS + OF_SAMPLING, "it does not go with an edit of a whole picture; send a mask too")
         size, options = image.size, asked.options(EditOptions())
-        make, verb = partial(muse.edit, image, asked.prompt, options=options, **more), "edit"
+        make = partial(muse.edit, image, asked.prompt, options=options, **more)
+        verb = "edit"
     check_size(asked, [size])
     stages = {"options": options, "superres_options": above}
-    return alterations(muse, asked, asked.prompt, with_seeds(make), verb, stages)
+    return alterations(muse, make, verb, seeds_of(asked), asked.prompt, asked.negative_prompt, stages)
 
 
 def variations(muse: Muse, serve: Serve, asked: VariationRequest, uploads: Uploads) -> list[Alteration]:
@@ -97,33 +94,8 @@ def variations(muse: Muse, serve: Serve, asked: VariationRequest, uploads: Uploa
         superres_options=above,
     )
     stages = {"options": options, "superres_options": above}
-    return alterations(muse, asked, asked.prompt, with_seeds(make), "variations", stages, strength=str(strength))
-
-
-def alterations(
-    muse: Muse,
-    asked: ImageRequest,
-    prompt: str | None,
-    make: Make,
-    verb: str,
-    stages: Mapping[str, Any],
-    **more: str,
-) -> list[Alteration]:
-    """One for each seed, made side by side."""
-
-    def text(seed: int) -> dict[str, str]:
-        return to_text(prompt, seed, asked.negative_prompt, stages, muse.name, verb=verb, **more)
-
-    return [Alteration(make, seed, prompt, text(seed)) for seed in seeds_of(asked)]
-
-
-def with_seeds(verb: Callable[..., list[Image.Image]]) -> Make:
-    """An editing verb that takes its seeds and its callback by place."""
-
-    def make(seeds: Sequence[int], callback: Callable[[Progress], None]) -> list[Image.Image]:
-        return verb(seeds=seeds, callback=callback)
-
-    return make
+    seeds, more = seeds_of(asked), {"strength": str(strength)}
+    return alterations(muse, make, "variations", seeds, asked.prompt, asked.negative_prompt, stages, **more)
 
 
 def seeds_of(asked: ImageRequest) -> list[int]:

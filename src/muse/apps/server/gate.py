@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ log = logging.getLogger("muse.server")
 
 PROTECTED = "/v1/"
 MOST_DISCARDED = 256 * 1024 * 1024
-"""A body that is too large is read to its end, up to here, and thrown away: most clients read no answer before."""
+"""A body that is refused is read to its end, up to here, and thrown away: most clients read no answer before."""
 DISCARD_SECONDS = 10.0
 
 
@@ -63,6 +64,7 @@ class Gate:
         async def noted_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                await body.finish()
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
@@ -102,13 +104,21 @@ class BoundedBody:
         """The next message; once the body is whole, waits for the client to go away without any bound."""
         if self.is_whole:
             return await self._receive()
-        if self.declared > self.max_bytes and self.waits_for_leave:
+        if self.declared > self.max_bytes:
             raise self.too_large()
         message = await self._next(self.deadline)
-        if self.num_bytes > self.max_bytes or self.declared > self.max_bytes:
-            await self._discard()
+        if self.num_bytes > self.max_bytes:
             raise self.too_large()
         return message
+
+    async def finish(self) -> None:
+        """Throw away what nobody has read, or the connection would be cut before the client has read its answer."""
+        if self.waits_for_leave and self.num_bytes == 0:
+            return
+        deadline = min(self.deadline, time.monotonic() + DISCARD_SECONDS)
+        with suppress(ApiError):
+            while not self.is_whole and self.num_bytes <= MOST_DISCARDED:
+                await self._next(deadline)
 
     async def _next(self, deadline: float) -> Message:
         try:
@@ -123,11 +133,6 @@ class BoundedBody:
         self.num_bytes += len(message.get("body", b""))
         self.is_whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
-
-    async def _discard(self) -> None:
-        deadline = min(self.deadline, time.monotonic() + DISCARD_SECONDS)
-        while not self.is_whole and self.num_bytes <= MOST_DISCARDED:
-            await self._next(deadline)
 
     def too_large(self) -> ApiError:
         limit = f"{self.max_bytes / 1e6:g} MB"

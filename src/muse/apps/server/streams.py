@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.requests import Request
 
 from muse.apps.server.errors import ApiError
-from muse.apps.server.worker import Drawn, Task
+from muse.apps.worker import Drawn, Task
 
 Result = TypeVar("Result")
 """What is waited for."""

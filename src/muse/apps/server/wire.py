@@ -17,6 +17,9 @@ from muse.sampling import EditOptions, SamplingOptions
 LONGEST_PROMPT = 32_000
 """Letters, as the API has it; the text encoder of a model may read fewer words."""
 LONGEST_NAME = 256
+MOST_MARGIN = 100_000
+STRONGEST = 1000.0
+"""Of any strength: far above what is of use, and far below what numbers overflow at."""
 Options = TypeVar("Options", SamplingOptions, EditOptions)
 
 
@@ -35,15 +38,15 @@ class ImageRequest(BaseModel):
     negative_prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     steps: int | None = Field(None, ge=1)
-    guidance: float | None = Field(None, ge=0)
+    guidance: float | None = Field(None, ge=0, le=STRONGEST)
     guidance_ramp: Literal["linear", "constant"] | None = None
     sampler: Literal["confidence", "halton"] | None = None
-    temperature: float | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, le=STRONGEST)
     top_k: int | None = Field(None, ge=1)
-    choice_noise: float | None = Field(None, ge=0)
+    choice_noise: float | None = Field(None, ge=0, le=STRONGEST)
     superres_steps: int | None = Field(None, ge=1)
-    superres_guidance: float | None = Field(None, ge=0)
-    superres_temperature: float | None = Field(None, ge=0)
+    superres_guidance: float | None = Field(None, ge=0, le=STRONGEST)
+    superres_temperature: float | None = Field(None, ge=0, le=STRONGEST)
 
     @field_validator("prompt", "negative_prompt", check_fields=False)
     @classmethod
@@ -121,11 +124,11 @@ class EditRequest(PromptRequest):
     """`POST /v1/images/edits`: a form with an image, and a mask or none, beside these fields."""
 
     input_fidelity: Literal["low"] | None = None
-    context: float | None = Field(None, ge=1)
-    left: int | None = Field(None, ge=0)
-    right: int | None = Field(None, ge=0)
-    top: int | None = Field(None, ge=0)
-    bottom: int | None = Field(None, ge=0)
+    context: float | None = Field(None, ge=1, le=STRONGEST)
+    left: int | None = Field(None, ge=0, le=MOST_MARGIN)
+    right: int | None = Field(None, ge=0, le=MOST_MARGIN)
+    top: int | None = Field(None, ge=0, le=MOST_MARGIN)
+    bottom: int | None = Field(None, ge=0, le=MOST_MARGIN)
     iterations: int | None = Field(None, ge=1)
     share: float | None = Field(None, gt=0, le=1)
     most_changed: float | None = Field(None, gt=0, le=1)

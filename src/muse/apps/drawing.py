@@ -2,14 +2,15 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
-from muse.apps.server.worker import Drawn, Glimpse, Watch, Wish
-from muse.apps.settings import Settings
+from muse.apps.settings import Settings, to_text
+from muse.apps.worker import Drawn, Glimpse, Watch, Wish
 from muse.editing import Progress
 from muse.pipeline import Muse, Size
 from muse.sampling import SamplingOptions, StepReport
@@ -57,6 +58,28 @@ class Alteration:
     @property
     def key(self) -> Hashable:
         return Alteration, id(self.make)
+
+
+def alterations(
+    muse: Muse,
+    verb: Callable[..., list[Image.Image]],
+    name: str,
+    seeds: Sequence[int],
+    prompt: str | None,
+    negative: str | None,
+    stages: Mapping[str, Any],
+    **more: str,
+) -> list[Alteration]:
+    """One wish for each seed, made side by side by an editing verb of which all but seeds and callback is given.
+    `name`, `stages` (options by the names that the verb has for them) and `more` are for what a PNG says of it."""
+
+    def make(seeds: Sequence[int], callback: Callable[[Progress], None]) -> list[Image.Image]:
+        return verb(seeds=seeds, callback=callback)
+
+    def text(seed: int) -> dict[str, str]:
+        return to_text(prompt, seed, negative, stages, muse.name, verb=name, **more)
+
+    return [Alteration(make, seed, prompt, text(seed)) for seed in seeds]
 
 
 def draw(muse: Muse, wishes: Sequence[Wish], watch: Watch) -> list[Drawn]:

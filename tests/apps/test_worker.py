@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from muse.apps.server.worker import Abandoned, Closed, Drawn, Glimpse, QueueFull, Task, Worker
+from muse.apps.worker import Abandoned, Closed, Drawn, Glimpse, QueueFull, Task, Worker
 
 
 @dataclass(frozen=True)
