@@ -233,7 +233,7 @@ def test_numbers_of_forms_neither(field, served):
     raw = Raw(served)
     path, few = (VARY, ("steps", "1")) if field == "strength" else (EDIT, ("iterations", "1"))
     fields = [few] if path == VARY else [few, ("prompt", "a")]
-    for number in ("nan", "-inf", "-1", "1e308", "1" * 400, "１２", "", "0x10", "1_0"):
+    for number in ("nan", "-inf", "-1", "1e308", "1" * 400, "１２", "", "0x10", "one"):
         parts = [part for part in fields if part[0] != field]
         status, answer = raw.post(path, form(*parts, (field, number), ("image", png(), "a.png")), FORM)
         assert (status, field) == (200, "top_k") or is_refusal(status, answer, [400])
@@ -244,7 +244,7 @@ def test_a_body_of_100_mb_is_refused_whether_it_says_so_or_not(raw):
     head = f"POST {EDIT} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nConnection: close\r\n"
     declared = f"{head}Content-Length: {100 * len(part)}\r\n\r\n".encode()
     assert is_refusal(*raw.send(declared, *[part] * 100), statuses=[413])
-    first = form(("image", b"x", "a.png"))[:-20]
+    first = form(("image", b"x", "a.png"))[:-13]
     chunks = [f"{len(each):x}\r\n".encode() + each + b"\r\n" for each in [first, *[part] * 100]]
     assert is_refusal(
         *raw.send(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *chunks, b"0\r\n\r\n"), statuses=[413]
@@ -277,7 +277,7 @@ def test_a_body_that_comes_drop_by_drop_is_not_waited_for(serving):
     ],
 )
 def test_what_is_hardly_http_is_refused(line, raw):
-    status, _ = raw.send(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+    status, _ = raw.send(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n0\r\n\r\n")
     assert 400 <= status < 500
 
 

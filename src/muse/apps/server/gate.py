@@ -24,7 +24,7 @@ log = logging.getLogger("muse.server")
 PROTECTED = "/v1/"
 MOST_DISCARDED = 256 * 1024 * 1024
 """A body that is refused is read to its end, up to here, and thrown away: most clients read no answer before."""
-DISCARD_SECONDS = 10.0
+DISCARD_SECONDS = 5.0
 
 
 def read_keys(path: Path) -> list[bytes]:

@@ -1,0 +1,1 @@
+"""Speed, measured side by side: each module prints a table and one JSON line."""
