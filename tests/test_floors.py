@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("diffusers", "matplotlib", "lightning", "lightning_fabric", "datasets", "torchvision", "scipy", "resvg_py")
+HEAVY += ("fastapi", "gradio", "openai", "uvicorn")
 REFUSE = f"""
 import sys
 class Refuse:
