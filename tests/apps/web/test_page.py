@@ -144,7 +144,7 @@ def page(tiny_muse, tmp_path_factory):
 def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_controls_again(page, tiny_muse):
     _, client = page
     asked = {"prompt": APPLE, "negative": "blue", "num": 2, "seed": 5, "is_random": False, "steps": 3, "guidance": 1.0}
-    pictures, said, seed, *_ = client.predict(**named(client, "/draw", asked), api_name="/draw")
+    pictures, said, seed, *_ = client.predict(**asked, api_name="/draw")
     path = Path(pictures[1]["image"])
     text = read_png_text(path)
     assert (text["prompt"], text["negative"], text["seed"]) == (APPLE, "blue", "6")
@@ -181,8 +181,8 @@ def test_the_page_edits_a_picture_that_is_painted_over(kind, page, photo, tmp_pa
     background = handle_file(tmp_path / "photo.png")
     canvas = {"background": background, "layers": [handle_file(tmp_path / "layer.png")], "composite": background}
     asked = {"kind": kind, "canvas": canvas, "prompt": APPLE, "seed": 5, "is_random": False}
-    few = {"param_7": 8, "iterations": 3}
-    answer = page[1].predict(**named(page[1], "/edit", asked | few), api_name="/edit")
+    few = {"left": 8, "iterations": 3}
+    answer = page[1].predict(**(asked | few), api_name="/edit")
     result = Image.open(answer[0][0]["image"])
     assert result.size == ((68, 40) if kind == "Widen the picture" else photo.size)
     if kind == "Fill what is painted over":
@@ -194,7 +194,7 @@ def test_what_cannot_be_drawn_is_told_on_the_page_in_one_sentence(page):
     from gradio_client.exceptions import AppError
 
     with pytest.raises(AppError, match="The prompt is empty; say in a few words what the picture shows"):
-        page[1].predict(**named(page[1], "/draw", {"prompt": " "}), api_name="/draw")
+        page[1].predict(prompt=" ", api_name="/draw")
 
 
 def test_every_control_has_a_label_and_the_page_asks_no_other_host(page):
@@ -210,14 +210,3 @@ def test_every_control_has_a_label_and_the_page_asks_no_other_host(page):
 
 
 LABELLED = {"textbox", "slider", "number", "checkbox", "radio", "gallery", "image", "imageeditor", "file", "json"}
-
-
-def named(client, endpoint, values):
-    """Arguments of a function of the page, by the labels or names that the client knows them by."""
-    known = {
-        parameter["parameter_name"]
-        for parameter in client.view_api(return_format="dict", print_info=False)["named_endpoints"][endpoint][
-            "parameters"
-        ]
-    }
-    return {name: value for name, value in values.items() if name in known}
