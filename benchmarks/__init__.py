@@ -1,1 +1,1 @@
-"""Speed, measured side by side: each module prints a table and one JSON line."""
+"""Speed and memory, each script printing a table and one JSON line."""

@@ -1,7 +1,5 @@
 """Where the model looks on a picture, and how what it draws is put back: no network is needed."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from muse.canvas import (
-    MOST_ELONGATED,
+    MOST_BEYOND,
     MOST_WINDOWS,
     Box,
     Margins,
@@ -89,7 +87,7 @@ def test_a_long_hole_has_several_windows_each_half_over_the_last():
     assert covers(windows, box_hole(Box(0, 20, 2000, 50), (2000, 128)))
     steps = np.diff([window.x for window in windows])
     assert 0 < steps.min() <= steps.max() <= 64
-    moderate = Box(0, 0, int(128 * MOST_ELONGATED), 50)
+    moderate = Box(0, 0, int(128 * MOST_BEYOND), 50)
     assert len(inpainting_windows(moderate, (2000, 128), CANVAS, 2)) == 1
 
 
@@ -122,6 +120,13 @@ def test_a_picture_of_the_models_size_is_widened_by_windows_of_that_size_half_ov
 def test_a_large_picture_is_widened_at_the_scale_at_which_the_model_sees_all_of_its_short_side():
     windows = outpainting_windows(Box(0, 0, 800, 512), (1200, 512), CANVAS)
     assert {(window.width, window.height) for window in windows} == {(512, 512)}
+
+
+def test_a_thin_picture_has_windows_that_are_not_much_longer_than_it_is_high_but_not_thousands():
+    windows = inpainting_windows(Box(0, 0, 700, 64), (700, 64), (256, 256), 2)
+    assert {(window.width, window.height) for window in windows} == {(128, 128)}
+    windows = inpainting_windows(Box(0, 0, 700, 1), (700, 1), (256, 256), 2)
+    assert {(window.width, window.height) for window in windows} == {(32, 32)}
 
 
 def test_too_many_windows_are_refused_in_one_sentence():
@@ -179,7 +184,7 @@ def test_the_continuation_keeps_what_is_known_and_never_leaves_its_colours():
     filled = continued(picture, is_known)
     assert filled[:, is_known].equal(picture[:, is_known])
     assert picture.min() - 1e-6 <= filled.min() <= filled.max() <= picture.max() + 1e-6
-    assert (continued(picture, torch.zeros_like(is_known)) == 0.5).all()
+    assert (continued(picture, torch.zeros_like(is_known)) - 0.5).abs().max() < 1e-6
 
 
 @given(pictures_with_boxes(300), st.integers(1, 16), st.integers(1, 16))
@@ -201,7 +206,7 @@ def test_a_token_is_hidden_exactly_if_a_pixel_of_the_hole_is_on_it(case, rows, c
 
 
 @given(pictures_with_boxes(), st.integers(0, 99))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 def test_only_the_hole_within_the_window_changes(case, seed):
     size, box = case
     pixels, is_hole = noise(*size), box_hole(box, size)
@@ -232,6 +237,31 @@ def test_the_seam_vanishes_at_the_edge_of_the_hole_and_its_middle_stays_as_drawn
     along = matched[0, 32:64, 64]
     assert (along.diff() <= 1e-4).all()  # from the surroundings to the drawing, without a jump back
     assert along.diff().abs().max() < 8
+
+
+def test_another_picture_in_the_hole_is_not_tinged_far_by_what_is_around_it():
+    white = np.full((128, 128, 3), 255, np.uint8)
+    is_hole = box_hole(Box(32, 32, 64, 64), (128, 128))
+    seen = view(white, is_hole, Box(0, 0, 128, 128), CANVAS)
+    red = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 128, 128)
+    green = matched_to_surroundings(red, seen)[1]
+    assert green[36, 64] < 0.1  # four pixels within: no halo
+
+
+def test_windows_fade_into_each_other_but_never_into_what_was_given():
+    pixels = np.full((128, 192, 3), 100, np.uint8)
+    is_hole = box_hole(Box(64, 0, 128, 128), (192, 128))
+    is_left = is_hole.copy()
+    for window, level in ((Box(0, 0, 128, 128), 110), (Box(64, 0, 128, 128), 190)):
+        is_drawn = is_hole & ~is_left
+        seen = view(pixels, is_left, window, CANVAS, is_drawn)
+        paste(pixels, is_left, window, seen, Image.new("RGB", CANVAS, (level,) * 3), is_drawn)
+        is_left[window.inside((192, 128))] = False
+    row = pixels[64, :, 0].astype(int)
+    assert (row[:64] == 100).all()
+    assert row[-1] == 190
+    assert np.abs(np.diff(row[:120])).max() <= 8  # no edge where the second window begins
+    assert np.abs(np.diff(row)).max() <= 8
 
 
 def test_what_was_drawn_of_a_whole_picture_comes_back_at_its_size():
@@ -284,10 +314,3 @@ def test_a_picture_that_is_widened_keeps_its_place():
     assert (pixels[4:9, 2:9] == np.asarray(image)).all()
     assert is_hole.sum() == 120 - 35
     assert not is_hole[4:9, 2:9].any()
-
-
-def test_the_distance_that_orders_windows_is_that_to_the_nearest_point_of_the_picture():
-    windows = outpainting_windows(Box(128, 128, 128, 128), (384, 384), CANVAS)
-    middles = [math.hypot(window.x - 128, window.y - 128) for window in windows]
-    assert middles[0] == 0
-    assert middles[-1] == max(middles)

@@ -11,20 +11,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-MUSE_COMMANDS = [
-    line.split("#")[0].strip()
+MUSE_BLOCKS = [
+    commands
     for kind, block in BLOCKS
     if kind == "sh"
-    for line in block.splitlines()
-    if line.startswith(".venv/bin/muse ")
+    and (commands := [line.split("#")[0].strip() for line in block.splitlines() if line.startswith(".venv/bin/muse ")])
 ]
 
 
-@pytest.mark.parametrize("command", MUSE_COMMANDS)
-def test_every_muse_command_of_the_readme_runs(command: str, tmp_path: Path):
-    words = [sys.executable, "-m", "muse", *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("commands", MUSE_BLOCKS)
+def test_the_muse_commands_of_the_readme_run_block_by_block(commands: list[str], tmp_path: Path):
+    assert commands
+    for command in commands:
+        words = [sys.executable, "-m", "muse", *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path):

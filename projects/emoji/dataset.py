@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 BUILD_COMMAND = "python -m projects.emoji.build"
+DATA = "data"
+"""The folder of the data set, in the folder of the project."""
 
 
 @dataclass(frozen=True)
@@ -101,21 +103,23 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> MappingProxyType[str, tuple[Any,
     return MappingProxyType({name: tuple(values) for name, values in groups.items()})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, data: str = DATA) -> dict[str, Any]:
     """What the build wrote about itself; FileNotFoundError says how to build."""
-    path = folder / "data" / "manifest.json"
+    path = folder / data / "manifest.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no finished data set in {folder}; run `{BUILD_COMMAND} --folder {folder}`")
+        named = "" if data == DATA else f" --data {data} --size SIZE"
+        raise FileNotFoundError(
+            f"no finished data set in {path.parent}; run `{BUILD_COMMAND} --folder {folder}{named}`"
+        )
     return json.loads(path.read_text())
 
 
-def load(folder: Path = Path("runs-local/emoji")) -> EmojiArt:
+def load(folder: Path = Path("runs-local/emoji"), data: str = DATA) -> EmojiArt:
     """Open the data set that the build left in `folder`; the pictures stay on disk until they are read."""
-    read_manifest(folder)
-    data = folder / "data"
-    with (data / "records.jsonl").open() as lines:
+    read_manifest(folder, data)
+    with (folder / data / "records.jsonl").open() as lines:
         records = tuple(record_from_row(json.loads(line)) for line in lines)
-    return EmojiArt(records=records, pictures=np.load(data / "pictures.npy", mmap_mode="r"))
+    return EmojiArt(records=records, pictures=np.load(folder / data / "pictures.npy", mmap_mode="r"))
 
 
 def record_from_row(row: dict[str, Any]) -> Record:

@@ -1,18 +1,24 @@
 """The recipe of the model that ships: what it is trained on, how large its parts are, and for how long.
 
-python -m projects.emoji.train vqgan     pictures to 8x8 tokens
-python -m projects.emoji.train base      captions to tokens
+python -m projects.emoji.train vqgan             pictures of 128 px to 8x8 tokens
+python -m projects.emoji.train base              captions to tokens
+python -m projects.emoji.train vqgan-superres    pictures of 256 px to 32x32 tokens
+python -m projects.emoji.train superres          8x8 tokens and captions to 32x32 tokens
+python -m projects.emoji.train decoder           a larger decoder for the 32x32 tokens
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from muse.models.discriminator import DiscriminatorConfig
+from muse.models.superres import SuperResConfig
 from muse.models.transformer import TransformerConfig
 from muse.models.vqgan import VQGANConfig
 from muse.sampling import SamplingOptions
 from muse.training.base import BaseTraining
+from muse.training.decoder import DecoderTraining
 from muse.training.engine import EngineOptions
+from muse.training.superres import SuperResTraining
 from muse.training.vqgan import VQGANTraining
 from projects.emoji.scenes import SceneWeights
 from projects.emoji.tokens import CacheOptions
@@ -20,7 +26,11 @@ from projects.emoji.tokens import CacheOptions
 STYLES = ("fluent-3d", "fluent-flat", "noto", "twemoji")
 """One of the three styles that share silhouettes twice, for its shading; then the two complete sets of another hand."""
 SIZE = 128
-"""Side of a picture in pixels."""
+"""Side of a picture in pixels, before super-resolution."""
+LARGE_SIZE = 256
+"""Side of a picture in pixels after it."""
+LARGE_DATA = "data-256"
+"""The data set of the large pictures: `python -m projects.emoji.build --size 256 --data data-256`."""
 SCENES = SceneWeights()
 
 
@@ -37,6 +47,31 @@ class Places:
         return self.folder / "model"
 
     @property
+    def text_encoder(self) -> Path:
+        return self.folder / "networks" / "text_encoder"
+
+    @property
+    def vqgan(self) -> Path:
+        return self.folder / "vqgan" / "vqgan"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base" / "base"
+
+    @property
+    def vqgan_superres(self) -> Path:
+        return self.folder / "vqgan-superres" / "vqgan"
+
+    @property
+    def superres(self) -> Path:
+        return self.folder / "superres" / "superres"
+
+    @property
+    def decoder(self) -> Path:
+        """The VQGAN of the large pictures with its larger decoder."""
+        return self.folder / "decoder" / "vqgan"
+
+    @property
     def perceptual(self) -> Path:
         return self.folder / "networks" / "squeezenet" / "model.safetensors"
 
@@ -48,7 +83,7 @@ def vqgan(places: Places) -> VQGANTraining:
     """f=16 at 128 px: 64 tokens of 512 codes. 50 min on 2 cores."""
     return VQGANTraining(
         engine=EngineOptions(
-            folder=places.folder / "vqgan",
+            folder=places.vqgan.parent,
             steps=4500,
             learning_rate=6e-4,
             warmup=50,
@@ -84,7 +119,7 @@ def base(places: Places) -> BaseTraining:
     """8x8 tokens from a caption: 9.1M parameters."""
     return BaseTraining(
         engine=EngineOptions(
-            folder=places.folder / "base",
+            folder=places.base.parent,
             steps=3800,
             learning_rate=1.2e-3,
             warmup=200,
@@ -99,6 +134,100 @@ def base(places: Places) -> BaseTraining:
     )
 
 
+def vqgan_superres(places: Places) -> VQGANTraining:
+    """f=8 at 256 px: 1024 tokens of 512 codes. Not trained yet; its sizes are those that 2 cores can train."""
+    return VQGANTraining(
+        engine=EngineOptions(
+            folder=places.vqgan_superres.parent,
+            steps=6000,
+            learning_rate=6e-4,
+            warmup=50,
+            final_rate=0.02,
+            ema_decay=0.995,
+            save_every=200,
+            log_every=25,
+        ),
+        model=VQGANConfig(
+            channels=(32, 64, 128),
+            blocks=1,
+            decoder_channels=(32, 64, 128),
+            decoder_blocks=1,
+            num_codes=512,
+            code_dim=32,
+            norm_groups=4,
+            patch=2,
+        ),
+        discriminator=DiscriminatorConfig(channels=32, layers=3),
+        perceptual_weight=0.1,
+        adversarial_weight=0.02,
+        commitment_weight=1.0,
+        quantize_from=1300,
+        discriminator_from=4800,
+        adversarial_from=5000,
+    )
+
+
+def decoder(places: Places) -> DecoderTraining:
+    """More channels and twice the blocks for the decoder of the large pictures: what a wheel of 100 MB has room for.
+    Not trained yet."""
+    return DecoderTraining(
+        engine=EngineOptions(
+            folder=places.decoder.parent,
+            steps=3000,
+            learning_rate=4e-4,
+            warmup=100,
+            final_rate=0.02,
+            ema_decay=0.995,
+            save_every=200,
+            log_every=25,
+        ),
+        decoder_channels=(48, 96, 128),
+        decoder_blocks=2,
+        discriminator=DiscriminatorConfig(channels=32, layers=3),
+        perceptual_weight=0.1,
+        adversarial_weight=0.02,
+        discriminator_from=1800,
+        adversarial_from=2000,
+    )
+
+
+LARGE_BATCH = 8
+"""Pictures of 256 px in a batch."""
+
+
+def superres(places: Places) -> SuperResTraining:
+    """8x8 tokens and a caption to 32x32 tokens: 8.5M parameters. Not trained yet."""
+    return SuperResTraining(
+        engine=EngineOptions(
+            folder=places.superres.parent,
+            steps=4000,
+            learning_rate=1.2e-3,
+            warmup=200,
+            final_rate=0.02,
+            ema_decay=0.998,
+            save_every=300,
+            log_every=25,
+        ),
+        model=SuperResConfig(
+            num_codes=512,
+            low_num_codes=512,
+            height=32,
+            width=32,
+            low_height=8,
+            low_width=8,
+            dim=256,
+            depth=6,
+            low_depth=2,
+            heads=4,
+            mlp_dim=1024,
+            text_dim=384,
+            block=8,
+        ),
+    )
+
+
+SUPERRES_BATCH = 16
+"""Pairs of token grids in a batch of the super-resolution transformer's training."""
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
 SINGLE_SHARE = 0.85
@@ -108,6 +237,8 @@ HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background
 
 DEFAULTS = SamplingOptions(steps=24, guidance=3.0, choice_noise=3.0)
 """What the model draws with unless told otherwise."""
+SUPERRES_DEFAULTS = SamplingOptions(steps=8, guidance=1.0, choice_noise=3.0)
+"""The same of super-resolution; guesses until they are swept."""
 WATCHED_PROMPTS = [
     f"{subject}, {style}"
     for subject in (

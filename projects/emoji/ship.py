@@ -46,7 +46,10 @@ def ship(places: recipe.Places) -> Path:
     muse = Muse.from_pretrained(places.model, "cpu")
     folder = SHIPPED / "emoji"
     muse.save_pretrained(folder, torch.float16)
-    save_module(muse.vqgan, folder / "vqgan", torch.float16)  # as the tokens were made; nothing is rounded twice
+    # As the tokens were made; nothing is rounded twice.
+    save_module(muse.vqgan, folder / "vqgan", torch.float16)
+    if muse.vqgan_superres is not None:
+        save_module(muse.vqgan_superres, folder / "vqgan_superres", torch.float16)
     write_whole(folder / "README.md", CARD)
     return folder
 

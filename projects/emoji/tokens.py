@@ -46,25 +46,42 @@ class CacheOptions:
     seed: int = 0
 
 
-def painted_scenes(art: EmojiArt, pictures: Sequence[int], options: CacheOptions) -> Iterator[tuple[Scene, np.ndarray]]:
-    """Every scene of the cache and its picture, uint8 [size, size, 3]."""
+def painted_scenes(
+    art: EmojiArt, pictures: Sequence[int], options: CacheOptions, larger: EmojiArt | None = None
+) -> Iterator[tuple[Scene, np.ndarray]]:
+    """Every scene of the cache and its picture, uint8 [size, size, 3]; the same scenes if they are painted larger."""
+    painter = larger or art
     single = SceneWeights(single=1.0, count=0.0, pair=0.0, background=options.background)
     several = SceneWeights(single=0.0, count=0.5, pair=0.5, background=options.background)
     for i, picture in enumerate(np.repeat(pictures, options.singles_per_picture)):
         rng = np.random.default_rng((options.seed, 0, i))
         scene = random_scene(art, rng, (int(picture),), single)
-        yield scene, paint(scene, art, rng if i % 2 else None)
+        yield scene, paint(scene, painter, rng if i % 2 else None)
     for i in range(options.compositions):
         rng = np.random.default_rng((options.seed, 1, i))
         scene = random_scene(art, rng, pictures, several)
-        yield scene, paint(scene, art, rng)
+        yield scene, paint(scene, painter, rng)
 
 
 @torch.no_grad()
-def build(art: EmojiArt, pictures: Sequence[int], vqgan: VQGAN, options: CacheOptions, folder: Path) -> None:
-    """Paint and encode the scenes of the given pictures into a folder, unless this VQGAN has already done so."""
+def build(
+    art: EmojiArt,
+    pictures: Sequence[int],
+    vqgan: VQGAN,
+    options: CacheOptions,
+    folder: Path,
+    larger: EmojiArt | None = None,
+) -> None:
+    """Paint and encode the scenes of the given pictures into a folder, unless this VQGAN has already done so.
+
+    With the same pictures larger, paint the scenes with those: row by row the scenes of the cache without them.
+    Raises ValueError if the larger pictures are not the same ones."""
+    if larger is not None and larger.records != art.records:
+        raise ValueError(f"the pictures of {larger.size} px are not those of {art.size} px; build both in the same way")
     fingerprint = vqgan.fingerprint()
     about = {"vqgan_fingerprint": fingerprint, "pictures": len(pictures), **dataclasses.asdict(options)}
+    if larger is not None:
+        about["size"] = larger.size
     if (folder / "cache.json").is_file() and json.loads((folder / "cache.json").read_text()) == about:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +89,8 @@ def build(art: EmojiArt, pictures: Sequence[int], vqgan: VQGAN, options: CacheOp
     total = len(pictures) * options.singles_per_picture + options.compositions
     tokens, scenes = [], []
     batch: list[np.ndarray] = []
-    for scene, picture in tqdm(painted_scenes(art, pictures, options), total=total, desc="encoding", mininterval=5):
+    scenes_to_encode = painted_scenes(art, pictures, options, larger)
+    for scene, picture in tqdm(scenes_to_encode, total=total, desc="encoding", mininterval=5):
         scenes.append(json.dumps(dataclasses.asdict(scene)))
         batch.append(picture)
         if len(batch) == BATCH or len(scenes) == total:

@@ -1,21 +1,27 @@
 """Train the parts of the shipped model, one command a part; each goes on where it was stopped."""
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 
-from muse.checkpoint import load_module
+from muse.checkpoint import CONFIG, load_module
 from muse.images import contact_sheet
+from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
-from muse.models.transformer import MaskedTransformer
+from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
-from muse.shapes import Pictures
-from muse.training.base import TokenBatch, train_base
+from muse.shapes import Pictures, Tokens
+from muse.training.base import train_base
+from muse.training.decoder import train_decoder
+from muse.training.masked import TokenBatch
 from muse.training.perceptual import PerceptualLoss
-from muse.training.vqgan import train_vqgan
+from muse.training.superres import TokenPairs, train_superres
+from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
 from projects.emoji.captions import caption
 from projects.emoji.recipe import PLACES, Places
@@ -33,8 +39,8 @@ def usable(art: dataset.EmojiArt, *, held_out: bool) -> tuple[int, ...]:
 class PicturesOfStep:
     """Painted scenes without captions, drawn by the number of the step."""
 
-    def __init__(self, places: Places, batch: int, stream: int, held_out: bool = False):
-        self.art = dataset.load(places.folder)
+    def __init__(self, art: dataset.EmojiArt, batch: int, stream: int, held_out: bool = False):
+        self.art = art
         self.pictures = usable(self.art, held_out=held_out)
         self.batch, self.stream = batch, stream
 
@@ -54,55 +60,181 @@ class TokensOfStep:
         self.singles, self.others = np.flatnonzero(is_single), np.flatnonzero(~is_single)
 
     def __call__(self, step: int) -> TokenBatch:
+        rows, captions = self.draw(step)
+        return TokenBatch(grids(self.cache, rows), captions)
+
+    def draw(self, step: int) -> tuple[np.ndarray, list[str]]:
+        """The rows of a step's batch and their captions."""
         rng = np.random.default_rng((SEEN, step))
         takes_single = rng.random(self.batch) < recipe.SINGLE_SHARE
         rows = np.where(takes_single, rng.choice(self.singles, self.batch), rng.choice(self.others, self.batch))
-        captions = [caption(self.cache.scenes[row], self.art, rng) for row in rows]
-        return TokenBatch(torch.from_numpy(self.cache.tokens[rows].astype(np.int64)), captions)
+        return rows, [caption(self.cache.scenes[row], self.art, rng) for row in rows]
+
+
+class PairsOfStep(TokensOfStep):
+    """The same with the large token grids of the same scenes.
+    Raises ValueError if the two caches hold other scenes."""
+
+    def __init__(self, art: dataset.EmojiArt, cache: tokens.TokenCache, large: tokens.TokenCache, batch: int):
+        check_pairs(cache, large)
+        super().__init__(art, cache, batch)
+        self.large = large
+
+    def __call__(self, step: int) -> TokenPairs:
+        rows, captions = self.draw(step)
+        return TokenPairs(grids(self.cache, rows), captions, grids(self.large, rows))
+
+
+def grids(cache: tokens.TokenCache, rows: np.ndarray) -> Tokens:
+    """The token grids of some rows of a cache."""
+    return torch.from_numpy(cache.tokens[rows].astype(np.int64))
+
+
+def check_pairs(cache: tokens.TokenCache, large: tokens.TokenCache) -> None:
+    """Raises ValueError if two caches do not hold the same scenes row by row."""
+    if cache.scenes != large.scenes:
+        raise ValueError("the two token caches hold other scenes; delete both folders and train again")
 
 
 def vqgan(places: Places = PLACES) -> None:
     """Train the f=16 VQGAN."""
+    train_pictures(places, recipe.vqgan(places), dataset.DATA, recipe.VQGAN_BATCH)
+
+
+def vqgan_superres(places: Places = PLACES) -> None:
+    """Train the f=8 VQGAN of the large pictures."""
+    train_pictures(places, recipe.vqgan_superres(places), recipe.LARGE_DATA, recipe.LARGE_BATCH)
+
+
+def train_pictures(places: Places, training: VQGANTraining, data: str, batch: int) -> None:
+    """Train a VQGAN on painted scenes of one data set."""
     networks.prepare(places.folder)
-    watched = PicturesOfStep(places, 32, WATCHED, held_out=True)(0)
-    batches = PicturesOfStep(places, recipe.VQGAN_BATCH, SEEN)
-    train_vqgan(recipe.vqgan(places), batches, watched, PerceptualLoss.from_file(places.perceptual))
+    art = dataset.load(places.folder, data)
+    watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
+    train_vqgan(training, PicturesOfStep(art, batch, SEEN), watched, PerceptualLoss.from_file(places.perceptual))
 
 
-def cached(places: Places, art: dataset.EmojiArt, vqgan: VQGAN, *, held_out: bool) -> tokens.TokenCache:
+def decoder(places: Places = PLACES) -> None:
+    """Train a larger decoder for the f=8 VQGAN, and put it into the model if there is a cascade."""
+    networks.prepare(places.folder)
+    art = dataset.load(places.folder, recipe.LARGE_DATA)
+    watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
+    batches = PicturesOfStep(art, recipe.LARGE_BATCH, SEEN)
+    vqgan = load_module(VQGAN, VQGANConfig, places.vqgan_superres)
+    train_decoder(recipe.decoder(places), vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual))
+    if (places.superres / CONFIG).is_file():
+        superres = load_module(SuperResTransformer, SuperResConfig, places.superres)
+        cascade(places, superres).save_pretrained(places.model, torch.float16)
+
+
+def cached(
+    places: Places,
+    art: dataset.EmojiArt,
+    vqgan: VQGAN,
+    *,
+    held_out: bool,
+    larger: dataset.EmojiArt | None = None,
+) -> tokens.TokenCache:
     """The token cache of the training or of the held-out pictures, built if it is not there."""
     options = recipe.HELD_OUT_TOKENS if held_out else recipe.SEEN_TOKENS
-    folder = places.folder / "tokens" / ("held-out" if held_out else "seen")
-    tokens.build(art, usable(art, held_out=held_out), vqgan, options, folder)
+    name = ("held-out" if held_out else "seen") + ("" if larger is None else f"-{larger.size}")
+    folder = places.folder / "tokens" / name
+    tokens.build(art, usable(art, held_out=held_out), vqgan, options, folder, larger)
     return tokens.load(folder)
 
 
 def base(places: Places = PLACES) -> None:
     """Train the base transformer on the tokens of the trained VQGAN."""
     art = dataset.load(places.folder)
-    vqgan = load_module(VQGAN, VQGANConfig, places.folder / "vqgan" / "vqgan")
-    text_encoder = TextEncoder.from_folder(places.folder / "networks" / "text_encoder")
+    vqgan = load_module(VQGAN, VQGANConfig, places.vqgan)
+    text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = (cached(places, art, vqgan, held_out=held_out) for held_out in (False, True))
     validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
     training = recipe.base(places)
 
     def watch(base: MaskedTransformer, step: int) -> None:
-        """Draw the recipe's prompts, and leave the whole model where the bench can load it."""
         muse = Muse(text_encoder, vqgan, base, name="emoji", defaults=recipe.DEFAULTS)
-        muse.save_pretrained(places.model, torch.float16)
-        images = muse.generate(recipe.WATCHED_PROMPTS, list(range(len(recipe.WATCHED_PROMPTS))))
-        contact_sheet(images, columns=8).save(training.engine.folder / f"drawn-{step:06}.png")
+        leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
     batches = TokensOfStep(art, seen, recipe.BASE_BATCH)
     train_base(training, text_encoder, vqgan.fingerprint(), batches, validation, watch)
 
 
+def superres(places: Places = PLACES, run: str = "superres", low_corruption: float | None = None) -> None:
+    """Train the super-resolution transformer on the tokens that both trained VQGANs make of the same scenes.
+
+    Args:
+        places: where the project keeps what it makes.
+        run: the name of the run's folder; the model of another one than superres is left beside the shipped one's.
+        low_corruption: share of the low-resolution tokens drawn anew, the recipe's if not given.
+    """
+    art, larger = dataset.load(places.folder), dataset.load(places.folder, recipe.LARGE_DATA)
+    vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
+    seen, unseen = (cached(places, art, vqgan, held_out=held_out) for held_out in (False, True))
+    seen_large, unseen_large = (
+        cached(places, art, vqgan_large, held_out=held_out, larger=larger) for held_out in (False, True)
+    )
+    parts = np.array_split(np.arange(len(unseen.scenes)), len(unseen.scenes) // recipe.SUPERRES_BATCH + 1)
+    validation = [held_out_pairs(art, unseen, unseen_large, part) for part in parts]
+    training = recipe.superres(places)
+    training = replace(training, engine=replace(training.engine, folder=places.folder / run))
+    if low_corruption is not None:
+        training = replace(training, low_corruption=low_corruption)
+    model = places.model if run == "superres" else places.folder / f"model-{run}"
+
+    def watch(superres: SuperResTransformer, step: int) -> None:
+        leave(cascade(places, superres), model, training.engine.folder / f"drawn-{step:06}.png")
+
+    train_superres(
+        training,
+        TextEncoder.from_folder(places.text_encoder),
+        vqgan_large.fingerprint(),
+        vqgan.fingerprint(),
+        PairsOfStep(art, seen, seen_large, recipe.SUPERRES_BATCH),
+        validation,
+        watch,
+    )
+
+
+def cascade(places: Places, superres: SuperResTransformer) -> Muse:
+    """The whole model of the run, with the larger decoder if that is trained."""
+    has_decoder = (places.decoder / CONFIG).is_file()
+    return Muse(
+        TextEncoder.from_folder(places.text_encoder),
+        load_module(VQGAN, VQGANConfig, places.vqgan),
+        load_module(MaskedTransformer, TransformerConfig, places.base),
+        superres,
+        load_module(VQGAN, VQGANConfig, places.decoder if has_decoder else places.vqgan_superres),
+        name="emoji",
+        defaults=recipe.DEFAULTS,
+        superres_defaults=recipe.SUPERRES_DEFAULTS,
+    )
+
+
+def leave(muse: Muse, model: Path, sheet: Path) -> None:
+    """Draw the recipe's prompts, and leave the whole model where the bench can load it."""
+    muse.save_pretrained(model, torch.float16)
+    images = muse.generate(recipe.WATCHED_PROMPTS, list(range(len(recipe.WATCHED_PROMPTS))))
+    contact_sheet(images, columns=8).save(sheet)
+
+
 def held_out_batch(art: dataset.EmojiArt, cache: tokens.TokenCache, rows: np.ndarray) -> TokenBatch:
     """Token grids of held-out pictures with their plain captions."""
-    captions = [caption(cache.scenes[row], art) for row in rows]
-    return TokenBatch(torch.from_numpy(cache.tokens[rows].astype(np.int64)), captions)
+    return TokenBatch(grids(cache, rows), [caption(cache.scenes[row], art) for row in rows])
 
+
+def held_out_pairs(
+    art: dataset.EmojiArt, cache: tokens.TokenCache, large: tokens.TokenCache, rows: np.ndarray
+) -> TokenPairs:
+    """The same with the large token grids.
+    Raises ValueError if the two caches hold other scenes."""
+    check_pairs(cache, large)
+    small = held_out_batch(art, cache, rows)
+    return TokenPairs(small.tokens, small.captions, grids(large, rows))
+
+
+COMMANDS = {"vqgan": vqgan, "base": base, "vqgan-superres": vqgan_superres, "superres": superres, "decoder": decoder}
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    tyro.extras.subcommand_cli_from_dict({"vqgan": vqgan, "base": base})
+    tyro.extras.subcommand_cli_from_dict(COMMANDS)

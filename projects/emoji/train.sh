@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The shipped model from nothing: data, networks, VQGAN, base transformer. Each part goes on where it was stopped.
+# The shipped model from nothing: data, networks, VQGAN, base transformer; and, with `cascade` as the first word, its
+# super-resolution to 256 px. Each part goes on where it was stopped.
 # On 2 cores, from the seconds that a step takes there (the whole has not been run in one go yet): data 3 min, VQGAN
 # 45 min, token cache 3 min, base 40 min. Needs the `emoji` extra.
 set -euo pipefail
@@ -8,4 +9,10 @@ python -m projects.emoji.build
 python -m projects.emoji.networks
 python -m projects.emoji.train vqgan
 python -m projects.emoji.train base
+if [ "${1:-}" = cascade ]; then
+    python -m projects.emoji.build --size 256 --data data-256
+    python -m projects.emoji.train vqgan-superres
+    python -m projects.emoji.train superres
+    python -m projects.emoji.train decoder
+fi
 echo "The model is in runs-local/emoji/model; judge it with: python -m projects.emoji.bench --model runs-local/emoji/model"

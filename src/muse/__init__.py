@@ -7,11 +7,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Muse", "SamplingOptions", "__version__"]
+__all__ = ["EditOptions", "Muse", "SamplingOptions", "__version__"]
 
 if TYPE_CHECKING:
     from muse.pipeline import Muse
-    from muse.sampling import SamplingOptions
+    from muse.sampling import EditOptions, SamplingOptions
 
 
 def __getattr__(name: str) -> Any:
@@ -20,8 +20,8 @@ def __getattr__(name: str) -> Any:
         from muse.pipeline import Muse
 
         return Muse
-    if name == "SamplingOptions":
-        from muse.sampling import SamplingOptions
+    if name in ("EditOptions", "SamplingOptions"):
+        from muse import sampling
 
-        return SamplingOptions
+        return getattr(sampling, name)
     raise AttributeError(f"module 'muse' has no attribute {name!r}")

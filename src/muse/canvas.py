@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from muse.images import check_num_pixels, to_tensor
+from muse.images import check_num_pixels, to_images, to_tensor
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -28,13 +28,19 @@ Cells = Bool[Tensor, "row column"]
 Picture = Float[Tensor, "3 height width"]
 Known = Bool[Tensor, "height width"]
 
-MOST_ELONGATED = 2.0
-"""A hole that is longer than so many short sides of its picture is filled through several windows."""
+MOST_BEYOND = 2.0
+"""No window onto a hole is longer than so many short sides of its picture; the rest of it would see nothing."""
+SMALLEST_WINDOW = 32
+"""Pixels of the longer side of one of several windows, however thin the picture is."""
 MOST_WINDOWS = 1024
 MOST_SHRUNK = 40
 """A picture that is longer than so many of its short sides is not seen as a whole: too little of it would be left."""
-SEAM = 1 / 16
-"""How far the surroundings colour what is drawn, in widths of the canvas."""
+DRIFT = 0.1
+"""By so much, of 1, a picture may change its colours on the way through the networks; more is another picture."""
+DRIFT_REACH, SEAM_REACH = 1 / 16, 1 / 64
+"""How far the surroundings colour what is drawn beside them, in widths of the canvas: by a drift, and by the rest."""
+OVERLAP_REACH = 1 / 8
+"""How far a window shows through what the one before it has drawn, in widths of the canvas."""
 
 
 @dataclass(frozen=True)
@@ -161,13 +167,13 @@ def whole_window(picture: Size, canvas: Size) -> Box:
 def inpainting_windows(hole: Box, picture: Size, canvas: Size, context: float) -> list[Box]:
     """One window with a hole's box in its middle, `context` times as long as the box but within the picture.
 
-    It is at least as large as the canvas, as far as the picture is. A hole longer than MOST_ELONGATED short sides of
-    the picture has windows one after the other, each half over the last.
+    It is at least as large as the canvas, as far as the picture is. A hole longer than MOST_BEYOND short sides of the
+    picture has windows one after the other, each half over the last.
     Raises ValueError if these would be too many."""
     needed = max(hole.width / canvas[0], hole.height / canvas[1])
     room = min(picture[0] / canvas[0], picture[1] / canvas[1])
-    if needed > MOST_ELONGATED * max(room, 1):
-        return overlapping_windows(hole, max(room, 1), picture, canvas)
+    if needed > MOST_BEYOND * room:
+        return overlapping_windows(hole, scale_of_many(max(room, 1), picture, canvas), picture, canvas)
     return [window_around(hole, max(needed, min(max(context * needed, 1), room)), picture, canvas)]
 
 
@@ -175,12 +181,18 @@ def outpainting_windows(inner: Box, picture: Size, canvas: Size) -> list[Box]:
     """Windows over the margins around an inner picture, the nearest to it first, each half over another.
 
     Each is as large as the inner picture's short side, so that the model sees it at the size it knows; but no smaller
-    than the canvas, and no larger than the picture.
+    than the canvas, as far as the widened picture is.
     Raises ValueError if these would be too many."""
-    scale = max(min(inner.width / canvas[0], inner.height / canvas[1]), 1)
-    scale = min(scale, max(picture[0] / canvas[0], picture[1] / canvas[1]))
-    windows = overlapping_windows(Box(0, 0, *picture), scale, picture, canvas)
+    wanted = max(min(inner.width / canvas[0], inner.height / canvas[1]), 1)
+    windows = overlapping_windows(Box(0, 0, *picture), scale_of_many(wanted, picture, canvas), picture, canvas)
     return sorted(windows, key=lambda window: distance(window, inner))
+
+
+def scale_of_many(wanted: float, picture: Size, canvas: Size) -> float:
+    """A scale for several windows: the wanted one as far as the picture is large enough."""
+    sides = picture[0] / canvas[0], picture[1] / canvas[1]
+    most = max(MOST_BEYOND * min(sides), SMALLEST_WINDOW / max(canvas))
+    return min(wanted, most, max(sides))
 
 
 def window_around(box: Box, scale: float, picture: Size, canvas: Size) -> Box:
@@ -263,24 +275,75 @@ class View:
     picture: Picture
     """In [0, 1], at the size of the canvas; where nothing is known it goes on smoothly from what is."""
     is_known: Known
+    is_given: Known
+    """Known from the start, and not drawn through another window."""
 
     @property
     def size(self) -> Size:
         return self.picture.shape[2], self.picture.shape[1]
 
 
-def view(pixels: Pixels, is_hole: Hole, window: Box, canvas: Size) -> View:
-    """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it."""
-    size = (pixels.shape[1], pixels.shape[0])
-    seen = np.zeros((window.height, window.width, 4), np.uint8)
-    rows, columns = window.inside(size)
-    part = seen[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
-    part[..., :3] = pixels[rows, columns]
-    part[..., 3] = np.where(is_hole[rows, columns], 0, 255)
+def view(pixels: Pixels, is_left: Hole, window: Box, canvas: Size, is_drawn: Hole | None = None) -> View:
+    """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it.
+    `is_left` is what is still to be filled, and `is_drawn` what other windows have filled."""
+    inside = window.inside((pixels.shape[1], pixels.shape[0]))
+    colours, is_known = onto_canvas(pixels[inside], ~is_left[inside], inside, window, canvas)
+    is_given = is_known
+    if is_drawn is not None:
+        _, is_given = onto_canvas(pixels[inside], ~(is_left | is_drawn)[inside], inside, window, canvas)
+    return View(continued(colours, is_known), is_known, is_given)
+
+
+def onto_canvas(
+    part: Pixels, is_known: Hole, inside: tuple[slice, slice], window: Box, canvas: Size
+) -> tuple[Picture, Known]:
+    """The part of a picture inside a window, and what is known of it, scaled to where it lies on the canvas."""
+    down = stretch_on_canvas(inside[0], window.y, window.height, canvas[1])
+    across = stretch_on_canvas(inside[1], window.x, window.width, canvas[0])
+    patch = np.zeros((down.last - down.first, across.last - across.first, 4), np.uint8)
+    rows, columns = (
+        slice(each.inset, each.inset + side) for each, side in ((down, len(part)), (across, part.shape[1]))
+    )
+    patch[rows, columns, :3] = part
+    patch[rows, columns, 3] = np.where(is_known, 255, 0)
     # Pillow weighs colours by alpha when it resizes, and copies at the same size. Lanczos would ring around a hole.
-    scaled = Image.fromarray(seen).resize(canvas, Image.Resampling.HAMMING)
-    is_known = torch.from_numpy(np.asarray(scaled)[..., 3] > 127)
-    return View(continued(to_tensor(Image.fromarray(np.asarray(scaled)[..., :3])), is_known), is_known)
+    size, box = (across.stop - across.start, down.stop - down.start), (across.begin, down.begin, across.end, down.end)
+    scaled = Image.new("RGBA", canvas)
+    scaled.paste(Image.fromarray(patch).resize(size, Image.Resampling.HAMMING, box), (across.start, down.start))
+    levels = np.asarray(scaled)
+    return to_tensor(Image.fromarray(levels[..., :3])), torch.from_numpy(levels[..., 3] > 127)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Along one side: the pixels of a canvas that a part of a picture reaches, and where these lie on the window."""
+
+    start: int
+    stop: int
+    first: int
+    """The pixel of the window where the first of the canvas begins."""
+    last: int
+    inset: int
+    """How many pixels further on the part of the picture begins."""
+    begin: float
+    """From `first` to where the first pixel of the canvas begins exactly."""
+    end: float
+
+
+def stretch_on_canvas(part: slice, window_start: int, window_length: int, side: int) -> Stretch:
+    """Where the part of a picture within a window lies on a canvas with so many pixels a side."""
+    start = (part.start - window_start) * side // window_length
+    stop = -(-(part.stop - window_start) * side // window_length)
+    first, last = start * window_length // side, -(-stop * window_length // side)
+    return Stretch(
+        start=start,
+        stop=stop,
+        first=first,
+        last=last,
+        inset=part.start - window_start - first,
+        begin=start * window_length / side - first,
+        end=stop * window_length / side - first,
+    )
 
 
 def whole_view(image: Image.Image, window: Box, canvas: Size) -> View:
@@ -290,13 +353,18 @@ def whole_view(image: Image.Image, window: Box, canvas: Size) -> View:
 
 def hidden_cells(is_hole: Hole, window: Box, rows: int, columns: int) -> Cells:
     """Which tokens of a grid over a window touch the hole, or what lies beyond the picture."""
-    seen = np.ones((window.height, window.width), bool)
     inside = window.inside((is_hole.shape[1], is_hole.shape[0]))
-    seen[
-        inside[0].start - window.y : inside[0].stop - window.y, inside[1].start - window.x : inside[1].stop - window.x
-    ] = is_hole[inside]
-    in_rows = np.stack([seen[span].any(axis=0) for span in spans(window.height, rows)])
-    return torch.from_numpy(np.stack([in_rows[:, span].any(axis=1) for span in spans(window.width, columns)], axis=1))
+    part, (across, down) = is_hole[inside], (inside[1].start - window.x, inside[0].start - window.y)
+    in_rows = np.stack([any_within(part, span, down) for span in spans(window.height, rows)])
+    return torch.from_numpy(np.stack([any_within(in_rows.T, span, across) for span in spans(window.width, columns)]).T)
+
+
+def any_within(part: Bool[np.ndarray, "along across"], span: slice, start: int) -> Bool[np.ndarray, " across"]:
+    """Whether there is a hole in each column between two rows, or these go beyond the part that begins at `start`."""
+    first, last = span.start - start, span.stop - start
+    if first < 0 or last > len(part):
+        return np.ones(part.shape[1], bool)
+    return part[first:last].any(axis=0)
 
 
 def spans(length: int, num: int) -> Iterator[slice]:
@@ -305,29 +373,60 @@ def spans(length: int, num: int) -> Iterator[slice]:
         yield slice(i * length // num, -(-(i + 1) * length // num))
 
 
-def paste(pixels: Pixels, is_hole: Hole, window: Box, seen: View, drawn: Image.Image) -> None:
-    """Fill the hole within a window with what was drawn on the canvas, in place; all other pixels stay as they are."""
-    rows, columns = window.inside((pixels.shape[1], pixels.shape[0]))
-    matched = matched_to_surroundings(to_tensor(drawn), seen)
-    levels = (matched * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    whole = np.asarray(Image.fromarray(levels).resize((window.width, window.height), Image.Resampling.LANCZOS))
-    part = whole[rows.start - window.y : rows.stop - window.y, columns.start - window.x : columns.stop - window.x]
-    pixels[rows, columns] = np.where(is_hole[rows, columns, None], part, pixels[rows, columns])
+def paste(
+    pixels: Pixels, is_left: Hole, window: Box, seen: View, drawn: Image.Image, is_drawn: Hole | None = None
+) -> None:
+    """Fill what is left of a hole within a window with what was drawn on the canvas, in place.
+
+    Of what other windows have drawn, the rim is faded over, so that no edge is seen; all other pixels stay as they are.
+    """
+    size = (pixels.shape[1], pixels.shape[0])
+    inside = window.inside(size)
+    part = np.asarray(crop(to_image(matched_to_surroundings(to_tensor(drawn), seen)), window, size))
+    result = np.where(is_left[inside][..., None], part, pixels[inside])
+    if is_drawn is not None and is_drawn[inside].any():
+        fading = nearness(~seen.is_known, OVERLAP_REACH).expand(3, -1, -1)
+        weight = np.asarray(crop(to_image(fading), window, size)) / np.float32(255)
+        faded = pixels[inside] + weight * (part.astype(np.float32) - pixels[inside])
+        result = np.where((is_drawn & ~is_left)[inside][..., None], faded.round().astype(np.uint8), result)
+    pixels[inside] = result
 
 
 def crop(drawn: Image.Image, window: Box, picture: Size) -> Image.Image:
-    """What was drawn of a whole picture, at the picture's size."""
-    scaled = drawn.resize((window.width, window.height), Image.Resampling.LANCZOS)
-    return scaled.crop((-window.x, -window.y, picture[0] - window.x, picture[1] - window.y))
+    """The part of a drawn canvas that lies on the picture, at the picture's scale."""
+    rows, columns = window.inside(picture)
+    across, down = drawn.width / window.width, drawn.height / window.height
+    box = (
+        (columns.start - window.x) * across,
+        (rows.start - window.y) * down,
+        (columns.stop - window.x) * across,
+        (rows.stop - window.y) * down,
+    )
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    return drawn.resize(size, Image.Resampling.LANCZOS, box)
 
 
 def matched_to_surroundings(drawn: Picture, seen: View) -> Picture:
-    """What was drawn, its colours moved near the known pixels by as much as it misses these: so that no seam is seen.
+    """What was drawn, its colours moved near the given pixels by as much as it misses these: so that no seam is seen.
+
+    Where it misses them by more than a drift it is another picture there, and only a narrow rim is moved so far.
     What stood in the hole plays no part. After Poisson image editing (Perez et al., 2003), with an end to its reach."""
-    reach = max(round(SEAM * seen.size[0]), 1)
-    nearness = F.avg_pool2d(seen.is_known[None].float(), 2 * reach + 1, 1, reach, count_include_pad=False)
-    missed = continued(torch.where(seen.is_known, seen.picture - drawn, 0), seen.is_known)
-    return (drawn + (2 * nearness).clamp(max=1) * missed).clamp(0, 1)
+    missed = torch.where(seen.is_given, seen.picture - drawn, 0)
+    drift = missed.clamp(-DRIFT, DRIFT)
+    moved = drawn + nearness(seen.is_given, DRIFT_REACH) * continued(drift, seen.is_given)
+    return (moved + nearness(seen.is_given, SEAM_REACH) * continued(missed - drift, seen.is_given)).clamp(0, 1)
+
+
+def nearness(is_there: Known, reach: float) -> Float[Tensor, "1 height width"]:
+    """1 within a part and beside it, falling to 0 as far away as `reach`, in widths of the canvas."""
+    pixels = max(round(reach * is_there.shape[1]), 1)
+    share = F.avg_pool2d(is_there[None].float(), 2 * pixels + 1, 1, pixels, count_include_pad=False)
+    return (2 * share).clamp(max=1)
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """A single picture in [0, 1] as 8 bits."""
+    return to_images(picture[None])[0]
 
 
 def continued(picture: Picture, is_known: Known) -> Picture:

@@ -10,7 +10,9 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from PIL import Image
+from torch import Tensor
 
 from muse.canvas import (
     Box,
@@ -41,7 +43,7 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN
 from muse.requests import check_request, random_seeds
 from muse.sampling import EditOptions, SamplingOptions, StepReport, edit, generators_for, hide_share
-from muse.shapes import Hidden, LowTokens, Predict, Step, Tokens
+from muse.shapes import LowTokens, Predict, Step, Tokens
 
 CONTEXT = 2.0
 """Sides of a window for each side of its hole."""
@@ -282,11 +284,12 @@ class Editing(ABC):
         windows = windows_in_use(windows, is_hole)
         total = len(windows) * self._num_steps(options[0].steps, options[1])
         for turn, window in enumerate(windows):
-            views = {size: [view(each, is_left, window, size) for each in results] for size in self._scales}
-            show = partial(self._show_hole, results, is_left, window, views)
+            is_drawn = is_hole & ~is_left
+            views = {size: [view(each, is_left, window, size, is_drawn) for each in results] for size in self._scales}
+            show = partial(self._show_hole, results, is_left, is_drawn, window, views)
             watch = watcher(callback, turn * total // len(windows), total, show)
             images = self._draw_hole(views, is_left, window, wish.at_window(turn), options, watch)
-            paste_all(results, is_left, window, views[self.size], images)
+            paste_all(results, is_left, is_drawn, window, views[self.size], images)
             is_left[window.inside((pixels.shape[1], pixels.shape[0]))] = False
         return [Image.fromarray(each) for each in results]
 
@@ -315,12 +318,18 @@ class Editing(ABC):
         return self._encode(vqgan, views).masked_fill(cells.flatten(), config.mask_id)
 
     def _show_hole(
-        self, results: Sequence[Pixels], is_hole: Hole, window: Box, views: Views, report: StepReport
+        self,
+        results: Sequence[Pixels],
+        is_left: Hole,
+        is_drawn: Hole,
+        window: Box,
+        views: Views,
+        report: StepReport,
     ) -> list[Image.Image]:
         """What stands after a step, pasted into copies of the results."""
         copies = [each.copy() for each in results]
         seen = views[self.low_size if report.stage == "base" else self.size]
-        paste_all(copies, is_hole, window, seen, self.preview(report).images)
+        paste_all(copies, is_left, is_drawn, window, seen, self.preview(report).images)
         return [Image.fromarray(each) for each in copies]
 
     @torch.no_grad()
@@ -331,14 +340,14 @@ class Editing(ABC):
         return edit(tokens, predict, options, generators_for(wish.seeds), self.base.config.mask_id, watch)
 
     def _finish(
-        self, low: Tokens, wish: Wish, options: SamplingOptions, watch: Watch = None, start: Tokens | None = None
+        self, low: LowTokens, wish: Wish, options: SamplingOptions, watch: Watch = None, start: Tokens | None = None
     ) -> list[Image.Image]:
         """Pictures of low-resolution tokens, through super-resolution if there is one."""
         if self.superres is None:
             return self.to_images(low)
         return self.to_large_images(self.draw_superres(low, wish.text, wish.is_word, wish.seeds, options, watch, start))
 
-    def _kept(self, picture: Image.Image, draft: Draft, is_hidden: Hidden) -> Tokens | None:
+    def _kept(self, picture: Image.Image, draft: Draft, is_hidden: Bool[Tensor, "batch low"]) -> Tokens | None:
         """High-resolution tokens of a picture, hidden where its low-resolution ones are; None without super-resolution.
         The high-resolution grid is the low-resolution one, some whole or broken number of times as large."""
         if self.superres is None:
@@ -429,11 +438,16 @@ class Editing(ABC):
 
 
 def paste_all(
-    results: Sequence[Pixels], is_hole: Hole, window: Box, views: Sequence[View], images: Sequence[Image.Image]
+    results: Sequence[Pixels],
+    is_left: Hole,
+    is_drawn: Hole,
+    window: Box,
+    views: Sequence[View],
+    images: Sequence[Image.Image],
 ) -> None:
     """Paste each picture into its result, in place."""
     for pixels, seen, image in zip(results, views, images, strict=True):
-        paste(pixels, is_hole, window, seen, image)
+        paste(pixels, is_left, window, seen, image, is_drawn)
 
 
 def cropped(images: Sequence[Image.Image], draft: Draft) -> list[Image.Image]:

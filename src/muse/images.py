@@ -15,7 +15,7 @@ from torch import Tensor
 
 from muse.shapes import Pictures
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
 """What is read; others of Pillow's run foreign programs (EPS) or are no pictures."""
 MOST_PIXELS = 80_000_000
 """Of a picture that is read: a file of a few kilobytes may hold far more than memory does."""
@@ -73,17 +73,6 @@ def check_num_pixels(size: tuple[int, int]) -> None:
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """One picture as colours in [0, 1], channels first."""
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
-
-
-def open_image(path: Path) -> Image.Image:
-    """A picture of any format that Pillow reads.
-    Raises OSError if there is none, ValueError if it is damaged or larger than a picture should be."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error}); give another") from error
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

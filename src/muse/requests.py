@@ -1,7 +1,8 @@
-"""What people ask for, looked at before anything is drawn: prompts and seeds."""
+"""What people ask for, looked at before anything is drawn: prompts, seeds and strengths."""
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 LARGEST_SEED = 2**63 - 1
 
@@ -29,3 +30,9 @@ def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Seque
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
             raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
+
+
+def check_strength(strength: Any) -> None:
+    """Raises ValueError for what is no number in [0, 1]."""
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength!r}; give a number from 0 (nothing changes) to 1 (everything may)")

@@ -13,21 +13,13 @@ import pytest
 from PIL import Image
 
 import muse
-from muse.apps.cli import Generate, main, slug
+from muse.apps.cli import Generate, main
+from muse.apps.drawing import slug
 from muse.images import read_png_text
 from muse.pipeline import Muse
 from muse.sampling import SamplingOptions
 
 APPLE = "a red apple, 3d style"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """An empty current folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture
@@ -39,26 +31,6 @@ def draw(tiny_folder, capsys):
         told = capsys.readouterr()
         assert told.err == ""  # no progress bar where there is no terminal, and nothing from transformers
         return [Path(line.split("  (seed ")[0]) for line in told.out.splitlines()]
-
-    return run
-
-
-@pytest.fixture
-def refuse(here, capsys):
-    """Run a command that cannot be done: the sentence that it says. It leaves no file."""
-
-    def run(*arguments, code=2):
-        before = sorted(here.parent.rglob("*"))
-        try:
-            found = main([*map(str, arguments)])
-        except SystemExit as usage:
-            found = usage.code
-        assert found == code
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err + told.out
-        assert told.out == ""
-        assert sorted(here.parent.rglob("*")) == before
-        return told.err
 
     return run
 
@@ -170,7 +142,7 @@ def test_previews_show_every_step(draw, here):
 
 
 def test_previews_of_very_many_steps_are_some_of_them(draw, monkeypatch):
-    monkeypatch.setattr("muse.apps.cli.MOST_FRAMES", 4)
+    monkeypatch.setattr("muse.apps.drawing.MOST_FRAMES", 4)
     _, _, sheet = draw(APPLE, "--previews", "--steps", 10)
     assert Image.open(sheet).size == (2 * 132 + 4, 2 * 132 + 4)  # every third, and the last
 

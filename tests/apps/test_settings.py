@@ -21,7 +21,7 @@ def test_settings_come_back_as_they_were(settings):
         ({"options": '{"flavour": 1}'}, "not so that it can be read"),
         ({"options": "[]"}, "not so that it can be read"),
         ({"seed": "x"}, "not so that it can be read"),
-        ({"verb": "inpaint"}, "made of another one"),
+        ({"command": "inpaint"}, "made of another one"),
         ({"prompt": None}, "does not say its prompt"),
     ],
 )

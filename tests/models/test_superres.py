@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from muse.models.layers import MultiAxisAttention, SelfAttention
+from muse.models.layers import CrossAttention, MultiAxisAttention, SelfAttention
 from muse.models.superres import PRESETS, SuperResConfig, SuperResTransformer
 
 TINY = SuperResConfig(
@@ -226,11 +226,9 @@ def test_padding_words_never_change_the_logits():
 def test_what_is_read_once_gives_the_logits_of_reading_each_time():
     superres, low, text, reads = transformer_of(), low_of(), texts_of(), []
     once = superres.read(low, *text)
-    for module in (
-        superres.project_text,
-        superres.embed_low,
-        *(layer.attend_text.key_value for layer in superres.layers),
-    ):
+    key_values = [module.key_value for module in superres.modules() if isinstance(module, CrossAttention)]
+    assert len(key_values) == 2
+    for module in (superres.project_text, superres.embed_low, *key_values):
         module.register_forward_hook(lambda *_: reads.append(1))
     for seed in range(3):
         tokens = tokens_of(seed=seed)
@@ -366,7 +364,8 @@ def test_at_the_start_every_code_is_about_equally_likely():
 def test_what_ends_a_shortcut_starts_smaller_the_deeper_its_stack():
     superres = SuperResTransformer(dataclasses.replace(TINY, dim=64, depth=12, low_depth=4))
     for stack, ends in ((superres.layers, 36), (superres.low_layers, 8)):
-        last = torch.stack([layer.attend_self.out.weight for layer in stack])
+        attentions = [module for module in stack.modules() if isinstance(module, SelfAttention)]
+        last = torch.stack([attention.out.weight for attention in attentions])
         assert last.std() == pytest.approx(0.02 / math.sqrt(ends), rel=0.05)
 
 

@@ -9,7 +9,8 @@ import torch
 from muse.checkpoint import save_module
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode
-from muse.training.base import BaseStage, BaseTraining, TokenBatch, parameter_groups
+from muse.training.base import BaseStage, BaseTraining
+from muse.training.masked import TokenBatch, parameter_groups
 from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
 
 CONFIG = dataclasses.replace(BASE_CONFIG, num_codes=32, dim=32, mlp_dim=64)
@@ -42,7 +43,7 @@ def overfitted(tmp_path_factory):
 def test_a_model_that_has_learnt_four_captions_draws_each_of_their_pictures(overfitted, guidance):
     """From captions to tokens with the functions that `Muse.generate` calls: the text conditions."""
     stage, _ = overfitted
-    base = stage.base.eval()
+    base = stage.network.eval()
     greedy = SamplingOptions(steps=5, guidance=guidance, temperature=0.0, choice_noise=0.0)
     for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
         with torch.no_grad():
@@ -76,7 +77,7 @@ def test_one_caption_in_ten_is_dropped_over_many_batches(tmp_path):
     num, many = 60, batch(8)
     with torch.no_grad():
         for step in range(num):
-            stage.loss(stage.base, many, seeded(step))
+            stage.loss(stage.network, many, seeded(step))
     seen = stage.text_encoder.tokenizer.num_prompts / (num * len(many.captions))
     assert abs(seen - 0.9) < 4 * math.sqrt(0.1 * 0.9 / (num * len(many.captions)))
 
@@ -84,11 +85,11 @@ def test_one_caption_in_ten_is_dropped_over_many_batches(tmp_path):
 @pytest.mark.parametrize(("caption_drop", "matters"), [(0.0, True), (1.0, False)])
 def test_the_captions_matter_unless_they_are_dropped(tmp_path, caption_drop, matters):
     stage = stage_of(tmp_path, caption_drop=caption_drop)
-    for parameter in stage.base.parameters():
+    for parameter in stage.network.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=seeded())
     swapped = TokenBatch(batch().tokens, list(CAPTIONS[::-1]))
     with torch.no_grad():
-        losses = [stage.loss(stage.base, each, seeded()) for each in (batch(), swapped)]
+        losses = [stage.loss(stage.network, each, seeded()) for each in (batch(), swapped)]
     assert losses[0].equal(losses[1]) != matters
     assert (stage.text_encoder.tokenizer.num_prompts > 0) == matters
 
@@ -96,9 +97,9 @@ def test_the_captions_matter_unless_they_are_dropped(tmp_path, caption_drop, mat
 def test_each_picture_is_masked_by_its_own_ratio(tmp_path):
     """1d-tokenizer: one sample's mask count is used for all."""
     stage, seen = stage_of(tmp_path, caption_drop=1.0), []
-    stage.base.register_forward_pre_hook(lambda module, given: seen.append((given[0] == CONFIG.mask_id).sum(1)))
+    stage.network.register_forward_pre_hook(lambda module, given: seen.append((given[0] == CONFIG.mask_id).sum(1)))
     with torch.no_grad():
-        stage.loss(stage.base, batch(8), seeded())
+        stage.loss(stage.network, batch(8), seeded())
     assert len(seen[0].unique()) > 3
     assert seen[0].min() >= 1
 
@@ -109,13 +110,13 @@ def test_the_draws_of_a_step_come_from_its_seed_alone(tmp_path):
     for world in (1, 2):
         torch.manual_seed(world)
         with torch.no_grad():
-            losses.append(stage.loss(stage.base.eval(), batch(), seeded(3)))
+            losses.append(stage.loss(stage.network.eval(), batch(), seeded(3)))
     assert losses[0].equal(losses[1])
 
 
 def test_each_step_masks_otherwise(tmp_path):
     stage, seen = stage_of(tmp_path), []
-    stage.base.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
+    stage.network.register_forward_pre_hook(lambda module, given: seen.append(given[0].clone()))
     for step in range(3):
         stage.step(batch(), step)
     assert not seen[0].equal(seen[1])
@@ -127,8 +128,8 @@ def test_label_smoothing_changes_the_loss(tmp_path):
     for smoothing in (0.0, 0.2):
         stage = stage_of(tmp_path, label_smoothing=smoothing)
         with torch.no_grad():
-            dict(stage.base.named_parameters())["head.3.bias"].add_(torch.arange(32.0))  # an opinion
-            losses.append(stage.loss(stage.base, batch(), seeded()).item())
+            dict(stage.network.named_parameters())["head.3.bias"].add_(torch.arange(32.0))  # an opinion
+            losses.append(stage.loss(stage.network, batch(), seeded()).item())
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
@@ -141,7 +142,7 @@ def test_the_text_encoder_is_not_trained(tmp_path):
 
 
 def test_matrices_decay_and_what_scales_or_shifts_does_not(tmp_path):
-    base = stage_of(tmp_path).base
+    base = stage_of(tmp_path).network
     decaying, others = parameter_groups(base, 0.045)
     assert isinstance(decaying["params"], list)
     assert isinstance(others["params"], list)
@@ -170,15 +171,15 @@ def test_a_batch_moves_to_a_device_with_its_captions():
 
 def test_a_run_can_start_from_a_trained_transformer(tmp_path, overfitted):
     trained, _ = overfitted
-    save_module(trained.base, tmp_path / "trained")
+    save_module(trained.network, tmp_path / "trained")
     stage = stage_of(tmp_path / "run", start_from=tmp_path / "trained")
-    for name, weight in trained.base.state_dict().items():
-        assert stage.base.state_dict()[name].equal(weight)
+    for name, weight in trained.network.state_dict().items():
+        assert stage.network.state_dict()[name].equal(weight)
         assert stage.averaged().state_dict()[name].equal(weight)
 
 
 def test_a_run_refuses_to_start_from_another_shape(tmp_path, overfitted):
     trained, _ = overfitted
-    save_module(trained.base, tmp_path / "trained")
+    save_module(trained.network, tmp_path / "trained")
     with pytest.raises(ValueError, match="start from one of its own shape"):
         stage_of(tmp_path / "run", config=dataclasses.replace(CONFIG, depth=1), start_from=tmp_path / "trained")

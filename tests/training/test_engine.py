@@ -18,7 +18,7 @@ from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
-from tests.training.tiny_runs import BATCHES, FINGERPRINT, RUNS, options, signalling, tokens_at
+from tests.training.tiny_runs import BATCHES, FINGERPRINT, NETWORKS, RUNS, options, signalling, tokens_at
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(RUNS)
@@ -151,9 +151,8 @@ def test_the_average_keeps_the_given_share_of_itself(decay):
 def test_each_stage_averages_with_the_decay_of_its_options(tmp_path, stage):
     RUNS[stage](options(tmp_path, steps=2, ema_decay=0.0))
     state = state_of(tmp_path)
-    network = {"vqgan": "vqgan", "base": "base"}[stage]
     averaged = {name.removeprefix("module."): w for name, w in state["average"].items() if name != "n_averaged"}
-    assert differences(averaged, dict(state[network])) == []
+    assert differences(averaged, dict(state[NETWORKS[stage]])) == []
 
 
 def test_bfloat16_is_taken_where_the_machine_computes_in_it(tmp_path, monkeypatch):
@@ -165,11 +164,11 @@ def test_bfloat16_is_taken_where_the_machine_computes_in_it(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_both_stages_train_in_bfloat16_with_weights_in_float32(tmp_path, stage):
+def test_every_stage_trains_in_bfloat16_with_weights_in_float32(tmp_path, stage):
     RUNS[stage](options(tmp_path, steps=4, precision="bf16-mixed"))
     state = state_of(tmp_path)
     assert state["step"] == 4
-    network = state[stage]
+    network = state[NETWORKS[stage]]
     assert {w.dtype for w in network.values()} == {torch.float32}
 
 
@@ -276,7 +275,7 @@ def test_every_line_of_metrics_parses_and_holds_finite_numbers(unbroken, stage):
     lines = [json.loads(line) for line in (unbroken[stage] / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert all(math.isfinite(value) for line in lines for value in line.values())
-    assert all({"vqgan": "reconstruction", "base": "loss"}[stage] in line for line in lines)
+    assert all(("reconstruction" if NETWORKS[stage] == "vqgan" else "loss") in line for line in lines)
 
 
 def test_lines_of_metrics_come_every_so_many_steps_and_at_the_end(tmp_path):
@@ -304,7 +303,8 @@ def test_what_a_base_run_leaves_is_the_averaged_transformer_stamped_with_its_vqg
 
 def test_the_training_state_is_no_part_of_what_is_loaded(unbroken):
     for stage, folder in unbroken.items():
-        assert sorted(path.name for path in (folder / stage).iterdir()) == ["config.json", "model.safetensors"]
+        exported = folder / NETWORKS[stage]
+        assert sorted(path.name for path in exported.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from muse.training.perceptual import PerceptualLoss
-from muse.training.vqgan import VQGANStage, VQGANTraining, reconstructions
+from muse.training.pictures import reconstructions
+from muse.training.vqgan import VQGANStage, VQGANTraining
 from tests.training.tiny_runs import options, pictures_at, vqgan_training
 
 NEVER = 10**6

@@ -1,4 +1,4 @@
-"""Runs small enough for a test, of both stages, that a test can stop at any step.
+"""Runs small enough for a test, of every stage, that a test can stop at any step.
 
 python tests/training/tiny_runs.py base FOLDER 4     takes steps until it kills itself before the fifth
 """
@@ -16,11 +16,15 @@ import torch
 from torch import nn
 
 from muse.models.discriminator import DiscriminatorConfig
+from muse.models.superres import SuperResConfig
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import TransformerConfig
-from muse.models.vqgan import VQGANConfig
-from muse.training.base import BaseTraining, TokenBatch, train_base
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.training.base import BaseTraining, train_base
+from muse.training.decoder import DecoderTraining, train_decoder
 from muse.training.engine import EngineOptions
+from muse.training.masked import TokenBatch
+from muse.training.superres import SuperResTraining, TokenPairs, train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 
 VQGAN_CONFIG = VQGANConfig(
@@ -117,8 +121,86 @@ def base_training(engine: EngineOptions, **changes: Any) -> BaseTraining:
     return BaseTraining(engine=engine, model=TransformerConfig(**{**vars(BASE_CONFIG), "dropout": 0.1}), **changes)
 
 
-RUNS: dict[str, Callable[..., Path]] = {"vqgan": run_vqgan, "base": run_base}
-BATCHES: dict[str, Callable[[int], Any]] = {"vqgan": pictures_at, "base": tokens_at}
+# -- the super-resolution transformer ------------------------------------------------------------------------------
+
+SUPERRES_CONFIG = SuperResConfig(
+    num_codes=10,
+    low_num_codes=BASE_CONFIG.num_codes,
+    height=6,
+    width=6,
+    low_height=BASE_CONFIG.height,
+    low_width=BASE_CONFIG.width,
+    dim=16,
+    depth=2,
+    low_depth=1,
+    heads=2,
+    mlp_dim=32,
+    text_dim=BASE_CONFIG.text_dim,
+    block=3,
+)
+
+
+def large_grids(config: SuperResConfig = SUPERRES_CONFIG) -> torch.Tensor:
+    """A random high-resolution grid of tokens for each caption."""
+    shape = (len(CAPTIONS), config.height * config.width)
+    return torch.randint(config.num_codes, shape, generator=torch.Generator().manual_seed(8))
+
+
+def pairs_at(step: int) -> TokenPairs:
+    """All captions with both of their grids, in another order at each step."""
+    order = torch.randperm(len(CAPTIONS), generator=torch.Generator().manual_seed(step))
+    return TokenPairs(grids()[order], [CAPTIONS[i] for i in order.tolist()], large_grids()[order])
+
+
+def superres_training(engine: EngineOptions, **changes: Any) -> SuperResTraining:
+    """With dropout, so that a resumed run must draw as the unbroken one did."""
+    model = SuperResConfig(**{**vars(SUPERRES_CONFIG), "dropout": 0.1})
+    return SuperResTraining(engine=engine, model=model, **changes)
+
+
+def run_superres(engine: EngineOptions, batch_at: Callable[[int], TokenPairs] = pairs_at) -> Path:
+    training = superres_training(engine)
+    return train_superres(training, text_encoder(), FINGERPRINT, FINGERPRINT[::-1], batch_at, [pairs_at(99)])
+
+
+# -- a larger decoder ---------------------------------------------------------------------------------------------
+
+
+def trained_vqgan() -> VQGAN:
+    """A VQGAN that stands for a trained one: its codes are spread as its latents are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        vqgan = VQGAN(VQGAN_CONFIG)
+        torch.nn.init.normal_(vqgan.quantizer.codebook, std=0.3)
+    return vqgan.eval()
+
+
+def decoder_training(engine: EngineOptions, **changes: Any) -> DecoderTraining:
+    """The discriminator begins within the first four steps."""
+    starts = {"discriminator_from": 1, "adversarial_from": 2}
+    discriminator = DiscriminatorConfig(channels=4, layers=1, norm_groups=2)
+    size = {"decoder_blocks": 2, "decoder_channels": (8, 12)}
+    return DecoderTraining(engine=engine, discriminator=discriminator, **{**starts, **size, **changes})
+
+
+def run_decoder(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = pictures_at) -> Path:
+    return train_decoder(decoder_training(engine), trained_vqgan(), batch_at, pictures_at(99)[:2], perceptual=None)
+
+
+RUNS: dict[str, Callable[..., Path]] = {
+    "vqgan": run_vqgan,
+    "base": run_base,
+    "superres": run_superres,
+    "decoder": run_decoder,
+}
+BATCHES: dict[str, Callable[[int], Any]] = {
+    "vqgan": pictures_at,
+    "base": tokens_at,
+    "superres": pairs_at,
+    "decoder": pictures_at,
+}
+NETWORKS = {"vqgan": "vqgan", "base": "base", "superres": "superres", "decoder": "vqgan"}
+"""What each stage calls the network that it trains, in its checkpoint and in the folder that it leaves."""
 
 
 def signalling(batch_at: Callable[[int], Any], at: int, number: int) -> Callable[[int], Any]:

@@ -1,140 +1,286 @@
-"""How `Muse` fulfils what clients wish for."""
+"""What the commands that draw share: their options, the progress bar, and where pictures go."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import math
+import re
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from PIL import Image
+import tyro
 
-from muse.apps.settings import Settings, to_text
-from muse.apps.worker import Drawn, Glimpse, Watch, Wish
-from muse.editing import Progress
-from muse.pipeline import Muse, Size
-from muse.sampling import SamplingOptions, StepReport
+if TYPE_CHECKING:
+    from PIL import Image
+    from tqdm import tqdm
 
-Make = Callable[[Sequence[int], Callable[[Progress], None]], list[Image.Image]]
-"""An editing verb of `Muse`, all but its seeds and its callback given."""
+    from muse.pipeline import Muse
+    from muse.sampling import StepReport
+
+BATCH = 8
+"""Pictures drawn side by side, so that memory stays the same for any number of them."""
+MOST_PICTURES = 10_000
+MOST_FRAMES = 64
+PREVIEWS = ("-steps.webp", "-steps.png")
+LARGEST_PREVIEW = 512
+"""Pixels of the longer side of a frame."""
+OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A picture of a prompt."""
+def by_the_model(metavar: str, default: str = "the model's own") -> Any:
+    """An option of which every model has its own default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
-    prompt: str
-    seed: int
-    negative: str | None
-    options: SamplingOptions
-    superres_options: SamplingOptions | None
-    """None without super-resolution."""
-    model: str
+
+NEGATIVE = tyro.conf.arg(metavar="TEXT", help_behavior_hint="(optional)")
+SEED = tyro.conf.arg(metavar="INT", help_behavior_hint="(default: a random one)")
+OUT = tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: this folder)")
+Stages = dict[str, Any]
+"""The options of each stage to be drawn, under the names that the model's verb has for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingFlags:
+    """How the tokens of the base are drawn."""
+
+    steps: Annotated[int | None, by_the_model("INT")] = None
+    """Parallel decoding steps; more is slower and usually better."""
+    guidance: Annotated[float | None, by_the_model("T")] = None
+    """How strongly the prompt is followed: t in (1 + t) * l_c - t * l_u; 0 is the plain conditional model."""
+    guidance_ramp: Annotated[Literal["linear", "constant"] | None, by_the_model("{linear,constant}")] = None
+    """Whether guidance grows linearly from 0 at the first step, or is constant."""
+    sampler: Annotated[Literal["confidence", "halton"] | None, by_the_model("{confidence,halton}")] = None
+    """Which tokens are revealed first: those the network is most confident of, or those next in Halton order."""
+    temperature: Annotated[float | None, by_the_model("FLOAT")] = None
+    """Temperature at which tokens are drawn; 0 always takes the likeliest code."""
+    top_k: Annotated[int | None, by_the_model("INT")] = None
+    """Draw among this many likeliest codes only."""
+    choice_noise: Annotated[float | None, by_the_model("FLOAT")] = None
+    """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperresFlags:
+    """How the tokens of super-resolution are drawn, if the model has it."""
+
+    superres_steps: Annotated[int | None, by_the_model("INT")] = None
+    """Parallel decoding steps of super-resolution."""
+    superres_guidance: Annotated[float | None, by_the_model("T")] = None
+    """How strongly super-resolution follows the prompt."""
+    superres_temperature: Annotated[float | None, by_the_model("FLOAT")] = None
+    """Temperature at which super-resolution draws tokens."""
+
+    def superres_stage(self, muse: "Muse", is_drawn: bool = True) -> Stages:
+        """The options of super-resolution, or nothing where none is drawn.
+        Raises ValueError if options came for what is not drawn."""
+        own = given(self, "superres_")
+        if muse.superres is not None and is_drawn:
+            return {"superres_options": dataclasses.replace(muse.superres_defaults, **own)}
+        if own:
+            flag = f"--superres-{next(iter(own))}"
+            raise ValueError(f"{flag} came, and no super-resolution is drawn of model {muse.name!r}; leave it out")
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(ABC):
+    """What every command that draws can be told."""
+
+    negative: Annotated[str | None, NEGATIVE] = None
+    """What the picture shall not show."""
+    n: int = 1
+    """How many pictures, at most 10,000; their seeds count up from the first."""
+    seed: Annotated[int | None, SEED] = None
+    """The same seed gives the same picture."""
+    model: str = "emoji"
+    """A model that ships, a folder, or a name on the hub, like owner/name."""
+    out: Annotated[Path | None, OUT] = None
+    """A file ending in .png, replaced if it is there (name-1.png, name-2.png, ... for several pictures); or a folder,
+    where a free name is made of prompt and seed. Missing folders are made."""
+    previews: bool = False
+    """Also write the picture after each step, beside the result: an animation, -steps.webp, and a sheet, -steps.png."""
+
+    if TYPE_CHECKING:
+        prompt: str | None  # each command's own, so that it can say what comes before it
+
+    def run(self) -> None:
+        """Raises ValueError or OSError, before anything is drawn, for what cannot be drawn or written."""
+        if not 1 <= self.n <= MOST_PICTURES:
+            raise ValueError(f"n is {self.n}; give a whole number from 1 to {MOST_PICTURES:,}")
+        places = Places(self.out, self.title, self.n, self.extras)
+        places.check()
+        from muse.pipeline import Muse
+        from muse.requests import check_request, random_seeds
+        from muse.sampling import SamplingOptions
+
+        first = random_seeds(1)[0] if self.seed is None else self.seed
+        seeds = [first + i for i in range(self.n)]
+        check_request([self.title] * self.n, seeds, self.negatives(self.n))
+        for prefix in ("", "superres_"):
+            SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
+        muse = Muse.from_pretrained(self.model)
+        self.draw(muse, self.stages(muse), seeds, places)
 
     @property
-    def key(self) -> Hashable:
-        """Steps and guidance are those of a whole batch, and a batch has negative prompts or none."""
-        return Drawing, self.options, self.superres_options, self.negative is None
+    def title(self) -> str:
+        """What files are called after."""
+        return self.prompt or ""
 
     @property
-    def text(self) -> dict[str, str]:
-        """What a PNG says of it."""
-        return Settings(
-            self.prompt, self.seed, self.options, self.negative, self.superres_options, self.model
-        ).to_text()
-
-
-@dataclass(frozen=True)
-class Alteration:
-    """A picture made of another one."""
-
-    make: Make
-    """Shared by all pictures of a request, which are made side by side."""
-    seed: int
-    prompt: str | None
-    text: dict[str, str]
-    """What a PNG says of it."""
+    def extras(self) -> tuple[str, ...]:
+        """Endings of what is written beside a picture."""
+        return PREVIEWS if self.previews else ()
 
     @property
-    def key(self) -> Hashable:
-        return Alteration, id(self.make)
+    def side_by_side(self) -> int:
+        """How many pictures are drawn at a time."""
+        return BATCH
+
+    @abstractmethod
+    def stages(self, muse: "Muse") -> Stages:
+        """Raises ValueError for what this model cannot do."""
+
+    @abstractmethod
+    def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
+        """Draw a batch."""
+
+    def details(self) -> dict[str, str]:
+        """What else a picture should say of how it was made."""
+        return {}
+
+    def watch(self, muse: "Muse", bar: "tqdm") -> "Watch":
+        """What sees every step of a batch."""
+        return Watch(muse, bar, self.previews)
+
+    def draw(self, muse: "Muse", stages: Stages, seeds: Sequence[int], places: "Places") -> None:
+        """Draw batch by batch, write each picture and say where it is."""
+        from tqdm import tqdm
+
+        num_steps = sum(getattr(options, "steps", 0) for options in stages.values())
+        side_by_side = self.side_by_side
+        total = num_steps * math.ceil(self.n / side_by_side)
+        with tqdm(total=total, unit="step", leave=False, disable=None) as bar:  # None: off unless on a terminal
+            for start in range(0, self.n, side_by_side):
+                batch = seeds[start : start + side_by_side]
+                watch = self.watch(muse, bar)
+                images = self.images(muse, batch, negatives=self.negatives(len(batch)), callback=watch, **stages)
+                for i, (image, seed) in enumerate(zip(images, batch, strict=True)):
+                    frames = [frame[i].resize(preview_size(image.size)) for frame in watch.frames]
+                    text = self.describe(muse, stages, seed)
+                    for path in places.save(start + i, seed, image, frames, text, watch.stills(i, image)):
+                        bar.write(f"{path}  (seed {seed})")
+
+    def negatives(self, num: int) -> list[str] | None:
+        return None if self.negative is None else [self.negative] * num
+
+    def describe(self, muse: "Muse", stages: Stages, seed: int) -> dict[str, str]:
+        """All that it takes to make a picture again."""
+        from muse.apps.settings import to_text
+
+        return to_text(self.prompt, seed, self.negative, stages, muse.name, **self.details())
 
 
-def alterations(
-    muse: Muse,
-    verb: Callable[..., list[Image.Image]],
-    name: str,
-    seeds: Sequence[int],
-    prompt: str | None,
-    negative: str | None,
-    stages: Mapping[str, Any],
-    **more: str,
-) -> list[Alteration]:
-    """One wish for each seed, made side by side by an editing verb of which all but seeds and callback is given.
-    `name`, `stages` (options by the names that the verb has for them) and `more` are for what a PNG says of it."""
+def given(flags: Any, prefix: str = "") -> dict[str, Any]:
+    """The sampling options that a command line gives, of the base or, prefixed, of super-resolution."""
+    from muse.sampling import SamplingOptions
 
-    def make(seeds: Sequence[int], callback: Callable[[Progress], None]) -> list[Image.Image]:
-        return verb(seeds=seeds, callback=callback)
-
-    def text(seed: int) -> dict[str, str]:
-        return to_text(prompt, seed, negative, stages, muse.name, verb=name, **more)
-
-    return [Alteration(make, seed, prompt, text(seed)) for seed in seeds]
+    found = {field.name: getattr(flags, prefix + field.name, None) for field in dataclasses.fields(SamplingOptions)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def draw(muse: Muse, wishes: Sequence[Wish], watch: Watch) -> list[Drawn]:
-    """Fulfil wishes of one key; every picture is the one that it would be alone.
-    Raises ValueError, in one sentence, for what cannot be drawn."""
-    drawings = [wish for wish in wishes if isinstance(wish, Drawing)]
-    alterations = [wish for wish in wishes if isinstance(wish, Alteration)]
-    if drawings:
-        images = draw_prompts(muse, drawings, watch)
-    else:
-        images = alterations[0].make([each.seed for each in alterations], partial(show_progress, watch))
-    prompts = [wish.prompt for wish in drawings or alterations]
-    tokens = count_tokens(muse, is_low=bool(drawings) and drawings[0].superres_options is None)
-    return [Drawn(image, count_words(muse, each), tokens) for image, each in zip(images, prompts, strict=True)]
+class Watch:
+    """Sees every step of a batch: moves the progress bar on, and keeps at most about MOST_FRAMES previews of each stage
+    if asked."""
+
+    def __init__(self, muse: "Muse", bar: "tqdm", keeps_frames: bool):
+        self.muse, self.bar, self.keeps_frames = muse, bar, keeps_frames
+        self.frames: list[list[Image.Image]] = []
+
+    def __call__(self, report: "StepReport") -> None:
+        self.bar.update()
+        done, num_steps = report.step.index + 1, report.step.num_steps
+        if self.keeps_frames and (done % math.ceil(num_steps / MOST_FRAMES) == 0 or done == num_steps):
+            self.frames.append(self.muse.preview(report).images)
+
+    def stills(self, index: int, image: "Image.Image") -> "list[Image.Image]":
+        """Further pictures to be written beside the one of an index."""
+        return []
 
 
-def draw_prompts(muse: Muse, drawings: Sequence[Drawing], watch: Watch) -> list[Image.Image]:
-    """Pictures of prompts, side by side."""
-    first, done = drawings[0], itertools.count(1)
-    size: Size = "low" if first.superres_options is None else "high"
-    total = first.options.steps + (first.superres_options.steps if first.superres_options else 0)
+class Places:
+    """Where the pictures of one request go."""
 
-    def paint(report: StepReport, rows: Sequence[int]) -> list[Image.Image]:
-        some = list(rows)
-        report = dataclasses.replace(report, tokens=report.tokens[some], is_hidden=report.is_hidden[some])
-        wanted = muse.low_size if size == "low" else muse.size
-        return [image.resize(wanted) for image in muse.preview(report).images]
+    def __init__(self, out: Path | None, title: str, num: int, extras: Sequence[str] = ()):
+        self.folder, self.name, self.num, self.extras = out or Path(), slug(title), num, tuple(extras)
+        self.file: Path | None = None
+        if out is not None and not out.is_dir():
+            if out.suffix.lower() in OTHER_FORMATS:
+                raise ValueError(
+                    f"--out is {out} and pictures are written as PNG; give a name ending in .png, or a folder"
+                )
+            if out.suffix.lower() == ".png":
+                self.folder, self.file = out.parent, out
 
-    return muse.generate(
-        [each.prompt for each in drawings],
-        [each.seed for each in drawings],
-        negatives=None if first.negative is None else [each.negative or "" for each in drawings],
-        options=first.options,
-        superres_options=first.superres_options,
-        size=size,
-        callback=lambda report: watch(Glimpse(next(done) / total, partial(paint, report))),
-    )
+    def check(self) -> None:
+        """Raises ValueError if no file can be written where the pictures shall go; makes no file and no folder."""
+        wanted = self.file or self.folder
+        try:
+            for path in self.written(self.path(self.num - 1, 0)):
+                with suppress(FileNotFoundError):
+                    path.with_name(path.name + ".tmp").lstat()  # its name may be too long, or lie below a file
+            existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            raise ValueError(f"cannot write {wanted} ({error.strerror}); give another --out") from error
+
+    def save(
+        self,
+        index: int,
+        seed: int,
+        image: "Image.Image",
+        frames: "Sequence[Image.Image]",
+        text: dict[str, str],
+        stills: "Sequence[Image.Image]" = (),
+    ) -> list[Path]:
+        """Write one picture, its previews if there are any, and further pictures; the files."""
+        from muse.images import contact_sheet, save_animation, save_png
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = self.written(self.path(index, seed))
+        save_png(image, paths[0], text)
+        if frames:
+            save_animation(frames, paths[1])
+            save_png(contact_sheet(frames, columns=math.ceil(math.sqrt(len(frames)))), paths[2], text)
+        for still, path in zip(stills, paths[len(paths) - len(stills) :], strict=True):
+            save_png(still, path, text)
+        return paths
+
+    def path(self, index: int, seed: int) -> Path:
+        """The file of a picture: the one that was named, or one whose name is free."""
+        if self.file is not None:
+            return self.file if self.num == 1 else self.file.with_stem(f"{self.file.stem}-{index + 1}")
+        path, tries = self.folder / f"{self.name}-{seed}.png", 1
+        while any(written.exists() for written in self.written(path)):
+            tries += 1
+            path = self.folder / f"{self.name}-{seed}-{tries}.png"
+        return path
+
+    def written(self, path: Path) -> list[Path]:
+        """A picture and the files beside it."""
+        return [path, *(path.with_name(path.stem + extra) for extra in self.extras)]
 
 
-def show_progress(watch: Watch, progress: Progress) -> None:
-    """Hand a step of an editing verb on."""
-
-    def paint(rows: Sequence[int]) -> list[Image.Image]:
-        images = progress.show()
-        return [images[row] for row in rows]
-
-    watch(Glimpse(progress.done / progress.total, paint))
+def preview_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the frames of a picture."""
+    factor = min(1, LARGEST_PREVIEW / max(size))
+    width, height = (max(round(side * factor), 1) for side in size)
+    return width, height
 
 
-def count_words(muse: Muse, prompt: str | None) -> int:
-    """Sub-words of a prompt."""
-    return 0 if prompt is None else len(muse.text_encoder.tokenizer(prompt)["input_ids"])
-
-
-def count_tokens(muse: Muse, is_low: bool) -> int:
-    """Tokens of one picture, in all stages that are drawn."""
-    networks = [muse.base] if is_low or muse.superres is None else [muse.base, muse.superres]
-    return sum(network.config.height * network.config.width for network in networks)
+def slug(prompt: str) -> str:
+    """A prompt as the beginning of a file name, at most 40 letters."""
+    return re.sub(r"\W+", "-", prompt.lower())[:40].strip("-") or "picture"

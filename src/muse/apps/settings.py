@@ -31,8 +31,8 @@ class Settings:
     def from_text(cls, text: Mapping[str, str]) -> "Settings":
         """What `to_text` wrote.
         Raises ValueError, in one sentence, if a picture does not say how it was made, or was made of another one."""
-        if "verb" in text:
-            raise ValueError(f"the picture was made of another one ({text['verb']}); give one that was drawn")
+        if "command" in text or "image" in text:
+            raise ValueError("the picture was made of another one; give one that was drawn from a prompt alone")
         try:
             options, above = SamplingOptions(**json.loads(text["options"])), text.get("superres_options")
             superres_options = None if above is None else SamplingOptions(**json.loads(above))

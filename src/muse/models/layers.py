@@ -71,7 +71,7 @@ DILATED = "batch head (y rows x columns) features -> (batch rows columns) head (
 class MultiAxisAttention(SelfAttention):
     """Half of the heads attend within blocks of `block` x `block` neighbours, half within as many positions spread
     evenly over the whole grid. Its cost grows with the number of positions, not with the square of it.
-    MaxViT (arXiv:2204.01697), both of its attentions side by side; Muse, section 2.5."""
+    MaxViT (arXiv:2204.01697), both of its attentions side by side; Muse, section 2.4."""
 
     def __init__(self, dim: int, heads: int, height: int, width: int, block: int):
         super().__init__(dim, heads)

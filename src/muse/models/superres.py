@@ -1,5 +1,5 @@
 """The super-resolution transformer: logits for a large grid of partly hidden tokens, given a small one and a text.
-Muse, section 2.5; sizes in Tables 1 and 6."""
+Muse, section 2.4; sizes in Tables 1 and 6."""
 
 import math
 from dataclasses import dataclass

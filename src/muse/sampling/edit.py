@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from muse.masking import lowest
+from muse.requests import check_strength
 from muse.sampling.decode import (
     StepReport,
     check_shape,
@@ -72,8 +73,7 @@ def hide_share(
     """Hide round(strength * positions) tokens of each sample at random: none at 0, all at 1.
     With the same generators, what is hidden at one strength is hidden at every greater one.
     Raises ValueError if the strength is not in [0, 1], or the generators do not fit the tokens."""
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise ValueError(f"strength is {strength!r}; give a number from 0 (nothing changes) to 1 (everything may)")
+    check_strength(strength)
     batch, num_positions = tokens.shape
     generators = one_for_each(generator, batch)
     scores = torch.stack([torch.rand(num_positions, generator=each, device=each.device) for each in generators])

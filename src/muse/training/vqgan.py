@@ -5,112 +5,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from muse.checkpoint import save_module
-from muse.images import contact_sheet, to_images
-from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.shapes import Pictures
 from muse.training.codebook import CodebookTracker
-from muse.training.engine import Engine, EngineOptions, Metrics, average_of
-from muse.training.losses import adversarial_loss, commitment_loss, discriminator_loss
+from muse.training.engine import Metrics
+from muse.training.losses import commitment_loss
 from muse.training.perceptual import PerceptualLoss
-
-Latents = Float[Tensor, "batch dim h w"]
+from muse.training.pictures import Latents, PictureStage, PictureTraining
 
 
 @dataclass(frozen=True)
-class VQGANTraining:
+class VQGANTraining(PictureTraining):
     """What a VQGAN's training can be told; the weights of the losses are Muse's."""
 
-    engine: EngineOptions
     model: VQGANConfig = field(default_factory=VQGANConfig)
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    perceptual_weight: float = 0.05
-    adversarial_weight: float = 0.1
     commitment_weight: float = 0.25
     quantize_from: int = 500
     """The step from which the decoder sees codes; until then this is a plain autoencoder that only compares pixels.
     An untrained encoder under a codebook that follows it shrinks to one point, and the perceptual term keeps it from
     learning colours."""
-    discriminator_from: int = 10_000
-    """The step from which the discriminator learns."""
-    adversarial_from: int = 12_000
-    """The step from which the decoder feels it; later than `discriminator_from`, so that it can judge by then."""
-
-    def __post_init__(self) -> None:
-        if self.adversarial_from < self.discriminator_from:
-            raise ValueError(
-                f"the adversarial loss starts at step {self.adversarial_from}, before its discriminator learns at "
-                f"{self.discriminator_from}; start it later"
-            )
 
 
-class VQGANStage:
+class VQGANStage(PictureStage):
     """The networks, optimizers and averages of one VQGAN run."""
 
-    def __init__(self, training: VQGANTraining, perceptual: PerceptualLoss | None):
-        self.training = training
-        self.engine = Engine(training.engine)
-        torch.manual_seed(training.engine.seed)
-        self.vqgan = VQGAN(training.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.vqgan.quantizer.requires_grad_(False)  # the tracker moves it
-        self.discriminator = PatchDiscriminator(training.discriminator)
-        self.tracker = CodebookTracker(training.model.num_codes, training.model.code_dim)
-        self.average = average_of(self.vqgan, training.engine.ema_decay)
-        self.perceptual = perceptual
-        rate = training.engine.learning_rate
-        trained = [p for p in self.vqgan.parameters() if p.requires_grad]
-        # The paper's Adam with weight decay 1e-4, decoupled.
-        self.optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
-        self.optimizer_d = torch.optim.AdamW(
-            self.discriminator.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
-        )
-        self._move()
+    training: VQGANTraining
 
-    def _move(self) -> None:
-        for part in (self.vqgan, self.discriminator, self.tracker, self.average, self.perceptual):
-            if part is not None:
-                part.to(self.engine.fabric.device)
+    def __init__(self, training: VQGANTraining, perceptual: PerceptualLoss | None):
+        torch.manual_seed(training.engine.seed)
+        vqgan = VQGAN(training.model)
+        vqgan.quantizer.requires_grad_(False)  # the tracker moves it
+        self.tracker = CodebookTracker(training.model.num_codes, training.model.code_dim)
+        super().__init__(training, vqgan, perceptual)
+        self.tracker.to(self.engine.fabric.device)
 
     def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        """Everything a checkpoint holds."""
-        return {
-            "vqgan": self.vqgan,
-            "discriminator": self.discriminator,
-            "tracker": self.tracker,
-            "average": self.average,
-            "optimizer": self.optimizer,
-            "optimizer_d": self.optimizer_d,
-        }
+        return {**super().state(), "tracker": self.tracker}
 
-    def step(self, pictures: Pictures, step: int) -> Metrics:
-        """One step of the encoder and decoder, one of the codebook, one of the discriminator."""
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        decoded, losses, metrics = self._reconstruct(pictures, step)
-        if step >= self.training.adversarial_from:
-            with self.engine.fabric.autocast():
-                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
-        self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
-        self._average()
-        if step >= self.training.discriminator_from:
-            losses["discriminator"] = self._teach_discriminator(pictures, decoded.detach())
-        return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
-
-    def _reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
+    def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with self.engine.fabric.autocast():
             latents = self.vqgan.latents(pictures).float()
         is_quantized = step >= self.training.quantize_from
         codes, losses, metrics = self._quantize(latents) if is_quantized else (latents, {}, {})
-        with self.engine.fabric.autocast():
-            decoded = self.vqgan.decoder(codes).float() / 2 + 0.5
-            losses["reconstruction"] = (decoded - pictures).abs().mean()
-            if self.perceptual is not None and is_quantized:
-                losses["perceptual"] = self.training.perceptual_weight * self.perceptual(decoded, pictures)
-        return decoded, losses, metrics
+        decoded, compared = self.compare(codes, pictures, self.perceptual if is_quantized else None)
+        return decoded, losses | compared, metrics
 
     def _quantize(self, latents: Latents) -> tuple[Latents, Metrics, Metrics]:
         quantizer = self.vqgan.quantizer
@@ -127,34 +67,10 @@ class VQGANStage:
         }
         return straight_through, losses, metrics
 
-    def _teach_discriminator(self, pictures: Pictures, decoded: Pictures) -> torch.Tensor:
-        with self.engine.fabric.autocast():
-            loss = discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
-        self.engine.update(loss, self.optimizer_d, self.discriminator)
-        return loss
-
-    def _average(self) -> None:
-        self.average.update_parameters(self.vqgan)
+    def update_average(self) -> None:
+        super().update_average()
         # The tracker's codebook is an average already, and the one that the present latents fit.
-        self._average_module().quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
-
-    def _average_module(self) -> VQGAN:
-        module = self.average.module
-        assert isinstance(module, VQGAN)
-        return module
-
-    def averaged(self) -> VQGAN:
-        """The averaged network; its codebook is the present one, which is an average already."""
-        return self._average_module().eval()
-
-
-@torch.no_grad()
-def reconstructions(vqgan: VQGAN, pictures: Pictures) -> Image.Image:
-    """A sheet with each picture above what the VQGAN makes of it."""
-    tokens = vqgan.encode(pictures)
-    decoded = vqgan.decode(tokens, pictures.shape[-2] // vqgan.config.stride)
-    pairs = torch.stack([pictures, decoded], dim=1).flatten(0, 1)
-    return contact_sheet(to_images(pairs), columns=16)
+        self.averaged().quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
 
 
 def train_vqgan(
@@ -163,20 +79,7 @@ def train_vqgan(
     watched: Pictures,
     perceptual: PerceptualLoss | None,
 ) -> Path:
-    """Train on batches of pictures in [0, 1]; returns the folder of the averaged VQGAN.
+    """Train on batches of pictures in [0, 1], `batch_at` a step; returns the folder of the averaged VQGAN.
 
-    `batch_at` gives the batch of a step. At every checkpoint the reconstructions of the `watched` pictures are drawn.
-    """
-    stage = VQGANStage(training, perceptual)
-    folder = training.engine.folder / "vqgan"
-
-    def after_save(step: int) -> Metrics:
-        vqgan = stage.averaged()
-        save_module(vqgan, folder, torch.float16)
-        reconstructions(vqgan, watched.to(stage.engine.fabric.device)).save(
-            training.engine.folder / f"reconstructions-{step:06}.png"
-        )
-        return {}
-
-    stage.engine.run(stage.state(), batch_at, stage.step, after_save)
-    return folder
+    At every checkpoint the reconstructions of the `watched` pictures are drawn."""
+    return VQGANStage(training, perceptual).run(batch_at, watched, torch.float16)

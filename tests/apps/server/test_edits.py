@@ -57,7 +57,7 @@ def test_the_client_fills_a_hole_and_gets_the_very_pictures_of_inpaint(served, t
     assert pixels(answer) == [image.tobytes() for image in wanted]
     assert answer.size == "150x110"
     text = picture_of(answer.data[1]).info
-    assert (text["verb"], text["seed"], json.loads(text["options"])["steps"]) == ("inpaint", "4", 2)
+    assert (text["command"], text["seed"], json.loads(text["options"])["steps"]) == ("inpaint", "4", 2)
     alpha = np.asarray(with_hole(photo))[:, :, 3]
     assert np.array_equal(np.asarray(picture_of(answer.data[0]))[alpha > 0], np.asarray(photo)[alpha > 0])
 

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
 from muse import __version__
-from muse.apps.drawing import Alteration, Drawing, draw
 from muse.apps.server import streams, wire
 from muse.apps.server.asking import Uploads, check_model, drawings, edits, offered_sizes, size_name, variations
 from muse.apps.server.errors import ApiError, bad_value, closing, failed, queue_full
@@ -25,6 +24,7 @@ from muse.apps.server.gate import Gate
 from muse.apps.server.metrics import Metrics
 from muse.apps.server.options import Serve
 from muse.apps.server.pictures import PictureStore, encode
+from muse.apps.wishes import Alteration, Drawing, draw
 from muse.apps.worker import Closed, Drawn, QueueFull, Task, Worker
 from muse.pipeline import Muse
 

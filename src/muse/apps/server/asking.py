@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from muse.apps.drawing import Alteration, Drawing, alterations
 from muse.apps.server.errors import ApiError, bad_value
 from muse.apps.server.options import Serve
 from muse.apps.server.wire import EditRequest, GenerationRequest, ImageRequest, VariationRequest
+from muse.apps.wishes import Alteration, Drawing, alterations
 from muse.canvas import Margins
 from muse.editing import CONTEXT
 from muse.pipeline import Muse
@@ -95,7 +95,7 @@ def variations(muse: Muse, serve: Serve, asked: VariationRequest, uploads: Uploa
     )
     stages = {"options": options, "superres_options": above}
     seeds, more = seeds_of(asked), {"strength": str(strength)}
-    return alterations(muse, make, "variations", seeds, asked.prompt, asked.negative_prompt, stages, **more)
+    return alterations(muse, make, "vary", seeds, asked.prompt, asked.negative_prompt, stages, **more)
 
 
 def seeds_of(asked: ImageRequest) -> list[int]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from muse.apps.drawing import Alteration, Drawing, alterations, draw
 from muse.apps.settings import Settings
+from muse.apps.wishes import Alteration, Drawing, alterations, draw
 from muse.apps.worker import QueueFull, Task, Worker
 from muse.canvas import Margins
 from muse.images import read_png_text, save_png
@@ -39,7 +39,7 @@ class Picture:
     @property
     def caption(self) -> str:
         """A line to stand under it."""
-        return f"{self.text.get('prompt', self.text.get('verb', ''))} (seed {self.text['seed']})"
+        return f"{self.text.get('prompt', self.text.get('command', ''))} (seed {self.text['seed']})"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Studio:
         Raises ValueError, in one sentence, for what cannot be drawn."""
         check(prompt or "anything", seeds, None)
         verb = partial(self.muse.variations, image, strength, prompt=prompt, options=options)
-        return self._alter(verb, "variations", prompt, seeds, None, {"options": options}, strength=str(strength))
+        return self._alter(verb, "vary", prompt, seeds, None, {"options": options}, strength=str(strength))
 
     def load(self, path: Path) -> Settings:
         """The settings of a picture that Muse has drawn.

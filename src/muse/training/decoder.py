@@ -1,0 +1,104 @@
+"""Stage 4: a larger decoder for a trained VQGAN, whose tokens stay as they are.
+Muse, section 2.5: 4 ResNet blocks a resolution instead of 2, base width 256 instead of 128."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from muse.models.vqgan import VQGAN, Decoder, ResNetBlock
+from muse.shapes import Pictures
+from muse.training.engine import Metrics
+from muse.training.perceptual import PerceptualLoss
+from muse.training.pictures import PictureStage, PictureTraining
+
+
+@dataclass(frozen=True)
+class DecoderTraining(PictureTraining):
+    """What the training of a larger decoder can be told; the weights of the losses are Muse's."""
+
+    decoder_channels: tuple[int, ...] | None = None
+    """Feature channels of the new decoder, finest first; the old one's if not given. The paper doubles them."""
+    decoder_blocks: int = 4
+    """ResNet blocks at each resolution of the new decoder."""
+
+
+class DecoderStage(PictureStage):
+    """The networks, optimizers and averages of one run; of the VQGAN, only the decoder is trained."""
+
+    def __init__(self, training: DecoderTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None):
+        torch.manual_seed(training.engine.seed)
+        larger = with_larger_decoder(vqgan, training.decoder_channels, training.decoder_blocks)
+        larger.encoder.requires_grad_(False)
+        larger.quantizer.requires_grad_(False)
+        super().__init__(training, larger, perceptual)
+
+    def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
+        with torch.no_grad():  # and in float32: these are the tokens that the transformers know
+            codes = self.vqgan.quantizer.look_up(self.vqgan.quantizer.nearest(self.vqgan.latents(pictures)))
+        decoded, losses = self.compare(codes, pictures, self.perceptual)
+        return decoded, losses, {}
+
+
+def with_larger_decoder(vqgan: VQGAN, channels: tuple[int, ...] | None, blocks: int) -> VQGAN:
+    """A VQGAN with the same encoder and codebook and a decoder of other channels and more blocks.
+
+    The decoder takes over the old weights where shapes agree, and added blocks start as shortcuts: one that only has
+    more blocks paints as the old one did.
+    Raises ValueError if the decoder would have fewer blocks, or other resolutions."""
+    config = vqgan.config
+    if blocks < config.decoder_blocks:
+        raise ValueError(
+            f"decoder_blocks is {blocks} and the decoder has {config.decoder_blocks} already; give as many or more"
+        )
+    wider = channels or config.decoder_channels
+    larger = VQGAN(replace(config, decoder_channels=wider, decoder_blocks=blocks))
+    larger.encoder.load_state_dict(vqgan.encoder.state_dict(), strict=True)
+    larger.quantizer.load_state_dict(vqgan.quantizer.state_dict(), strict=True)
+    take_over(larger.decoder, vqgan.decoder, config.decoder_blocks, blocks)
+    return larger
+
+
+@torch.no_grad()
+def take_over(decoder: Decoder, old: Decoder, num_old: int, num_new: int) -> None:
+    """Fill a decoder of `num_new` blocks a resolution with weights of one of `num_old`, where their shapes agree."""
+    for name in ("from_code", "conv_in", "middle", "norm_out", "conv_out"):
+        copy_fitting(getattr(decoder, name), getattr(old, name))
+    for level, old_level in zip(decoder.levels, old.levels, strict=True):
+        parts, old_parts = list(level.children()), list(old_level.children())
+        for block in parts[num_old:num_new]:
+            assert isinstance(block, ResNetBlock)
+            make_shortcut(block)
+        del parts[num_old:num_new]  # what is left is as it was: the blocks, and what doubles the resolution
+        for part, old_part in zip(parts, old_parts, strict=True):
+            copy_fitting(part, old_part)
+
+
+def make_shortcut(block: ResNetBlock) -> None:
+    """Let a block change nothing, until it is trained."""
+    for parameter in block.conv2.parameters():
+        nn.init.zeros_(parameter)
+
+
+def copy_fitting(module: nn.Module, old: nn.Module) -> None:
+    """Copy the weights whose names and shapes agree."""
+    theirs = old.state_dict()
+    for name, weight in module.state_dict().items():
+        if name in theirs and theirs[name].shape == weight.shape:
+            weight.copy_(theirs[name])
+
+
+def train_decoder(
+    training: DecoderTraining,
+    vqgan: VQGAN,
+    batch_at: Callable[[int], Pictures],
+    watched: Pictures,
+    perceptual: PerceptualLoss | None,
+) -> Path:
+    """Train a larger decoder on batches of pictures in [0, 1], `batch_at` a step; returns the folder of the VQGAN with
+    the averaged decoder. It has the fingerprint of the one that came, as no token changes.
+
+    At every checkpoint the reconstructions of the `watched` pictures are drawn."""
+    return DecoderStage(training, vqgan, perceptual).run(batch_at, watched)

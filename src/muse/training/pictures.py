@@ -1,0 +1,144 @@
+"""What the training of a VQGAN and of a larger decoder have in common: decode pictures, and compare."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from muse.checkpoint import save_module
+from muse.images import contact_sheet, to_images
+from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from muse.models.vqgan import VQGAN
+from muse.shapes import Pictures
+from muse.training.engine import Engine, EngineOptions, Metrics, average_of
+from muse.training.losses import adversarial_loss, discriminator_loss
+from muse.training.perceptual import PerceptualLoss
+
+Latents = Float[Tensor, "batch dim h w"]
+
+
+@dataclass(frozen=True)
+class PictureTraining:
+    """What any training of a decoder can be told; the weights of the losses are Muse's."""
+
+    engine: EngineOptions
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    perceptual_weight: float = 0.05
+    adversarial_weight: float = 0.1
+    discriminator_from: int = 10_000
+    """The step from which the discriminator learns."""
+    adversarial_from: int = 12_000
+    """The step from which the decoder feels it; later than `discriminator_from`, so that it can judge by then."""
+
+    def __post_init__(self) -> None:
+        if self.adversarial_from < self.discriminator_from:
+            raise ValueError(
+                f"the adversarial loss starts at step {self.adversarial_from}, before its discriminator learns at "
+                f"{self.discriminator_from}; start it later"
+            )
+
+
+class PictureStage(ABC):
+    """The networks, optimizers and averages of one run; what needs a gradient is trained."""
+
+    def __init__(self, training: PictureTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None):
+        self.training = training
+        self.engine = Engine(training.engine)
+        self.vqgan = vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.discriminator = PatchDiscriminator(training.discriminator)
+        self.average = average_of(self.vqgan, training.engine.ema_decay)
+        self.perceptual = perceptual
+        for part in (self.vqgan, self.discriminator, self.average, self.perceptual):
+            if part is not None:
+                part.to(self.engine.fabric.device)
+        trained = [p for p in self.vqgan.parameters() if p.requires_grad]
+        # The paper's Adam with weight decay 1e-4, decoupled.
+        self.optimizer, self.optimizer_d = (
+            torch.optim.AdamW(each, lr=training.engine.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+            for each in (trained, self.discriminator.parameters())
+        )
+
+    def state(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything a checkpoint holds."""
+        return {
+            "vqgan": self.vqgan,
+            "discriminator": self.discriminator,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "optimizer_d": self.optimizer_d,
+        }
+
+    def step(self, pictures: Pictures, step: int) -> Metrics:
+        """One step of what is trained of the VQGAN, one of the discriminator."""
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        decoded, losses, metrics = self.reconstruct(pictures, step)
+        if step >= self.training.adversarial_from:
+            with self.engine.fabric.autocast():
+                losses["adversarial"] = self.training.adversarial_weight * adversarial_loss(self.discriminator(decoded))
+        self.engine.update(torch.stack(list(losses.values())).sum(), self.optimizer, self.vqgan)
+        self.update_average()
+        if step >= self.training.discriminator_from:
+            losses["discriminator"] = self._teach_discriminator(pictures, decoded.detach())
+        return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
+
+    @abstractmethod
+    def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
+        """What the decoder makes of pictures, the losses of it, and what else there is to report."""
+
+    def compare(
+        self, codes: Latents, pictures: Pictures, perceptual: PerceptualLoss | None
+    ) -> tuple[Pictures, Metrics]:
+        """What the decoder makes of codes, and how far it is from the pictures."""
+        with self.engine.fabric.autocast():
+            decoded = self.vqgan.decoder(codes).float() / 2 + 0.5
+            losses = {"reconstruction": (decoded - pictures).abs().mean()}
+            if perceptual is not None:
+                losses["perceptual"] = self.training.perceptual_weight * perceptual(decoded, pictures)
+        return decoded, losses
+
+    def _teach_discriminator(self, pictures: Pictures, decoded: Pictures) -> torch.Tensor:
+        with self.engine.fabric.autocast():
+            loss = discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
+        self.engine.update(loss, self.optimizer_d, self.discriminator)
+        return loss
+
+    def update_average(self) -> None:
+        """Move the averaged network towards the present one."""
+        self.average.update_parameters(self.vqgan)
+
+    def averaged(self) -> VQGAN:
+        """The averaged network."""
+        module = self.average.module
+        assert isinstance(module, VQGAN)
+        return module.eval()
+
+    def run(self, batch_at: Callable[[int], Pictures], watched: Pictures, dtype: torch.dtype | None = None) -> Path:
+        """Train to the end; returns the folder of the averaged VQGAN, rounded to `dtype`.
+
+        At every checkpoint the reconstructions of the `watched` pictures are drawn."""
+        folder = self.training.engine.folder / "vqgan"
+
+        def after_save(step: int) -> Metrics:
+            vqgan = self.averaged()
+            save_module(vqgan, folder, dtype)
+            reconstructions(vqgan, watched.to(self.engine.fabric.device)).save(
+                self.training.engine.folder / f"reconstructions-{step:06}.png"
+            )
+            return {}
+
+        self.engine.run(self.state(), batch_at, self.step, after_save)
+        return folder
+
+
+@torch.no_grad()
+def reconstructions(vqgan: VQGAN, pictures: Pictures) -> Image.Image:
+    """A sheet with each picture above what the VQGAN makes of it."""
+    tokens = vqgan.encode(pictures)
+    decoded = vqgan.decode(tokens, pictures.shape[-2] // vqgan.config.stride)
+    pairs = torch.stack([pictures, decoded], dim=1).flatten(0, 1)
+    return contact_sheet(to_images(pairs), columns=16)

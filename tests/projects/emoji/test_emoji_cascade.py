@@ -1,0 +1,101 @@
+"""The commands of the recipe, one after the other on a small scale: each leaves what the next one needs."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from muse.checkpoint import load_module
+from muse.models.discriminator import DiscriminatorConfig
+from muse.models.superres import SuperResConfig
+from muse.models.transformer import TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.pipeline import Muse
+from muse.training.perceptual import PerceptualLoss
+from projects.emoji import recipe, train
+from projects.emoji.tokens import CacheOptions
+
+TINY_VQGAN = VQGANConfig(channels=(4,), patch=8, blocks=1, decoder_blocks=1, num_codes=16, code_dim=4, norm_groups=2)
+SIZE = {"dim": 16, "heads": 2, "mlp_dim": 32, "text_dim": 32, "depth": 1}
+MODELS = {
+    "vqgan": TINY_VQGAN,
+    "vqgan_superres": dataclasses.replace(TINY_VQGAN, num_codes=24),
+    "base": TransformerConfig(num_codes=16, height=8, width=8, **SIZE),
+    "superres": SuperResConfig(
+        num_codes=24, low_num_codes=16, height=16, width=16, low_height=8, low_width=8, low_depth=1, block=4, **SIZE
+    ),
+}
+
+
+def save_art(folder, records, pictures):
+    folder.mkdir(parents=True)
+    np.save(folder / "pictures.npy", pictures)
+    (folder / "records.jsonl").write_text("".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records))
+    (folder / "manifest.json").write_text("{}")
+
+
+@pytest.fixture
+def places(art, tiny_t5, tmp_path, monkeypatch):
+    """Two small data sets, networks of random weights, and the recipe with tiny parts and two steps each."""
+    places = recipe.Places(tmp_path)
+    records = [dataclasses.replace(record, held_out=record.index % 4 == 0) for record in art.records]
+    save_art(tmp_path / "data", records, art.pictures)
+    save_art(tmp_path / "data-256", records, art.pictures.repeat(2, 1).repeat(2, 2))
+    tiny_t5.save(places.text_encoder)
+    places.perceptual.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_file(PerceptualLoss().state_dict(), places.perceptual)
+    monkeypatch.setattr("projects.emoji.networks.prepare", lambda folder: None)
+    for name in ("vqgan", "base", "vqgan_superres", "superres", "decoder"):
+        monkeypatch.setattr(recipe, name, made_tiny(name, getattr(recipe, name)))
+    small = {"VQGAN_BATCH": 2, "LARGE_BATCH": 2, "BASE_BATCH": 4, "SUPERRES_BATCH": 4}
+    tokens = {"SEEN_TOKENS": CacheOptions(singles_per_picture=1, compositions=4)}
+    prompts = {"WATCHED_PROMPTS": ["a red apple", "a dog"]}
+    for name, value in (small | tokens | prompts).items():
+        monkeypatch.setattr(recipe, name, value)
+    return places
+
+
+def made_tiny(name, run):
+    """A run of the recipe with a tiny network and two steps."""
+    sizes = {"model": MODELS[name]} if name in MODELS else {"decoder_channels": (6,), "decoder_blocks": 2}
+    starts = {"discriminator_from": 1, "adversarial_from": 1, "discriminator": DiscriminatorConfig(4, 1, 2)}
+
+    def tiny(places):
+        training = run(places)
+        engine = dataclasses.replace(training.engine, steps=2, warmup=0, save_every=1, workers=0, precision="32-true")
+        return dataclasses.replace(
+            training, engine=engine, **sizes, **({} if hasattr(training, "caption_drop") else starts)
+        )
+
+    return tiny
+
+
+def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places):
+    train.vqgan(places)
+    train.base(places)
+    assert Muse.from_pretrained(places.model, "cpu").size == (64, 64)
+
+    train.vqgan_superres(places)
+    train.superres(places)
+    cascade = Muse.from_pretrained(places.model, "cpu")
+    assert (cascade.low_size, cascade.size) == ((64, 64), (128, 128))
+    assert cascade.superres_defaults == recipe.SUPERRES_DEFAULTS
+    assert (places.superres.parent / "drawn-000002.png").is_file()
+
+    train.decoder(places)
+    before, after = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan_superres, places.decoder))
+    finished = Muse.from_pretrained(places.model, "cpu")
+    assert finished.vqgan_superres is not None
+    assert before.fingerprint() == after.fingerprint() == finished.vqgan_superres.fingerprint()
+    assert finished.vqgan_superres.config == after.config != before.config
+
+    # The ablation has a folder and a model of its own, drawn with the larger decoder.
+    train.superres(places, run="superres-clean", low_corruption=0.0)
+    clean = Muse.from_pretrained(places.folder / "model-superres-clean", "cpu")
+    assert clean.vqgan_superres is not None
+    assert clean.vqgan_superres.config == after.config
+    assert (places.folder / "superres-clean" / "state.pt").is_file()

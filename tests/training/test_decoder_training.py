@@ -1,0 +1,146 @@
+"""Stage 4: a larger decoder learns, and no token of any picture changes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from muse.checkpoint import load_module
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.training.decoder import DecoderStage, DecoderTraining, with_larger_decoder
+from muse.training.perceptual import PerceptualLoss
+from tests.training.tiny_runs import VQGAN_CONFIG, decoder_training, options, pictures_at, run_decoder, trained_vqgan
+
+NEVER = 10**6
+
+
+def stage_of(folder, perceptual=None, vqgan=None, **changes):
+    training = decoder_training(options(folder, steps=100), **changes)
+    return DecoderStage(training, vqgan or trained_vqgan(), perceptual)
+
+
+def weights_of(module):
+    return {name: weight.detach().clone() for name, weight in module.state_dict().items()}
+
+
+def is_same(module, before):
+    return all(weight.equal(before[name]) for name, weight in module.state_dict().items())
+
+
+def noise(seed, side=16):
+    return torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a VQGAN whose decoder was trained."""
+    return run_decoder(options(tmp_path_factory.mktemp("decoder"), steps=4))
+
+
+def test_no_token_of_any_picture_changes(run):
+    before, after = trained_vqgan(), load_module(VQGAN, VQGANConfig, run)
+    for pictures in (pictures_at(0), noise(1), noise(2, side=32), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 24)):
+        assert after.encode(pictures).equal(before.encode(pictures))
+    assert len(before.encode(noise(1)).unique()) > 4  # the test could fail
+
+
+def test_the_fingerprint_stays_and_the_decoder_is_the_larger_one(run):
+    before, after = trained_vqgan(), load_module(VQGAN, VQGANConfig, run)
+    assert after.fingerprint() == before.fingerprint()
+    assert after.config == dataclasses.replace(VQGAN_CONFIG, decoder_channels=(8, 12), decoder_blocks=2)
+    assert sum(p.numel() for p in after.decoder.parameters()) > sum(p.numel() for p in before.decoder.parameters())
+
+
+def test_only_the_decoder_moves(tmp_path):
+    stage = stage_of(tmp_path, perceptual_loss(), perceptual_weight=1.0)
+    networks = stage.vqgan, stage.averaged()
+    frozen = [(part, weights_of(part)) for vqgan in networks for part in (vqgan.encoder, vqgan.quantizer)]
+    decoder, averaged = weights_of(stage.vqgan.decoder), weights_of(stage.averaged().decoder)
+    metrics = [set(stage.step(large_pictures_at(step), step)) for step in range(4)]
+    assert metrics[-1] == {"reconstruction", "perceptual", "adversarial", "discriminator"}
+    assert all(is_same(part, before) for part, before in frozen)
+    moved = {name for name, weight in stage.vqgan.decoder.state_dict().items() if not weight.equal(decoder[name])}
+    assert moved == set(decoder)
+    assert not is_same(stage.averaged().decoder, averaged)
+
+
+def perceptual_loss():
+    torch.manual_seed(0)
+    return PerceptualLoss()
+
+
+def large_pictures_at(step):
+    """Large enough for the network that compares them."""
+    return pictures_at(step).repeat(1, 1, 4, 4)
+
+
+def test_the_reconstruction_gets_better(tmp_path):
+    stage = stage_of(tmp_path, discriminator_from=NEVER, adversarial_from=NEVER)
+    losses = [stage.step(pictures_at(step % 2), step)["reconstruction"].item() for step in range(60)]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+def test_the_decoder_learns_on_the_tokens_that_the_vqgan_gives(tmp_path, monkeypatch):
+    seen, stage = [], stage_of(tmp_path, decoder_blocks=1, decoder_channels=None)
+    stage.vqgan.decoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    stage.step(pictures_at(0), 0)
+    tokens = trained_vqgan().encode(pictures_at(0))
+    height = pictures_at(0).shape[2] // VQGAN_CONFIG.stride
+    assert seen[0].equal(stage.vqgan.quantizer.look_up(tokens.reshape(len(tokens), height, -1)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_decoder_that_only_has_more_blocks_starts_as_the_old_one(attention):
+    torch.manual_seed(0)
+    vqgan = VQGAN(dataclasses.replace(VQGAN_CONFIG, channels=(8, 8, 12), attention=attention))
+    larger = with_larger_decoder(vqgan, None, 3)
+    tokens = vqgan.encode(noise(0))
+    torch.testing.assert_close(larger.decode(tokens, 4), vqgan.decode(tokens, 4), atol=1e-5, rtol=0)
+    assert sum(p.numel() for p in larger.parameters()) > sum(p.numel() for p in vqgan.parameters())
+
+
+@torch.no_grad()
+def test_a_wider_decoder_takes_over_the_weights_whose_shapes_agree():
+    vqgan = trained_vqgan()
+    larger = with_larger_decoder(vqgan, (8, 16), 2)
+    old, new = vqgan.decoder.state_dict(), larger.decoder.state_dict()
+    assert new["from_code.weight"].equal(old["from_code.weight"])
+    assert new["conv_out.weight"].equal(old["conv_out.weight"])
+    assert new["conv_in.weight"].shape != old["conv_in.weight"].shape
+    assert not larger.decode(vqgan.encode(noise(0)), 8).allclose(vqgan.decode(vqgan.encode(noise(0)), 8), atol=1e-3)
+
+
+def test_fewer_blocks_or_other_resolutions_are_refused_with_one_sentence():
+    vqgan = with_larger_decoder(trained_vqgan(), None, 2)
+    with pytest.raises(ValueError, match=r"^decoder_blocks is 1 and the decoder has 2 already; give as many or more$"):
+        with_larger_decoder(vqgan, None, 1)
+    with pytest.raises(ValueError, match=r"^the decoder has 3 resolutions and the encoder 2; give equally many$"):
+        with_larger_decoder(vqgan, (8, 8, 8), 2)
+
+
+def test_the_vqgan_that_came_is_left_as_it_was(tmp_path):
+    vqgan = trained_vqgan()
+    before, wanted_grad = weights_of(vqgan), [p.requires_grad for p in vqgan.parameters()]
+    stage = stage_of(tmp_path, vqgan=vqgan)
+    stage.step(pictures_at(0), 0)
+    assert is_same(vqgan, before)
+    assert [p.requires_grad for p in vqgan.parameters()] == wanted_grad
+
+
+def test_the_discriminator_is_felt_from_its_step_on(tmp_path):
+    """Taming-transformers: the adversarial loss is switched on before the discriminator can judge."""
+    stage = stage_of(tmp_path, discriminator_from=1, adversarial_from=2)
+    seen = [set(stage.step(pictures_at(step), step)) for step in range(3)]
+    assert seen == [
+        {"reconstruction"},
+        {"reconstruction", "discriminator"},
+        {"reconstruction", "discriminator", "adversarial"},
+    ]
+    with pytest.raises(ValueError, match="the adversarial loss starts at step 1, before its discriminator learns at 2"):
+        decoder_training(options(tmp_path), discriminator_from=2, adversarial_from=1)
+
+
+def test_by_default_the_decoder_has_the_papers_blocks_and_the_weights_of_its_losses(tmp_path):
+    defaults = DecoderTraining(options(tmp_path))
+    assert (defaults.decoder_blocks, defaults.perceptual_weight, defaults.adversarial_weight) == (4, 0.05, 0.1)
