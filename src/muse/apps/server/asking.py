@@ -1,5 +1,7 @@
 """From what a request says to what the model is asked for."""
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -58,21 +60,21 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
         size = check_widened(image.size, Margins(**margins), serve)
         options = asked.options(muse.defaults)
         make = partial(muse.outpaint, image, Margins(**margins), asked.prompt, options=options, **more)
-        verb = "outpaint"
+        verb, told = "outpaint", {"margins": json.dumps(dataclasses.asdict(Margins(**margins)))}
     elif (hole := hole_of(uploads)) is not None:
         asked.refuse(OF_ITERATIONS, "it does not go with a mask")
         size, options = image.size, asked.options(muse.defaults)
         context = CONTEXT if asked.context is None else asked.context
         make = partial(muse.inpaint, image, hole, asked.prompt, context=context, options=options, **more)
-        verb = "inpaint"
+        verb, told = "inpaint", {"context": str(context)}
     else:
         asked.refuse(OF_MASKS + OF_SAMPLING, "it does not go with an edit of a whole picture; send a mask too")
         size, options = image.size, asked.options(EditOptions())
         make = partial(muse.edit, image, asked.prompt, options=options, **more)
-        verb = "edit"
+        verb, told = "edit", {}
     check_size(asked, [size])
     stages = {"options": options, "superres_options": above}
-    return alterations(muse, make, verb, seeds_of(asked), asked.prompt, asked.negative_prompt, stages)
+    return alterations(muse, make, verb, seeds_of(asked), asked.prompt, asked.negative_prompt, stages, **told)
 
 
 def variations(muse: Muse, serve: Serve, asked: VariationRequest, uploads: Uploads) -> list[Alteration]:

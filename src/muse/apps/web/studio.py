@@ -1,5 +1,7 @@
 """What the page does, without the page: pictures as they come into being, and files that say how they were made."""
 
+import dataclasses
+import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from muse.apps.settings import Settings
 from muse.apps.wishes import Alteration, Drawing, alterations, draw
 from muse.apps.worker import QueueFull, Task, Worker
 from muse.canvas import Margins
+from muse.editing import CONTEXT
 from muse.images import read_png_text, save_png
 from muse.pipeline import Muse
 from muse.requests import check_request
@@ -97,7 +100,8 @@ class Studio:
         Raises ValueError, in one sentence, for what cannot be drawn."""
         check(prompt, seeds, negative)
         verb = partial(self.muse.inpaint, image, mask, prompt, negative=negative, options=options)
-        return self._alter(verb, "inpaint", prompt, seeds, negative, {"options": options})
+        told = {"context": str(CONTEXT)}
+        return self._alter(verb, "inpaint", prompt, seeds, negative, {"options": options}, **told)
 
     def outpaint(
         self,
@@ -112,7 +116,8 @@ class Studio:
         Raises ValueError, in one sentence, for what cannot be drawn."""
         check(prompt, seeds, negative)
         verb = partial(self.muse.outpaint, image, margins, prompt, negative=negative, options=options)
-        return self._alter(verb, "outpaint", prompt, seeds, negative, {"options": options})
+        told = {"margins": json.dumps(dataclasses.asdict(margins))}
+        return self._alter(verb, "outpaint", prompt, seeds, negative, {"options": options}, **told)
 
     def edit(
         self, image: Image.Image, prompt: str, seeds: Sequence[int], negative: str | None, options: EditOptions
