@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 import zlib
+from collections.abc import Collection
 
 import pytest
 from PIL import Image
@@ -61,7 +62,7 @@ def raw(served):
     assert served.client().images.generate(prompt="a red apple", extra_body={"steps": 1}).data
 
 
-def is_refusal(status, answer, statuses=range(400, 500)):
+def is_refusal(status, answer, statuses: Collection[int] = range(400, 500)):
     """An error of the API's own shape that does not tell how the server is made."""
     assert status in statuses, answer
     assert set(answer["error"]) == {"message", "type", "param", "code"}

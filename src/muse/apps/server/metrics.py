@@ -14,14 +14,16 @@ class Metrics:
     def __init__(self, num_waiting: Callable[[], int]):
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        own = {"registry": self.registry}
-        self.requests = Counter("muse_requests", "Requests answered.", ("route", "status"), **own)
-        self.seconds = Histogram("muse_request_seconds", "Time to the last byte.", ("route",), buckets=SECONDS, **own)
-        self.batches = Counter("muse_batches", "Batches drawn, failed or abandoned.", ("outcome",), **own)
-        self.batch_size = Histogram("muse_batch_pictures", "Pictures drawn side by side.", buckets=SIZES, **own)
-        self.batch_seconds = Histogram("muse_batch_seconds", "Time that a batch took.", buckets=SECONDS, **own)
-        self.pictures = Counter("muse_pictures", "Pictures drawn.", **own)
-        Gauge("muse_queue_pictures", "Pictures that wait.", **own).set_function(num_waiting)
+        own = self.registry
+        self.requests = Counter("muse_requests", "Requests answered.", ("route", "status"), registry=own)
+        self.seconds = Histogram(
+            "muse_request_seconds", "Time to the last byte.", ("route",), buckets=SECONDS, registry=own
+        )
+        self.batches = Counter("muse_batches", "Batches drawn, failed or abandoned.", ("outcome",), registry=own)
+        self.batch_size = Histogram("muse_batch_pictures", "Pictures drawn side by side.", buckets=SIZES, registry=own)
+        self.batch_seconds = Histogram("muse_batch_seconds", "Time that a batch took.", buckets=SECONDS, registry=own)
+        self.pictures = Counter("muse_pictures", "Pictures drawn.", registry=own)
+        Gauge("muse_queue_pictures", "Pictures that wait.", registry=own).set_function(num_waiting)
 
     def on_batch(self, size: int, seconds: float, outcome: str) -> None:
         """Count a batch of the worker."""

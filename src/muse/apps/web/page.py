@@ -34,7 +34,7 @@ MOST_KEPT = 100
 FILL, WIDEN, CHANGE, VARY = "Fill what is painted over", "Widen the picture", "Change the whole picture", "Vary it"
 KINDS = (FILL, WIDEN, CHANGE, VARY)
 STYLE = """
-.gradio-container { max-width: 1200px !important; margin: auto }
+.gradio-container { max-width: 1200px !important; width: 100%; margin: auto }
 """
 
 
@@ -260,7 +260,9 @@ def build_drawing(page: Page, kept: gr.State) -> None:
                 stop = gr.Button("Stop")
             file = gr.File(label="Load settings from a PNG that Muse has drawn", file_types=[".png"], height=120)
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.Gallery(label="Pictures", columns=2, format="png", object_fit="contain", height=560)
+            pictures = gr.Gallery(
+                label="Pictures", columns=2, format="png", object_fit="contain", fit_columns=False, height="auto"
+            )
             said = gr.JSON(label="Settings of the first picture")
     options = [steps, guidance, ramp, sampler, temperature, top_k, noise, superres_steps, superres_guidance]
     given: list[Any] = [prompt, negative, num, seed, is_random, *options, kept]
@@ -276,11 +278,11 @@ def build_editing(page: Page, kept: gr.State) -> None:
         with gr.Column(scale=2, min_width=300):
             kind = gr.Radio(list(KINDS), value=FILL, label="What to do")
             canvas = gr.ImageEditor(
-                label="Picture; paint over what is to be filled",
+                label="Picture to edit",
                 type="pil",
                 format="png",
                 sources=["upload", "clipboard"],
-                brush=gr.Brush(colors=["#ffffff"], color_mode="fixed"),
+                brush=gr.Brush(colors=["#e11d48"], color_mode="fixed"),
                 layers=False,
                 transforms=(),
                 height=420,
@@ -301,7 +303,9 @@ def build_editing(page: Page, kept: gr.State) -> None:
                 start = gr.Button("Edit", variant="primary")
                 stop = gr.Button("Stop")
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.Gallery(label="Edited pictures", columns=2, format="png", object_fit="contain", height=420)
+            pictures = gr.Gallery(
+                label="Edited pictures", columns=2, format="png", object_fit="contain", fit_columns=False, height="auto"
+            )
             frames = gr.State([])
             slider = gr.Slider(0, 1, 0, step=1, label="On the way: from the given picture to the result")
             frame = gr.Image(label="The first picture on the way", format="png", interactive=False, height=300)
@@ -322,7 +326,9 @@ def build_editing(page: Page, kept: gr.State) -> None:
 
 def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
     """All pictures of this visit, and the settings of the one that is chosen."""
-    gallery = gr.Gallery(label="Pictures of this visit", columns=4, format="png", object_fit="contain", height=560)
+    gallery = gr.Gallery(
+        label="Pictures of this visit", columns=4, format="png", object_fit="contain", fit_columns=False, height="auto"
+    )
     said = gr.JSON(label="Settings of the chosen picture")
     tab.select(page.gallery, [kept], [gallery], api_visibility="private")
     gallery.select(page.settings_of, [kept], [said], api_visibility="private")

@@ -28,7 +28,7 @@ MOST_PICTURES = 8
 MOST_WAITING = 32
 MOST_FILES = 500
 """Kept on the disk; the oldest go first."""
-MOST_PREVIEWS = 24
+MOST_PREVIEWS = 8
 """Of one picture."""
 
 
