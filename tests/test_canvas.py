@@ -236,7 +236,7 @@ def test_the_seam_vanishes_at_the_edge_of_the_hole_and_its_middle_stays_as_drawn
     assert (matched[:, 64, 64] - 160).abs().max() < 0.01
     along = matched[0, 32:64, 64]
     assert (along.diff() <= 1e-4).all()  # from the surroundings to the drawing, without a jump back
-    assert along.diff().abs().max() < 8
+    assert along.diff().abs().max() < 10
 
 
 def test_another_picture_in_the_hole_is_not_tinged_far_by_what_is_around_it():

@@ -25,8 +25,8 @@ Hole = Bool[np.ndarray, "height width"]
 """True where a picture is to be filled."""
 Cells = Bool[Tensor, "row column"]
 """One for each token of a grid."""
-Picture = Float[Tensor, "3 height width"]
-Known = Bool[Tensor, "height width"]
+Picture = Float[Tensor, "3 row column"]
+Known = Bool[Tensor, "row column"]
 
 MOST_BEYOND = 2.0
 """No window onto a hole is longer than so many short sides of its picture; the rest of it would see nothing."""
@@ -364,7 +364,7 @@ def any_within(part: Bool[np.ndarray, "along across"], span: slice, start: int) 
     first, last = span.start - start, span.stop - start
     if first < 0 or last > len(part):
         return np.ones(part.shape[1], bool)
-    return part[first:last].any(axis=0)
+    return np.logical_or.reduce(part[first:last], axis=0)
 
 
 def spans(length: int, num: int) -> Iterator[slice]:
@@ -417,7 +417,7 @@ def matched_to_surroundings(drawn: Picture, seen: View) -> Picture:
     return (moved + nearness(seen.is_given, SEAM_REACH) * continued(missed - drift, seen.is_given)).clamp(0, 1)
 
 
-def nearness(is_there: Known, reach: float) -> Float[Tensor, "1 height width"]:
+def nearness(is_there: Known, reach: float) -> Float[Tensor, "1 row column"]:
     """1 within a part and beside it, falling to 0 as far away as `reach`, in widths of the canvas."""
     pixels = max(round(reach * is_there.shape[1]), 1)
     share = F.avg_pool2d(is_there[None].float(), 2 * pixels + 1, 1, pixels, count_include_pad=False)

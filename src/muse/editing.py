@@ -1,5 +1,5 @@
 """The verbs of `Muse` that start from a picture: fill a hole, widen, edit without a mask, vary.
-Muse (arXiv:2301.00704), section 3.4. None of them trains anything or inverts the picture."""
+Muse (arXiv:2301.00704), its section on image editing. None of them trains anything or inverts the picture."""
 
 import itertools
 import math
@@ -186,7 +186,7 @@ class Editing(ABC):
 
         The prompt says what the result shows. Each iteration draws a few of the low-resolution tokens again; at the end
         all high-resolution tokens are drawn. Fewer iterations keep more of the picture.
-        Raises ValueError if the picture or the request cannot be used. Muse, section 3.4."""
+        Raises ValueError if the picture or the request cannot be used. Muse, on mask-free editing."""
         picture = to_rgb(image)
         wish, draft = self._wish(prompt, negative, seeds), self.draft(picture)
         options, above = options or EditOptions(), superres_options or self.superres_defaults
@@ -245,7 +245,7 @@ class Editing(ABC):
     ) -> tuple[Draft, Image.Image]:
         """One iteration of `edit`, and the picture: one pass of the base and those of super-resolution, 8 by default.
         Give each update another seed. Its quick counterpart with a mask is `inpaint` with one step of the base.
-        Raises ValueError if the request cannot be used. Muse, section 3.5 (interactive editing)."""
+        Raises ValueError if the request cannot be used. Muse, on interactive editing."""
         wish = self._wish(prompt, negative, [seed])
         low = self._iterate(draft.tokens, wish, replace(options or EditOptions(), iterations=1))
         images = self._finish(low, wish, superres_options or self.superres_defaults)

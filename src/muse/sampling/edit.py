@@ -1,5 +1,5 @@
 """Editing without a mask, and variations: which tokens of a given picture are drawn again.
-Muse, section 3.4."""
+Muse, on mask-free editing."""
 
 from collections.abc import Callable, Sequence
 
@@ -36,7 +36,7 @@ def edit(
     would be alone. An iteration does not depend on how many there will be, so stopping early is asking for fewer.
     Raises ValueError if a token is hidden or no code, or if the generators or the logits do not fit the tokens;
     FloatingPointError if the network gave NaN or infinite logits.
-    Muse, section 3.4: 8% of the tokens, top-k of 3, guidance 4, 100 iterations."""
+    Muse, on mask-free editing: 8% of the tokens, top-k of 3, guidance 4, 100 iterations."""
     check_tokens(tokens, mask_id)
     if (tokens == mask_id).any():
         raise ValueError("some of the tokens to edit are hidden; fill them first, or decode them")

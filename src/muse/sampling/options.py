@@ -46,7 +46,7 @@ class SamplingOptions:
 @dataclass(frozen=True)
 class EditOptions:
     """How a picture is edited without a mask; the defaults are the paper's.
-    Raises ValueError for a value outside its range. Muse, section 3.4 (mask-free image editing)."""
+    Raises ValueError for a value outside its range. Muse, on mask-free editing."""
 
     iterations: int = 100
     """How often some tokens are drawn again; fewer keep more of the picture, and a picture after 50 of 100 is that of

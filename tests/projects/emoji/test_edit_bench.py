@@ -111,7 +111,7 @@ def test_holes_are_all_but_the_thing_or_a_box_around_it(jobs, art):
     for job in jobs:
         is_thing, hole = solid(job, art), hole_of(job, art)
         pixels = np.asarray(painted(job, art))
-        assert (pixels[~is_thing] == 255).mean() > 0.95  # all but the soft rim
+        assert (pixels[~is_thing] == 255).mean() > 0.8  # all but the soft rim
         if job.kind == "background":
             assert isinstance(hole, Image.Image)
             assert (np.asarray(hole) == ~is_thing).all()
