@@ -261,7 +261,13 @@ def build_drawing(page: Page, kept: gr.State) -> None:
             file = gr.File(label="Load settings from a PNG that Muse has drawn", file_types=[".png"], height=120)
         with gr.Column(scale=3, min_width=300):
             pictures = gr.Gallery(
-                label="Pictures", columns=2, format="png", object_fit="contain", fit_columns=False, height="auto"
+                label="Pictures",
+                buttons=["download", "download_all", "fullscreen"],
+                columns=2,
+                format="png",
+                object_fit="contain",
+                fit_columns=False,
+                height="auto",
             )
             said = gr.JSON(label="Settings of the first picture")
     options = [steps, guidance, ramp, sampler, temperature, top_k, noise, superres_steps, superres_guidance]
@@ -304,11 +310,23 @@ def build_editing(page: Page, kept: gr.State) -> None:
                 stop = gr.Button("Stop")
         with gr.Column(scale=3, min_width=300):
             pictures = gr.Gallery(
-                label="Edited pictures", columns=2, format="png", object_fit="contain", fit_columns=False, height="auto"
+                label="Edited pictures",
+                buttons=["download", "download_all", "fullscreen"],
+                columns=2,
+                format="png",
+                object_fit="contain",
+                fit_columns=False,
+                height="auto",
             )
             frames = gr.State([])
             slider = gr.Slider(0, 1, 0, step=1, label="On the way: from the given picture to the result")
-            frame = gr.Image(label="The first picture on the way", format="png", interactive=False, height=300)
+            frame = gr.Image(
+                label="The first picture on the way",
+                buttons=["download", "fullscreen"],
+                format="png",
+                interactive=False,
+                height=300,
+            )
             said = gr.JSON(label="Settings of the first edited picture")
     groups = {WIDEN: of_margins, CHANGE: of_iterations, VARY: of_strength}
     kind.change(
@@ -327,7 +345,13 @@ def build_editing(page: Page, kept: gr.State) -> None:
 def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
     """All pictures of this visit, and the settings of the one that is chosen."""
     gallery = gr.Gallery(
-        label="Pictures of this visit", columns=4, format="png", object_fit="contain", fit_columns=False, height="auto"
+        label="Pictures of this visit",
+        buttons=["download", "download_all", "fullscreen"],
+        columns=4,
+        format="png",
+        object_fit="contain",
+        fit_columns=False,
+        height="auto",
     )
     said = gr.JSON(label="Settings of the chosen picture")
     tab.select(page.gallery, [kept], [gallery], api_visibility="private")
