@@ -17,6 +17,7 @@ HEAVY = (
     "resvg_py",
     "torchmetrics",
 )
+HEAVY += ("fastapi", "gradio", "openai", "uvicorn")
 REFUSE = f"""
 import sys
 class Refuse:

@@ -123,11 +123,16 @@ def fresh_file(path: Path) -> Iterator[Path]:
 def save_png(image: Image.Image, path: Path, text: Mapping[str, str]) -> None:
     """Write a picture and what there is to say of it, as the text chunks of a PNG; a file of that name is replaced.
     Raises OSError if it cannot be written; nothing half-written is left."""
+    with fresh_file(path) as fresh:
+        image.save(fresh, format="PNG", pnginfo=text_chunks(text))
+
+
+def text_chunks(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """What there is to say of a picture, as Pillow writes it into a PNG."""
     chunks = PngImagePlugin.PngInfo()
     for name, content in text.items():
         chunks.add_text(name, content)
-    with fresh_file(path) as fresh:
-        image.save(fresh, format="PNG", pnginfo=chunks)
+    return chunks
 
 
 def read_png_text(path: Path) -> dict[str, str]:

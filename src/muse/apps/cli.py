@@ -16,7 +16,9 @@ from muse.apps.data_commands import ImportVQGAN, Tokenize
 from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, by_the_model, given
 from muse.apps.edit import Edit, Inpaint, Outpaint, Vary
 from muse.apps.evaluate import Compare, CompareVotes, Evaluate
+from muse.apps.server.options import Serve
 from muse.apps.train import Export, Train
+from muse.apps.web.options import Web
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -175,7 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             | ImportVQGAN
             | Evaluate
             | Compare
-            | CompareVotes,
+            | CompareVotes
+            | Serve
+            | Web,
             prog="muse",
             description="Text to image by masked generative transformers. `muse --version` says which version this is.",
             args=arguments,

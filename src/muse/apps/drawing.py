@@ -1,7 +1,6 @@
 """What the commands that draw share: their options, the progress bar, and where pictures go."""
 
 import dataclasses
-import json
 import math
 import re
 import tempfile
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-
-from muse import __version__
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -183,11 +180,9 @@ class Drawing(ABC):
 
     def describe(self, muse: "Muse", stages: Stages, seed: int) -> dict[str, str]:
         """All that it takes to make a picture again."""
-        texts = {"prompt": self.prompt, "negative": self.negative}
-        text = {name: each for name, each in texts.items() if each is not None}
-        options = {name: json.dumps(dataclasses.asdict(each)) for name, each in stages.items()}
-        made_by = {"model": muse.name, "software": f"muse {__version__}"}
-        return text | self.details() | {"seed": str(seed)} | options | made_by
+        from muse.apps.settings import to_text
+
+        return to_text(self.prompt, seed, self.negative, stages, muse.name, **self.details())
 
 
 def given(flags: Any, prefix: str = "") -> dict[str, Any]:

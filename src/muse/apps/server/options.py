@@ -1,0 +1,83 @@
+"""`muse serve`: everything that can be turned on the server."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+MOST_PICTURES = 10
+"""Pictures of one request, as the OpenAI API has it."""
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a model over HTTP to any client of the OpenAI Images API. Needs `pip install muse-t2i[serve]`."""
+
+    model: str = "emoji"
+    """A model that ships, a folder, or a name on the hub, like owner/name."""
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 lets other machines in (think of --keys-file then)."""
+    port: int = 8000
+    """The port to listen on; 0 takes a free one and says which."""
+    keys_file: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: no keys)")] = None
+    """Ask for a bearer key: one of those in this file, one a line."""
+    public_url: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: as asked)")] = None
+    """What the addresses of pictures begin with, if clients reach the server by another name."""
+    max_batch: int = 8
+    """Pictures drawn side by side while others wait; 1 draws one after another."""
+    max_queue: int = 32
+    """Pictures that may wait; beyond them clients are told to come again (429)."""
+    max_steps: int = 100
+    """Decoding steps that a request may ask for."""
+    max_body_mb: float = 16.0
+    """The largest request, in megabytes."""
+    max_megapixels: float = 4.0
+    """The largest picture that may be uploaded, in millions of pixels."""
+    body_seconds: float = 30.0
+    """How long a client may take to send a request."""
+    shutdown_seconds: int = 120
+    """How long what has begun may take to finish when the server is told to stop."""
+    url_mb: float = 64.0
+    """Memory for pictures that are handed out by address; the oldest go first."""
+    url_seconds: float = 3600.0
+    """How long an address of a picture is good for."""
+    log_prompts: bool = False
+    """Write prompts to the log, too."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value outside its range."""
+        check_whole("port", self.port, 0, 65535)
+        check_whole("max_batch", self.max_batch, 1, 1024)
+        check_whole("max_queue", self.max_queue, 1, 100_000)
+        check_whole("max_steps", self.max_steps, 1, 10_000)
+        check_whole("shutdown_seconds", self.shutdown_seconds, 0, 86_400)
+        for name in ("max_body_mb", "max_megapixels", "body_seconds", "url_mb", "url_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a finite number above 0")
+        if self.public_url is not None and not re.fullmatch(r"https?://[^\s?#]+", self.public_url):
+            raise ValueError(f"public_url is {self.public_url!r}; give one like https://pictures.example.org")
+
+    @property
+    def most_pictures(self) -> int:
+        """Pictures that one request may ask for."""
+        return min(MOST_PICTURES, self.max_queue)
+
+    def run(self) -> None:
+        """Load the model and serve it until told to stop.
+        Raises ValueError or OSError, before anything is served, if that cannot be."""
+        try:
+            from muse.apps.server.run import serve
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"the server needs {error.name}, which is not installed; `pip install muse-t2i[serve]` brings it"
+            ) from error
+        serve(self)
+
+
+def check_whole(name: str, value: int, least: int, most: int) -> None:
+    """Raises ValueError for a number outside its range."""
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; give a whole number from {least} to {most:,}")

@@ -1,0 +1,68 @@
+"""How a picture was made: written beside it, and read again."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from muse import __version__
+from muse.sampling import SamplingOptions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that it takes to draw a picture of a prompt again with the same model."""
+
+    prompt: str
+    seed: int
+    options: SamplingOptions
+    negative: str | None = None
+    superres_options: SamplingOptions | None = None
+    """None if super-resolution was not drawn."""
+    model: str = ""
+
+    def to_text(self) -> dict[str, str]:
+        """As the text chunks of a PNG have it."""
+        stages = {"options": self.options, "superres_options": self.superres_options}
+        return to_text(self.prompt, self.seed, self.negative, stages, self.model)
+
+    @classmethod
+    def from_text(cls, text: Mapping[str, str]) -> "Settings":
+        """What `to_text` wrote.
+        Raises ValueError, in one sentence, if a picture does not say how it was made, or was made of another one."""
+        if "command" in text or "image" in text:
+            raise ValueError("the picture was made of another one; give one that was drawn from a prompt alone")
+        try:
+            options, above = SamplingOptions(**json.loads(text["options"])), text.get("superres_options")
+            superres_options = None if above is None else SamplingOptions(**json.loads(above))
+            return cls(
+                text["prompt"],
+                int(text["seed"]),
+                options,
+                text.get("negative"),
+                superres_options,
+                text.get("model", ""),
+            )
+        except KeyError as error:
+            raise ValueError(
+                f"the picture does not say its {error.args[0]}; give a PNG that Muse has written"
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the picture says how it was made, but not so that it can be read: {error}") from error
+
+
+def to_text(
+    prompt: str | None, seed: int, negative: str | None, stages: Mapping[str, Any], model: str, **more: str
+) -> dict[str, str]:
+    """What there is to say of a picture; `stages` are options by the names that the verb has for them, or None."""
+    texts = {"prompt": prompt, "negative": negative}
+    options = {name: json.dumps(dataclasses.asdict(each)) for name, each in stages.items() if each is not None}
+    made_by = {"model": model, "software": f"muse {__version__}"}
+    return {
+        **{name: text for name, text in texts.items() if text is not None},
+        **more,
+        "seed": str(seed),
+        **options,
+        **made_by,
+    }

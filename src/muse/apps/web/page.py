@@ -1,0 +1,395 @@
+"""The page: controls on one side, pictures on the other. Every control has a label."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, no_type_check
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from muse.apps.web.options import Web
+from muse.apps.web.studio import MOST_PICTURES, Picture, Shown, Studio
+from muse.canvas import Margins
+from muse.pipeline import Muse
+from muse.requests import random_seeds
+from muse.sampling import EditOptions
+
+EXAMPLES = {
+    "emoji": [
+        "a red apple, 3d style",
+        "an octopus on a sky blue background, flat style",
+        "a fox, noto style",
+        "a slice of pizza",
+        "a green umbrella on a yellow background",
+    ]
+}
+"""Prompts to begin with, by the name of the model."""
+MOST_PIXELS = 20_000_000
+MOST_KEPT = 100
+"""Pictures in the gallery of one visitor."""
+FILL, WIDEN, CHANGE, VARY = "Fill what is painted over", "Widen the picture", "Change the whole picture", "Vary it"
+KINDS = (FILL, WIDEN, CHANGE, VARY)
+STYLE = """
+.gradio-container { max-width: 1200px !important; width: 100%; margin: auto }
+"""
+
+
+class Page:
+    """What happens behind the controls; one for all visitors, so it keeps nothing of them."""
+
+    def __init__(self, studio: Studio):
+        self.studio, self.muse = studio, studio.muse
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+
+    @no_type_check  # checked while tests run, it would not look like a generator, which Gradio asks for
+    def draw(
+        self,
+        prompt: str,
+        negative: str,
+        num: float,
+        seed: float,
+        is_random: bool,
+        steps: float,
+        guidance: float,
+        ramp: Literal["linear", "constant"],
+        sampler: Literal["confidence", "halton"],
+        temperature: float,
+        top_k: float | None,
+        choice_noise: float,
+        superres_steps: float,
+        superres_guidance: float,
+        kept: list[Picture],
+    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Pictures as they come into being, then what a file says of the first, its seed, and the visitor's gallery."""
+        with told():
+            options = dataclasses.replace(
+                self.muse.defaults,
+                steps=int(steps),
+                guidance=float(guidance),
+                guidance_ramp=ramp,
+                sampler=sampler,
+                temperature=float(temperature),
+                top_k=int(top_k) if top_k else None,
+                choice_noise=float(choice_noise),
+            )
+            above = None
+            if self.muse.superres is not None:
+                more = {"steps": int(superres_steps), "guidance": float(superres_guidance)}
+                above = dataclasses.replace(self.muse.superres_defaults, **more)
+            seeds = seeds_from(seed, is_random, num)
+            yield from self.show(self.studio.draw(prompt, seeds, negative.strip() or None, options, above), kept)
+
+    def show(self, shown: Iterator[Shown], kept: list[Picture]) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Hand on what can be seen; at the end the pictures are kept for the visitor."""
+        for each in shown:
+            if not each.pictures:
+                yield each.previews, gr.skip(), gr.skip(), gr.skip()
+                continue
+            kept = [*each.pictures, *kept][:MOST_KEPT]
+            captioned = [(str(picture.path), picture.caption) for picture in each.pictures]
+            yield captioned, told_of(each.pictures[0]), int(each.pictures[0].text["seed"]), kept
+
+    def load(self, path: str | None) -> list[Any]:
+        """The controls as they were for a picture."""
+        if path is None:
+            return [gr.skip()] * 13
+        with told():
+            settings = self.studio.load(Path(path))
+        options, above = settings.options, settings.superres_options or self.muse.superres_defaults
+        if settings.model != self.muse.name:
+            gr.Warning(f"It was drawn by another model, {settings.model!r}; this one will draw something else.")
+        return [
+            settings.prompt,
+            settings.negative or "",
+            settings.seed,
+            False,
+            options.steps,
+            options.guidance,
+            options.guidance_ramp,
+            options.sampler,
+            options.temperature,
+            options.top_k or 0,
+            options.choice_noise,
+            above.steps,
+            above.guidance,
+        ]
+
+    # -- editing ------------------------------------------------------------------------------------------------------
+
+    @no_type_check
+    def edit(
+        self,
+        kind: str,
+        canvas: dict[str, Any] | None,
+        prompt: str,
+        negative: str,
+        num: float,
+        seed: float,
+        is_random: bool,
+        left: float,
+        right: float,
+        top: float,
+        bottom: float,
+        iterations: float,
+        strength: float,
+        kept: list[Picture],
+    ) -> Iterator[tuple[Any, Any, Any, Any, Any, Any]]:
+        """As `draw`, and at the end the previews of the first picture and a slider over them."""
+        frames: list[Image.Image] = []
+        with told():
+            seeds, avoided = seeds_from(seed, is_random, num), negative.strip() or None
+            image, mask = painted(canvas)
+            options = self.muse.defaults
+            if kind == FILL:
+                shown = self.studio.inpaint(image, mask, prompt, seeds, avoided, options)
+            elif kind == WIDEN:
+                margins = Margins(int(left), int(right), int(top), int(bottom))
+                shown = self.studio.outpaint(image, margins, prompt, seeds, avoided, options)
+            elif kind == CHANGE:
+                shown = self.studio.edit(image, prompt, seeds, avoided, EditOptions(iterations=int(iterations)))
+            else:
+                shown = self.studio.vary(image, strength, prompt.strip() or None, seeds, options)
+            frames.append(image)
+
+            def noted() -> Iterator[Shown]:
+                for each in shown:
+                    frames.append(each.previews[0])
+                    yield each
+
+            for each in self.show(noted(), kept):
+                yield *each, frames, gr.Slider(maximum=len(frames) - 1, value=len(frames) - 1)
+
+    def frame(self, frames: list[Image.Image], index: float) -> Any:
+        """One of the previews."""
+        return frames[min(int(index), len(frames) - 1)] if frames else None
+
+    # -- the gallery --------------------------------------------------------------------------------------------------
+
+    def gallery(self, kept: list[Picture]) -> list[tuple[str, str]]:
+        """All pictures of a visitor, the newest first."""
+        return [(str(picture.path), picture.caption) for picture in kept if picture.path.exists()]
+
+    def settings_of(self, kept: list[Picture], event: gr.SelectData) -> Any:
+        """What the file of the picture that is looked at says of it."""
+        there = [picture for picture in kept if picture.path.exists()]
+        return told_of(there[event.index]) if event.index < len(there) else gr.skip()
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What cannot be drawn is told on the page, in its one sentence."""
+    try:
+        yield
+    except (ValueError, OSError, ArithmeticError) as error:
+        message = str(error)
+        raise gr.Error(message[:1].upper() + message[1:] + ".", duration=None) from error
+
+
+def seeds_from(seed: float | None, is_random: bool, num: float) -> list[int]:
+    """Seeds counting up from one.
+    Raises ValueError if there is none."""
+    if seed is None and not is_random:
+        raise ValueError("there is no seed; give a whole number, or tick the box for another one each time")
+    first = random_seeds(1)[0] if is_random or seed is None else int(seed)
+    return [first + i for i in range(int(num))]
+
+
+def painted(canvas: dict[str, Any] | None) -> tuple[Image.Image, Image.Image]:
+    """The picture of an editor, and in white what is painted over it.
+    Raises ValueError if there is no picture."""
+    image = None if canvas is None else canvas.get("background")
+    if canvas is None or image is None:
+        raise ValueError("there is no picture to edit; drop one on the canvas, or upload it")
+    is_painted = np.zeros((image.height, image.width), bool)
+    for layer in canvas.get("layers") or []:
+        is_painted |= np.asarray(layer.convert("RGBA").resize(image.size))[:, :, 3] > 0
+    return image, Image.fromarray(is_painted.astype(np.uint8) * 255)
+
+
+def told_of(picture: Picture) -> dict[str, Any]:
+    """What a file says, for reading."""
+    return {name: json.loads(text) if name.endswith("options") else text for name, text in picture.text.items()}
+
+
+# -- the looks --------------------------------------------------------------------------------------------------------
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page of a studio."""
+    page = Page(studio)
+    with gr.Blocks(title="Muse", analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
+        kept = gr.State([])
+        gr.Markdown(f"# Muse\nText to image by masked generative transformers. Model: **{studio.muse.name}**")
+        with gr.Tab("Draw"):
+            build_drawing(page, kept)
+        with gr.Tab("Edit"):
+            build_editing(page, kept)
+        with gr.Tab("Gallery") as tab:
+            build_gallery(page, kept, tab)
+    return blocks.queue(max_size=64, default_concurrency_limit=MOST_PICTURES)
+
+
+def build_drawing(page: Page, kept: gr.State) -> None:
+    """Prompt and options, and the pictures."""
+    defaults, above, has_superres = page.muse.defaults, page.muse.superres_defaults, page.muse.superres is not None
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            prompt = gr.Textbox("", label="Prompt", placeholder="What the picture shows", lines=2, max_lines=6)
+            if page.muse.name in EXAMPLES:
+                gr.Examples([[text] for text in EXAMPLES[page.muse.name]], [prompt], label="Examples")
+            negative = gr.Textbox("", label="Negative prompt", placeholder="What it shall not show", max_lines=4)
+            num, seed, is_random = build_seeds()
+            with gr.Accordion("More options", open=False):
+                steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps")
+                guidance = gr.Slider(0, 20, defaults.guidance, step=0.1, label="Guidance: how strongly it is followed")
+                ramp = gr.Radio(["linear", "constant"], value=defaults.guidance_ramp, label="Guidance over the steps")
+                sampler = gr.Radio(["confidence", "halton"], value=defaults.sampler, label="What is revealed first")
+                temperature = gr.Slider(0, 2, defaults.temperature, step=0.05, label="Temperature")
+                top_k = gr.Number(defaults.top_k or 0, precision=0, minimum=0, label="Likeliest codes only; 0 for all")
+                noise = gr.Slider(0, 20, defaults.choice_noise, step=0.1, label="Variety of the order")
+                with gr.Group(visible=has_superres):
+                    superres_steps = gr.Slider(1, 100, above.steps, step=1, label="Steps of super-resolution")
+                    superres_guidance = gr.Slider(0, 20, above.guidance, step=0.1, label="Guidance of super-resolution")
+            with gr.Row():
+                start = gr.Button("Draw", variant="primary")
+                stop = gr.Button("Stop")
+            file = gr.File(label="Load settings from a PNG that Muse has drawn", file_types=[".png"], height=120)
+        with gr.Column(scale=3, min_width=300):
+            pictures = gr.Gallery(
+                label="Pictures",
+                buttons=["download", "download_all", "fullscreen"],
+                columns=2,
+                format="png",
+                object_fit="contain",
+                fit_columns=False,
+                height="auto",
+            )
+            said = gr.JSON(label="Settings of the first picture")
+    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, superres_steps, superres_guidance]
+    given: list[Any] = [prompt, negative, num, seed, is_random, *options, kept]
+    shown: list[Any] = [pictures, said, seed, kept]
+    running = gr.on([start.click, prompt.submit], page.draw, given, shown, api_name="draw")
+    stop.click(None, cancels=[running])
+    file.change(page.load, [file], [prompt, negative, seed, is_random, *options], api_name="load")
+
+
+def build_editing(page: Page, kept: gr.State) -> None:
+    """A canvas to paint on, what to do with it, and the pictures."""
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            kind = gr.Radio(list(KINDS), value=FILL, label="What to do")
+            canvas = gr.ImageEditor(
+                label="Picture to edit",
+                type="pil",
+                format="png",
+                sources=["upload", "clipboard"],
+                brush=gr.Brush(colors=["#e11d48"], color_mode="fixed"),
+                layers=False,
+                transforms=(),
+                height=420,
+            )
+            prompt = gr.Textbox("", label="Prompt of the edit", placeholder="What the picture shall show", lines=2)
+            negative = gr.Textbox("", label="Negative prompt of the edit", placeholder="What it shall not show")
+            with gr.Group(visible=False) as of_margins:
+                margins = [
+                    gr.Slider(0, 1024, 0, step=1, label=f"Pixels {side}")
+                    for side in ("on the left", "on the right", "at the top", "at the bottom")
+                ]
+            with gr.Group(visible=False) as of_iterations:
+                iterations = gr.Slider(1, 200, EditOptions().iterations, step=1, label="Iterations: more changes more")
+            with gr.Group(visible=False) as of_strength:
+                strength = gr.Slider(0, 1, 0.5, step=0.05, label="Strength: 0 keeps it, 1 draws all anew")
+            num, seed, is_random = build_seeds()
+            with gr.Row():
+                start = gr.Button("Edit", variant="primary")
+                stop = gr.Button("Stop")
+        with gr.Column(scale=3, min_width=300):
+            pictures = gr.Gallery(
+                label="Edited pictures",
+                buttons=["download", "download_all", "fullscreen"],
+                columns=2,
+                format="png",
+                object_fit="contain",
+                fit_columns=False,
+                height="auto",
+            )
+            frames = gr.State([])
+            slider = gr.Slider(0, 1, 0, step=1, label="On the way: from the given picture to the result")
+            frame = gr.Image(
+                label="The first picture on the way",
+                buttons=["download", "fullscreen"],
+                format="png",
+                interactive=False,
+                height=300,
+            )
+            said = gr.JSON(label="Settings of the first edited picture")
+    groups = {WIDEN: of_margins, CHANGE: of_iterations, VARY: of_strength}
+    kind.change(
+        lambda chosen: [gr.Group(visible=name == chosen) for name in groups],
+        [kind],
+        list(groups.values()),
+        api_visibility="private",
+    )
+    given: list[Any] = [kind, canvas, prompt, negative, num, seed, is_random, *margins, iterations, strength, kept]
+    shown: list[Any] = [pictures, said, seed, kept, frames, slider]
+    running = start.click(page.edit, given, shown, api_name="edit")
+    stop.click(None, cancels=[running])
+    slider.change(page.frame, [frames, slider], [frame], api_visibility="private", show_progress="hidden")
+
+
+def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
+    """All pictures of this visit, and the settings of the one that is chosen."""
+    gallery = gr.Gallery(
+        label="Pictures of this visit",
+        buttons=["download", "download_all", "fullscreen"],
+        columns=4,
+        format="png",
+        object_fit="contain",
+        fit_columns=False,
+        height="auto",
+    )
+    said = gr.JSON(label="Settings of the chosen picture")
+    tab.select(page.gallery, [kept], [gallery], api_visibility="private")
+    gallery.select(page.settings_of, [kept], [said], api_visibility="private")
+
+
+def build_seeds() -> tuple[gr.Slider, gr.Number, gr.Checkbox]:
+    """How many pictures, and from which seed on."""
+    num = gr.Slider(1, MOST_PICTURES, 1, step=1, label="How many pictures")
+    with gr.Row():
+        seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, min_width=140)
+        is_random = gr.Checkbox(label="Another seed each time", value=True, min_width=140)
+    return num, seed, is_random
+
+
+def launch_options(options: Web) -> dict[str, Any]:
+    """How Gradio serves the page: nothing leaves this machine, and large uploads are refused."""
+    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    return {
+        "server_name": options.host,
+        "server_port": options.port,
+        "inbrowser": options.open,
+        "share": False,
+        "max_file_size": "16mb",
+        "theme": gr.themes.Soft(font=fonts[0], font_mono=fonts[1]),
+        "css": STYLE,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "footer_links": [],
+    }
+
+
+def serve(options: Web) -> None:
+    """Load the model and serve its page until stopped.
+    Raises ValueError or OSError if the model cannot be read or the port is taken."""
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # of an upload, which Gradio unpacks
+    studio = Studio(Muse.from_pretrained(options.model))
+    try:
+        build(studio).launch(**launch_options(options))
+    finally:
+        studio.close()

@@ -1,0 +1,140 @@
+"""How `Muse` fulfils what clients wish for."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from muse.apps.settings import Settings, to_text
+from muse.apps.worker import Drawn, Glimpse, Watch, Wish
+from muse.editing import Progress
+from muse.pipeline import Muse, Size
+from muse.sampling import SamplingOptions, StepReport
+
+Make = Callable[[Sequence[int], Callable[[Progress], None]], list[Image.Image]]
+"""An editing verb of `Muse`, all but its seeds and its callback given."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of a prompt."""
+
+    prompt: str
+    seed: int
+    negative: str | None
+    options: SamplingOptions
+    superres_options: SamplingOptions | None
+    """None without super-resolution."""
+    model: str
+
+    @property
+    def key(self) -> Hashable:
+        """Steps and guidance are those of a whole batch, and a batch has negative prompts or none."""
+        return Drawing, self.options, self.superres_options, self.negative is None
+
+    @property
+    def text(self) -> dict[str, str]:
+        """What a PNG says of it."""
+        return Settings(
+            self.prompt, self.seed, self.options, self.negative, self.superres_options, self.model
+        ).to_text()
+
+
+@dataclass(frozen=True)
+class Alteration:
+    """A picture made of another one."""
+
+    make: Make
+    """Shared by all pictures of a request, which are made side by side."""
+    seed: int
+    prompt: str | None
+    text: dict[str, str]
+    """What a PNG says of it."""
+
+    @property
+    def key(self) -> Hashable:
+        return Alteration, id(self.make)
+
+
+def alterations(
+    muse: Muse,
+    verb: Callable[..., list[Image.Image]],
+    name: str,
+    seeds: Sequence[int],
+    prompt: str | None,
+    negative: str | None,
+    stages: Mapping[str, Any],
+    **more: str,
+) -> list[Alteration]:
+    """One wish for each seed, made side by side by an editing verb of which all but seeds and callback is given.
+    `name`, `stages` (options by the names that the verb has for them) and `more` are for what a PNG says of it."""
+
+    def make(seeds: Sequence[int], callback: Callable[[Progress], None]) -> list[Image.Image]:
+        return verb(seeds=seeds, callback=callback)
+
+    def text(seed: int) -> dict[str, str]:
+        return to_text(prompt, seed, negative, stages, muse.name, command=name, **more)
+
+    return [Alteration(make, seed, prompt, text(seed)) for seed in seeds]
+
+
+def draw(muse: Muse, wishes: Sequence[Wish], watch: Watch) -> list[Drawn]:
+    """Fulfil wishes of one key; every picture is the one that it would be alone.
+    Raises ValueError, in one sentence, for what cannot be drawn."""
+    drawings = [wish for wish in wishes if isinstance(wish, Drawing)]
+    alterations = [wish for wish in wishes if isinstance(wish, Alteration)]
+    if drawings:
+        images = draw_prompts(muse, drawings, watch)
+    else:
+        images = alterations[0].make([each.seed for each in alterations], partial(show_progress, watch))
+    prompts = [wish.prompt for wish in drawings or alterations]
+    tokens = count_tokens(muse, is_low=bool(drawings) and drawings[0].superres_options is None)
+    return [Drawn(image, count_words(muse, each), tokens) for image, each in zip(images, prompts, strict=True)]
+
+
+def draw_prompts(muse: Muse, drawings: Sequence[Drawing], watch: Watch) -> list[Image.Image]:
+    """Pictures of prompts, side by side."""
+    first, done = drawings[0], itertools.count(1)
+    size: Size = "low" if first.superres_options is None else "high"
+    total = first.options.steps + (first.superres_options.steps if first.superres_options else 0)
+
+    def paint(report: StepReport, rows: Sequence[int]) -> list[Image.Image]:
+        some = list(rows)
+        report = dataclasses.replace(report, tokens=report.tokens[some], is_hidden=report.is_hidden[some])
+        wanted = muse.low_size if size == "low" else muse.size
+        return [image.resize(wanted) for image in muse.preview(report).images]
+
+    return muse.generate(
+        [each.prompt for each in drawings],
+        [each.seed for each in drawings],
+        negatives=None if first.negative is None else [each.negative or "" for each in drawings],
+        options=first.options,
+        superres_options=first.superres_options,
+        size=size,
+        callback=lambda report: watch(Glimpse(next(done) / total, partial(paint, report))),
+    )
+
+
+def show_progress(watch: Watch, progress: Progress) -> None:
+    """Hand a step of an editing verb on."""
+
+    def paint(rows: Sequence[int]) -> list[Image.Image]:
+        images = progress.show()
+        return [images[row] for row in rows]
+
+    watch(Glimpse(progress.done / progress.total, paint))
+
+
+def count_words(muse: Muse, prompt: str | None) -> int:
+    """Sub-words of a prompt."""
+    return 0 if prompt is None else len(muse.text_encoder.tokenizer(prompt)["input_ids"])
+
+
+def count_tokens(muse: Muse, is_low: bool) -> int:
+    """Tokens of one picture, in all stages that are drawn."""
+    networks = [muse.base] if is_low or muse.superres is None else [muse.base, muse.superres]
+    return sum(network.config.height * network.config.width for network in networks)

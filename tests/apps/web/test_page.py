@@ -1,0 +1,212 @@
+"""The page of `muse web`: what it does without a browser, and over HTTP on loopback."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from muse.apps.settings import Settings
+from muse.apps.web.options import Web
+from muse.apps.web.studio import Studio
+from muse.canvas import Margins
+from muse.images import read_png_text, save_png
+from muse.sampling import EditOptions, SamplingOptions
+
+APPLE = "a red apple"
+QUICK = SamplingOptions(steps=3, guidance=1.0)
+
+
+@pytest.fixture
+def studio(tiny_muse, tmp_path):
+    studio = Studio(tiny_muse, tmp_path)
+    yield studio
+    studio.close()
+
+
+@pytest.fixture
+def photo():
+    return Image.radial_gradient("L").resize((60, 40)).convert("RGB")
+
+
+def finished(shown):
+    """The pictures at the end of what is shown."""
+    *before, last = shown
+    assert not any(each.pictures for each in before)
+    return last.pictures
+
+
+# -- the studio -------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_those_of_generate_and_their_files_say_how_they_were_made(studio, tiny_muse):
+    pictures = finished(studio.draw(APPLE, [3, 4], "blue", QUICK, None))
+    wanted = tiny_muse.generate([APPLE] * 2, [3, 4], negatives=["blue"] * 2, options=QUICK)
+    assert [Image.open(picture.path).tobytes() for picture in pictures] == [image.tobytes() for image in wanted]
+    assert studio.load(pictures[1].path) == Settings(APPLE, 4, QUICK, "blue", None, "tiny")
+    assert pictures[0].caption == "a red apple (seed 3)"
+
+
+def test_previews_come_while_a_picture_is_drawn(studio, tiny_muse):
+    shown = list(studio.draw(APPLE, [3], None, QUICK, None))
+    assert 1 <= len(shown) <= 3
+    assert all(each.previews[0].size == tiny_muse.size for each in shown)
+
+
+def test_every_verb_gives_the_picture_of_the_model(studio, tiny_muse, photo):
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (10, 10, 30, 30))
+    few = EditOptions(iterations=3)
+    pairs = [
+        (
+            studio.inpaint(photo, mask, APPLE, [3], None, QUICK),
+            tiny_muse.inpaint(photo, mask, APPLE, [3], options=QUICK),
+        ),
+        (
+            studio.outpaint(photo, Margins(left=8), APPLE, [3], "blue", QUICK),
+            tiny_muse.outpaint(photo, Margins(left=8), APPLE, [3], negative="blue", options=QUICK),
+        ),
+        (studio.edit(photo, APPLE, [3], None, few), tiny_muse.edit(photo, APPLE, [3], options=few)),
+        (studio.vary(photo, 0.3, None, [3], QUICK), tiny_muse.variations(photo, 0.3, [3], options=QUICK)),
+    ]
+    for shown, wanted in pairs:
+        (picture,) = finished(shown)
+        assert Image.open(picture.path).tobytes() == wanted[0].tobytes()
+        with pytest.raises(ValueError, match="made of another one"):
+            studio.load(picture.path)
+
+
+def test_whoever_stops_looking_gives_the_picture_up(studio):
+    shown = studio.draw(APPLE, [3], None, SamplingOptions(steps=2000, guidance=0.0), None)
+    next(shown)
+    shown.close()
+    assert finished(studio.draw(APPLE, [4], None, QUICK, None))  # long before 2000 steps are over
+
+
+@pytest.mark.parametrize(
+    ("prompt", "seeds", "message"),
+    [
+        ("", [1], "prompt is empty"),
+        (APPLE, [], "0 pictures"),
+        (APPLE, [1] * 9, "9 pictures"),
+        (APPLE, [-1], "seed is -1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_sentence(prompt, seeds, message, studio):
+    with pytest.raises(ValueError, match=message):
+        studio.draw(prompt, seeds, None, QUICK, None)
+
+
+def test_a_prompt_that_is_too_long_is_told_when_it_is_read(studio):
+    with pytest.raises(ValueError, match="sub-words"):
+        list(studio.draw("apple " * 200, [1], None, QUICK, None))
+
+
+def test_the_oldest_files_go_first(studio, monkeypatch):
+    monkeypatch.setattr("muse.apps.web.studio.MOST_FILES", 2)
+    paths = [finished(studio.draw(APPLE, [seed], None, QUICK, None))[0].path for seed in range(3)]
+    assert [path.exists() for path in paths] == [False, True, True]
+
+
+@pytest.mark.parametrize("port", [0, 70_000])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(ValueError, match="port"):
+        Web(port=port).run()
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(tiny_muse, tmp_path_factory):
+    """The page on a free port of loopback: its address, and a client of its functions."""
+    import os
+
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from gradio_client import Client
+
+    from muse.apps.web.page import build, launch_options
+
+    studio = Studio(tiny_muse)
+    blocks = build(studio)
+    options = launch_options(Web()) | {"server_port": None, "prevent_thread_lock": True, "quiet": True}
+    _, url, _ = blocks.launch(**options)
+    yield (
+        url,
+        Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path_factory.mktemp("client"))),
+    )
+    blocks.close()
+    studio.close()
+
+
+def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_controls_again(page, tiny_muse):
+    _, client = page
+    asked = {"prompt": APPLE, "negative": "blue", "num": 2, "seed": 5, "is_random": False, "steps": 3, "guidance": 1.0}
+    pictures, said, seed, *_ = client.predict(**asked, api_name="/draw")
+    path = Path(pictures[1]["image"])
+    text = read_png_text(path)
+    assert (text["prompt"], text["negative"], text["seed"]) == (APPLE, "blue", "6")
+    options = SamplingOptions(**json.loads(text["options"]))
+    assert (options.steps, options.guidance) == (3, 1.0)
+    wanted = tiny_muse.generate([APPLE], [6], negatives=["blue"], options=options)
+    assert Image.open(path).tobytes() == wanted[0].tobytes()
+    assert (said["seed"], seed, pictures[0]["caption"]) == ("5", 5, "a red apple (seed 5)")
+    from gradio_client import handle_file
+
+    controls = client.predict(handle_file(path), api_name="/load")
+    assert controls[:6] == (APPLE, "blue", 6, False, 3, 1.0)
+
+
+def test_a_picture_of_another_program_sets_no_controls_and_says_why(page, tmp_path, photo):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    save_png(photo, tmp_path / "foreign.png", {})
+    with pytest.raises(AppError, match="does not say its"):
+        page[1].predict(handle_file(tmp_path / "foreign.png"), api_name="/load")
+
+
+@pytest.mark.parametrize(
+    "kind", ["Fill what is painted over", "Widen the picture", "Change the whole picture", "Vary it"]
+)
+def test_the_page_edits_a_picture_that_is_painted_over(kind, page, photo, tmp_path):
+    from gradio_client import handle_file
+
+    layer = Image.new("RGBA", photo.size)
+    layer.paste((255, 255, 255, 255), (10, 10, 30, 30))
+    photo.save(tmp_path / "photo.png")
+    layer.save(tmp_path / "layer.png")
+    background = handle_file(tmp_path / "photo.png")
+    canvas = {"background": background, "layers": [handle_file(tmp_path / "layer.png")], "composite": background}
+    asked = {"kind": kind, "canvas": canvas, "prompt": APPLE, "seed": 5, "is_random": False}
+    few = {"left": 8, "iterations": 3}
+    answer = page[1].predict(**(asked | few), api_name="/edit")
+    result = Image.open(answer[0][0]["image"])
+    assert result.size == ((68, 40) if kind == "Widen the picture" else photo.size)
+    if kind == "Fill what is painted over":
+        assert result.getpixel((5, 5)) == photo.getpixel((5, 5))
+        assert result.getpixel((20, 20)) != photo.getpixel((20, 20))
+
+
+def test_what_cannot_be_drawn_is_told_on_the_page_in_one_sentence(page):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="The prompt is empty; say in a few words what the picture shows"):
+        page[1].predict(prompt=" ", api_name="/draw")
+
+
+def test_every_control_has_a_label_and_the_page_asks_no_other_host(page):
+    url, _ = page
+    config = json.loads(urllib.request.urlopen(f"{url}config", timeout=20).read())
+    controls = [part for part in config["components"] if part["type"] in LABELLED]
+    assert len(controls) > 25
+    assert all(part["props"].get("label") for part in controls)
+    labels = [part["props"]["label"] for part in controls]
+    assert {"Prompt", "Negative prompt", "Steps", "Pictures", "What to do"} <= set(labels)
+    theme = urllib.request.urlopen(f"{url}theme.css", timeout=20).read().decode()
+    assert not re.search(r"fonts\.(googleapis|gstatic)", theme)
+
+
+LABELLED = {"textbox", "slider", "number", "checkbox", "radio", "gallery", "image", "imageeditor", "file", "json"}
