@@ -61,6 +61,8 @@ class Load:
     megabytes: list[float] = field(default_factory=list)
     """Resident memory of the server, second by second."""
     drawn_after_restart: int = 0
+    seconds: float = 0.0
+    """From the first request to the last answer."""
 
 
 @dataclass
@@ -160,30 +162,32 @@ async def kill_and_restart(server: Server, load: Load, when: float) -> None:
 
 async def put_under_load(server: Server, options: Options, is_killed: bool) -> Load:
     """All clients at once, until the time is over and each has its last picture."""
-    load, end = Load(), time.monotonic() + options.seconds
+    load, began = Load(), time.monotonic()
+    end = began + options.seconds
     others = [watch(server, load, end)]
     if is_killed:
         others.append(kill_and_restart(server, load, options.seconds / 2))
     await asyncio.gather(*(client(server.url, options, load, end, i) for i in range(options.clients)), *others)
+    load.seconds = time.monotonic() - began
     if is_killed:
         load.drawn_after_restart += load.outcomes["drawn"]
     return load
 
 
-def row(name: str, load: Load, seconds: float) -> list[object]:
+def row(name: str, load: Load) -> list[object]:
     """One line of the table."""
     third = max(len(load.megabytes) // 3, 1)
-    first, last = (statistics.mean(part) for part in (load.megabytes[:third], load.megabytes[-third:]))
+    first, last = (round(statistics.mean(part)) for part in (load.megabytes[:third], load.megabytes[-third:]))
     p50, p95 = percentile(load.waits, 0.5), percentile(load.waits, 0.95)
     counts = [load.outcomes[kind] for kind in ("429", "no connection", "other errors")]
-    rate = round(load.outcomes["drawn"] / seconds, 2)
-    return [name, load.outcomes["drawn"], rate, p50, p95, *counts, round(first), round(last), load.drawn_after_restart]
+    drawn = load.outcomes["drawn"]
+    return [name, drawn, round(drawn / load.seconds, 2), p50, p95, *counts, first, last, load.drawn_after_restart]
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which a share of all lies."""
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The value below which a share of all lies; None if there are none."""
     ordered = sorted(values)
-    return round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 2) if ordered else float("nan")
+    return round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 2) if ordered else None
 
 
 def main() -> None:
@@ -197,7 +201,7 @@ def main() -> None:
             load = asyncio.run(put_under_load(server, options, is_killed))
         finally:
             server.stop()
-        rows.append(row(name, load, options.seconds))
+        rows.append(row(name, load))
     header = ["server", "pictures", "pictures/s", "p50 s", "p95 s", "429", "no connection", "other errors"]
     header += ["MB, first third", "MB, last third", "drawn after the restart"]
     report(header, rows, options=dataclasses.asdict(options))
