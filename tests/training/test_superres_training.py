@@ -130,7 +130,7 @@ def test_only_high_resolution_tokens_are_hidden_and_only_hidden_ones_are_learnt(
     with torch.no_grad():
         loss = stage.loss(stage.network, batch(), seeded())
         logits = stage.network(seen[0], stage.network.read(grids(), *stage.text_encoder(CAPTIONS)))
-    tokens, is_hidden = batch().high, seen[0] == CONFIG.mask_id
+    tokens, is_hidden = batch().high_tokens, seen[0] == CONFIG.mask_id
     assert is_hidden.any(1).all()
     assert seen[0][~is_hidden].equal(tokens[~is_hidden])
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[is_hidden], tokens[is_hidden]))
@@ -242,5 +242,5 @@ def test_a_run_can_start_from_a_trained_transformer_of_the_same_shape(tmp_path, 
 
 def test_a_batch_moves_to_a_device_with_both_grids():
     moved = pairs_at(0).to("meta")
-    assert (moved.tokens.device.type, moved.high.device.type) == ("meta", "meta")
+    assert (moved.tokens.device.type, moved.high_tokens.device.type) == ("meta", "meta")
     assert moved.captions == pairs_at(0).captions

@@ -23,6 +23,14 @@ class TokenBatch:
     is_word: TextMask | None = None
     """Which of the states are no padding."""
 
+    @property
+    def high_tokens(self) -> Int[Tensor, "batch high_position"]:
+        """Tokens of the same pictures by the VQGAN of super-resolution.
+        Raises ValueError if there are none."""
+        if self.high is None:
+            raise ValueError("the batch has no high-resolution tokens; make a token cache with both VQGANs")
+        return self.high
+
     def __len__(self) -> int:
         return len(self.tokens)
 

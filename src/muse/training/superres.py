@@ -42,9 +42,7 @@ class SuperResStage(MaskedStage[SuperResTransformer]):
         return [*network.low_layers, *super().units(network)]
 
     def targets(self, batch: TokenBatch) -> Tokens:
-        if batch.high is None:
-            raise ValueError("the batch has no high-resolution tokens; make a token cache with both VQGANs")
-        return batch.high
+        return batch.high_tokens
 
     def draw_more(self, num: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         model = self.training.model

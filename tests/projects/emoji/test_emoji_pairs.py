@@ -64,11 +64,11 @@ def test_pairs_of_a_step_are_the_tokens_of_that_step_and_the_large_tokens_of_the
         batch = pairs(step)
         assert batch.tokens.equal(alone(step).tokens)
         assert batch.captions == alone(step).captions
-        for low, high in zip(batch.tokens, batch.high, strict=True):
+        for low, high in zip(batch.tokens, batch.high_tokens, strict=True):
             rows = np.flatnonzero((small.tokens == low.numpy()).all(1))
             assert any((large.tokens[row] == high.numpy()).all() for row in rows)
-    assert not pairs(0).high.equal(pairs(1).high)
-    assert pairs(1).high.equal(pairs(1).high)
+    assert not pairs(0).high_tokens.equal(pairs(1).high_tokens)
+    assert pairs(1).high_tokens.equal(pairs(1).high_tokens)
 
 
 def test_held_out_pairs_have_plain_captions(art, caches):
@@ -77,7 +77,7 @@ def test_held_out_pairs_have_plain_captions(art, caches):
     pairs, alone = held_out_pairs(art, small, large, rows), held_out_batch(art, small, rows)
     assert pairs.captions == alone.captions
     assert pairs.tokens.equal(alone.tokens)
-    assert pairs.high.tolist() == large.tokens[rows].tolist()
+    assert pairs.high_tokens.tolist() == large.tokens[rows].tolist()
 
 
 def test_caches_of_other_scenes_are_refused_with_one_sentence(art, caches):
