@@ -103,13 +103,15 @@ def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monk
     [f"vqgan {name}" for name in VQGAN_RECIPES] + [f"base {name}" for name in BASE_RECIPES] + ["superres paper_738m"],
 )
 def test_a_dry_run_says_what_every_recipe_is_and_takes(recipe, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "untouched"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     assert main(["train", *recipe.split(), "--dry-run", "--engine.learning-rate", "0.25", "--batch-size", "64"]) == 0
     told = capsys.readouterr().out
     assert re.search(r"^engine.learning-rate +0.25$", told, re.MULTILINE)
     assert re.search(r"^parameters +[\d,]+$", told, re.MULTILINE)
     assert re.search(r"^memory a device +1: [\d,.]+ GiB  8: [\d,.]+ GiB  64: [\d,.]+ GiB  512: ", told, re.MULTILINE)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_the_estimate_of_the_papers_models_is_what_theory_says():
