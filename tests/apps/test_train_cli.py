@@ -80,11 +80,27 @@ def test_the_average_of_one_folder_is_itself(tmp_path):
     assert all(made.state_dict()[name].equal(weight) for name, weight in average_of_folders([tmp_path]).items())
 
 
+def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monkeypatch, capsys):
+    monkeypatch.chdir(walked)
+    save_module(vqgan(5), walked / "high")
+    for command in (
+        "train decoder debug pictures --vqgan high --engine.folder runs/decoder --decoder-blocks 2",
+        "tokenize pictures runs/pairs --model my-model --size 16 --high runs/decoder/vqgan --high-size 32",
+        "train superres debug runs/pairs --model my-model --high runs/decoder/vqgan --engine.folder runs/superres",
+    ):
+        assert main(command.split()) == 0, capsys.readouterr().err
+    muse = Muse.from_pretrained(walked / "runs/superres/model", "cpu")
+    assert muse.vqgan_superres is not None
+    assert muse.vqgan_superres.fingerprint() == vqgan(5).fingerprint()
+    assert muse.generate(["a picture"], [1])[0].size == (32, 32)
+
+
 # -- what would be ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "recipe", [f"vqgan {name}" for name in VQGAN_RECIPES] + [f"base {name}" for name in BASE_RECIPES]
+    "recipe",
+    [f"vqgan {name}" for name in VQGAN_RECIPES] + [f"base {name}" for name in BASE_RECIPES] + ["superres paper_738m"],
 )
 def test_a_dry_run_says_what_every_recipe_is_and_takes(recipe, capsys, tmp_path, monkeypatch):
     folder = tmp_path / "untouched"
@@ -118,8 +134,8 @@ def test_the_estimate_of_the_papers_models_is_what_theory_says():
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("train", r"there is no stage ''; give one of: vqgan, base"),
-        ("train sleep", r"there is no stage 'sleep'; give one of: vqgan, base"),
+        ("train", r"there is no stage ''; give one of: vqgan, base, superres, decoder"),
+        ("train sleep", r"there is no stage 'sleep'; give one of: vqgan, base, superres, decoder"),
         ("train base huge", r"there is no recipe 'huge' of base; give one of: laptop, paper_632m, paper_3b, debug"),
         ("train vqgan debug", r"no pictures came; give a folder, tars, parquet files or a data set of the hub"),
         ("train base debug", r"no token cache came; give the folder that muse tokenize made"),

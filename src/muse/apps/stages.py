@@ -18,16 +18,28 @@ from muse.data.crops import PicturesOfStep
 from muse.data.options import SourceOptions
 from muse.data.sources import RowSource, open_source
 from muse.images import contact_sheet
+from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse, find_model, load_text_encoder
 from muse.training.base import train_base
+from muse.training.decoder import train_decoder
 from muse.training.engine import EngineOptions
-from muse.training.estimate import Estimate, describe, estimate_base, estimate_vqgan
+from muse.training.estimate import Estimate, describe, estimate_base, estimate_superres, estimate_vqgan
 from muse.training.export import export, remember_parts
 from muse.training.perceptual import PerceptualLoss
-from muse.training.recipes import BASE_RECIPES, VQGAN_RECIPES, BaseRecipe, VQGANRecipe
+from muse.training.recipes import (
+    BASE_RECIPES,
+    DECODER_RECIPES,
+    SUPERRES_RECIPES,
+    VQGAN_RECIPES,
+    BaseRecipe,
+    DecoderRecipe,
+    SuperResRecipe,
+    VQGANRecipe,
+)
+from muse.training.superres import train_superres
 from muse.training.vqgan import train_vqgan
 
 log = logging.getLogger(__name__)
@@ -67,13 +79,9 @@ class TrainVQGAN:
             print_plan(self.recipe, estimate_vqgan(self.recipe), self.recipe.training.engine)
             return
         require(self.pictures, "pictures", "a folder, tars, parquet files or a data set of the hub")
-        recipe, source = self.recipe, open_source(self.pictures, self.source, one_by_one=True)
-        if not isinstance(source, RowSource):
-            raise ValueError(f"{self.pictures} cannot be read in any order; pack it into parquet files")
-        engine = recipe.training.engine
-        batches = PicturesOfStep(source, recipe.size, recipe.batch_size, engine.seed, recipe.held_out)
+        batches = pictures_of(self.pictures, self.source, self.recipe)
         perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
-        folder = train_vqgan(recipe.training, batches, batches.watched(), perceptual)
+        folder = train_vqgan(self.recipe.training, batches, batches.watched(), perceptual)
         if is_first():
             print(f"{folder}  ({batches.tally.sentence()})")
 
@@ -137,7 +145,98 @@ class TrainBase:
         train_base(recipe.training, text_encoder, vqgan.fingerprint(), batches, validation, watcher)
 
 
-STAGES: dict[str, Any] = {"vqgan": TrainVQGAN, "base": TrainBase}
+@dataclass(frozen=True)
+class TrainSuperRes:
+    """Train the super-resolution transformer on a token cache with low and high tokens."""
+
+    recipe: Annotated[SuperResRecipe, Flat]
+    tokens: tyro.conf.Positional[Path | None] = None
+    """The folder of the cache, made with --high. Only a dry run needs none."""
+    model: str = ""
+    """The model whose pictures shall become larger: its VQGAN made the low tokens, its text encoder reads captions."""
+    high: str = ""
+    """The folder of the VQGAN that made the high tokens."""
+    dry_run: bool = False
+    """Say what the run would be and what it would take, and do nothing."""
+
+    @staticmethod
+    def recipes() -> Mapping[str, Callable[[], SuperResRecipe]]:
+        return SUPERRES_RECIPES
+
+    def run(self) -> None:
+        """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        if self.dry_run:
+            print_plan(self.recipe, estimate_superres(self.recipe), self.recipe.training.engine)
+            return
+        require(self.tokens, "token cache", "the folder that muse tokenize made")
+        require(self.model, "model", "--model with the folder of the one whose pictures shall become larger")
+        require(self.high, "VQGAN of the high tokens", "--high with its folder")
+        assert self.tokens is not None
+        cache, muse = TokenCache(self.tokens), Muse.from_pretrained(self.model)
+        vqgan = load_module(VQGAN, VQGANConfig, part_of(self.high, "vqgan_superres"))
+        low, high = muse.vqgan.fingerprint(), vqgan.fingerprint()
+        cache.check(low, high)
+        recipe = self.fitting(cache, muse.text_encoder)
+        engine = recipe.training.engine
+        batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
+        validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
+        folder = train_superres(recipe.training, muse.text_encoder, high, low, batches, validation)
+        if is_first():
+            superres = load_module(SuperResTransformer, SuperResConfig, folder)
+            parts = (muse.text_encoder, muse.vqgan, muse.base, superres, vqgan)
+            cascade = Muse(*parts, name=engine.folder.name, defaults=muse.defaults)
+            cascade.to("cpu").save_pretrained(engine.folder / "model")
+            print(engine.folder / "model")
+
+    def fitting(self, cache: TokenCache, text_encoder: TextEncoder) -> SuperResRecipe:
+        """The recipe with the grids, the codes and the text features of what it is trained on."""
+        low, high = cache.info.low, cache.info.high
+        assert high is not None, "check would have refused the cache"
+        sizes = {"low_num_codes": low.num_codes, "low_height": low.height, "low_width": low.width}
+        large = {"num_codes": high.num_codes, "height": high.height, "width": high.width}
+        model = replace(self.recipe.training.model, **sizes, **large, text_dim=text_encoder.dim)
+        return replace(self.recipe, training=replace(self.recipe.training, model=model))
+
+
+@dataclass(frozen=True)
+class TrainDecoder:
+    """Train a larger decoder for a VQGAN, on the pictures of a source; no token changes."""
+
+    recipe: Annotated[DecoderRecipe, Flat]
+    pictures: tyro.conf.Positional[str] = ""
+    """A folder, tars or parquet files, or a data set of the hub."""
+    vqgan: str = ""
+    """The folder of the VQGAN, or the name or folder of a model that has one."""
+    source: SourceOptions = field(default_factory=SourceOptions)
+    perceptual: Path | None = None
+    """SqueezeNet weights for the perceptual loss, as `python -m projects.emoji.networks` converts them."""
+
+    @staticmethod
+    def recipes() -> Mapping[str, Callable[[], DecoderRecipe]]:
+        return DECODER_RECIPES
+
+    def run(self) -> None:
+        """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        require(self.pictures, "pictures", "a folder, tars, parquet files or a data set of the hub")
+        require(self.vqgan, "VQGAN", "--vqgan with the folder of the one whose decoder shall be larger")
+        vqgan = load_module(VQGAN, VQGANConfig, part_of(self.vqgan, "vqgan"))
+        batches = pictures_of(self.pictures, self.source, self.recipe)
+        perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
+        folder = train_decoder(self.recipe.training, vqgan, batches, batches.watched(), perceptual)
+        if is_first():
+            print(f"{folder}  ({batches.tally.sentence()})")
+
+
+STAGES: dict[str, Any] = {"vqgan": TrainVQGAN, "base": TrainBase, "superres": TrainSuperRes, "decoder": TrainDecoder}
+
+
+def pictures_of(name: str, options: SourceOptions, recipe: VQGANRecipe | DecoderRecipe) -> PicturesOfStep:
+    """The batches of a run on pictures.
+    Raises ValueError if the source cannot be read in any order."""
+    source = open_source(name, options, one_by_one=True)
+    if not isinstance(source, RowSource):
+        raise ValueError(f"{name} cannot be read in any order; pack it into parquet files")
+    return PicturesOfStep(source, recipe.size, recipe.batch_size, recipe.training.engine.seed, recipe.held_out)
 
 
 def fitting(recipe: BaseRecipe, cache: TokenCache, text_encoder: TextEncoder) -> BaseRecipe:

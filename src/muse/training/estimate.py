@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from muse.models.discriminator import PatchDiscriminator
+from muse.models.superres import SuperResTransformer
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN
 from muse.training.engine import EngineOptions
-from muse.training.recipes import BaseRecipe, VQGANRecipe
+from muse.training.recipes import BaseRecipe, SuperResRecipe, VQGANRecipe
 
 WORDS = 64
 """Sub-words of a caption, for the count."""
@@ -47,7 +48,7 @@ class Estimate:
 def estimate_base(recipe: BaseRecipe) -> Estimate:
     """What training the base transformer takes, its text encoder left out.
     Activations are counted in bfloat16; with `recompute` one layer's, and the states between layers."""
-    config, engine = recipe.training.model, recipe.training.engine
+    config = recipe.training.model
     with torch.device("meta"):
         base = MaskedTransformer(config).bfloat16()
         tokens = torch.zeros(1, config.height * config.width, dtype=torch.long)
@@ -58,12 +59,37 @@ def estimate_base(recipe: BaseRecipe) -> Estimate:
         logits = base(tokens, base.read(text, is_word))
         return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
 
-    flops, kept = count(loss, base)
-    layer = sum(p.numel() for p in base.layers[0].parameters())
-    if engine.recompute:
-        between = 2 * config.depth * tokens.shape[1] * config.dim
+    return of_transformer(recipe, base, loss)
+
+
+def estimate_superres(recipe: SuperResRecipe) -> Estimate:
+    """What training the super-resolution transformer takes, its text encoder left out; counted as the base is."""
+    config = recipe.training.model
+    with torch.device("meta"):
+        network = SuperResTransformer(config).bfloat16()
+        tokens = torch.zeros(1, config.height * config.width, dtype=torch.long)
+        low = torch.zeros(1, config.low_height * config.low_width, dtype=torch.long)
+        text = torch.zeros(1, WORDS, config.text_dim, dtype=torch.bfloat16)
+        is_word = torch.ones(1, WORDS, dtype=torch.bool)
+
+    def loss() -> Tensor:
+        logits = network(tokens, network.read(low, text, is_word))
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+
+    return of_transformer(recipe, network, loss)
+
+
+def of_transformer(
+    recipe: BaseRecipe | SuperResRecipe, network: MaskedTransformer | SuperResTransformer, loss: Callable[[], Tensor]
+) -> Estimate:
+    """What training a transformer takes whose loss on one sample is given."""
+    config = recipe.training.model
+    flops, kept = count(loss, network)
+    layer = sum(p.numel() for p in network.layers[0].parameters())
+    if recipe.training.engine.recompute:
+        between = 2 * config.depth * config.height * config.width * config.dim
         kept, flops = between + kept // config.depth, flops * 4 // 3
-    parameters = sum(p.numel() for p in base.parameters())
+    parameters = sum(p.numel() for p in network.parameters())
     numbers = {"adamw": 5, "adafactor": 4}[recipe.training.optimizer]  # weights, gradients, average, moments
     return Estimate(
         parameters, flops * recipe.batch_size, 4 * numbers * parameters, 2 * 2 * layer, kept, recipe.batch_size

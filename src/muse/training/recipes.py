@@ -10,10 +10,14 @@ from typing import Annotated
 import tyro
 
 from muse.models.discriminator import DiscriminatorConfig
+from muse.models.superres import PRESETS as SUPERRES_PRESETS
+from muse.models.superres import SuperResConfig
 from muse.models.transformer import PRESETS, TransformerConfig
 from muse.models.vqgan import VQGANConfig
 from muse.training.base import BaseTraining
+from muse.training.decoder import DecoderTraining
 from muse.training.engine import EngineOptions
+from muse.training.superres import SuperResTraining
 from muse.training.vqgan import VQGANTraining
 
 
@@ -39,6 +43,30 @@ class BaseRecipe:
     """Token grids in the batch of a step, of all processes together."""
     held_out: int = 64
     """Rows of the cache that training never sees; the loss on them is reported at every checkpoint."""
+
+
+@dataclass(frozen=True)
+class SuperResRecipe:
+    """A run of the super-resolution transformer."""
+
+    training: Annotated[SuperResTraining, tyro.conf.arg(name="")]
+    batch_size: int = 512
+    """Pairs of token grids in the batch of a step, of all processes together."""
+    held_out: int = 64
+    """Rows of the cache that training never sees; the loss on them is reported at every checkpoint."""
+
+
+@dataclass(frozen=True)
+class DecoderRecipe:
+    """A run of a larger decoder for a trained VQGAN."""
+
+    training: Annotated[DecoderTraining, tyro.conf.arg(name="")]
+    size: int = 256
+    """Side of a picture in pixels: the shorter side is scaled to it, the longer one cropped at random."""
+    batch_size: int = 256
+    """Pictures in the batch of a step, of all processes together."""
+    held_out: int = 16
+    """Pictures that training never sees; their reconstructions are drawn at every checkpoint."""
 
 
 # -- the VQGAN ----------------------------------------------------------------------------------------------------
@@ -167,6 +195,45 @@ def base_debug() -> BaseRecipe:
     return BaseRecipe(BaseTraining(engine=engine, model=model), batch_size=4, held_out=2)
 
 
+# -- super-resolution and the larger decoder -----------------------------------------------------------------------
+
+
+def superres_paper_738m() -> SuperResRecipe:
+    """The super-resolution transformer of Muse, trained after the base as that is. Never run by us."""
+    engine = replace(base_paper_3b().training.engine, folder=Path("runs/superres"), steps=1_000_000)
+    return SuperResRecipe(
+        SuperResTraining(engine=engine, model=SUPERRES_PRESETS["superres-738m"], optimizer="adafactor"), held_out=2048
+    )
+
+
+def superres_debug() -> SuperResRecipe:
+    """A few steps of a tiny network, to see that everything works: seconds."""
+    engine = replace(base_debug().training.engine, folder=Path("runs/superres"), keep_every=None)
+    model = SuperResConfig(height=8, width=8, dim=16, depth=2, low_depth=1, heads=2, mlp_dim=32, block=4)
+    return SuperResRecipe(SuperResTraining(engine=engine, model=model), batch_size=4, held_out=2)
+
+
+def decoder_paper_f8() -> DecoderRecipe:
+    """The decoder of Muse's f=8 tokenizer with twice the channels and blocks (section 2.5). Never run by us."""
+    engine = replace(vqgan_paper_f16().training.engine, folder=Path("runs/decoder"))
+    training = DecoderTraining(
+        engine=engine, decoder_channels=(256, 512, 512, 1024), discriminator_from=50_000, adversarial_from=60_000
+    )
+    return DecoderRecipe(training)
+
+
+def decoder_debug() -> DecoderRecipe:
+    """A few steps of a tiny network, to see that everything works: seconds."""
+    tiny = vqgan_debug()
+    training = DecoderTraining(
+        engine=replace(tiny.training.engine, folder=Path("runs/decoder")),
+        discriminator=tiny.training.discriminator,
+        discriminator_from=3,
+        adversarial_from=4,
+    )
+    return DecoderRecipe(training, size=tiny.size, batch_size=tiny.batch_size, held_out=tiny.held_out)
+
+
 VQGAN_RECIPES: dict[str, Callable[[], VQGANRecipe]] = {
     "laptop": vqgan_laptop,
     "paper_f16": vqgan_paper_f16,
@@ -179,3 +246,8 @@ BASE_RECIPES: dict[str, Callable[[], BaseRecipe]] = {
     "paper_3b": base_paper_3b,
     "debug": base_debug,
 }
+SUPERRES_RECIPES: dict[str, Callable[[], SuperResRecipe]] = {
+    "paper_738m": superres_paper_738m,
+    "debug": superres_debug,
+}
+DECODER_RECIPES: dict[str, Callable[[], DecoderRecipe]] = {"paper_f8": decoder_paper_f8, "debug": decoder_debug}
