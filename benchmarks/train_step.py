@@ -64,8 +64,8 @@ def ours(what: TrainStep, tokens: torch.Tensor, text: torch.Tensor, precision: P
         ratio = draw_mask_ratio(len(tokens), generator, text.device)
         masked, is_hidden = hide(tokens, ratio, config.mask_id, generator)
         with torch.autocast(text.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = base(masked, base.read(text[:kept], is_word[:kept]) if kept else None)
-        return hidden_token_loss(logits, tokens, is_hidden)
+            logits = base(masked, base.read(text[:kept], is_word[:kept]) if kept else None, is_hidden)
+        return hidden_token_loss(logits, tokens[is_hidden])
 
     return step_of(base, loss)
 

@@ -184,3 +184,16 @@ def test_a_run_refuses_to_start_from_another_shape(tmp_path, overfitted):
     save_module(trained.network, tmp_path / "trained")
     with pytest.raises(ValueError, match="start from one of its own shape"):
         stage_of(tmp_path / "run", config=dataclasses.replace(CONFIG, depth=1), start_from=tmp_path / "trained")
+
+
+def test_only_hidden_tokens_are_learnt(tmp_path):
+    """MaskGIT-pytorch: an inverted mask, and a loss on all tokens."""
+    stage, seen = stage_of(tmp_path, caption_drop=0.0), []
+    stage.network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    with torch.no_grad():
+        loss = stage.loss(stage.network, batch(), seeded())
+        logits = stage.network(seen[0], stage.network.read(*stage.text_encoder(CAPTIONS)))
+    tokens, is_hidden = batch().tokens, seen[0] == CONFIG.mask_id
+    assert is_hidden.any(1).all()
+    assert seen[0][~is_hidden].equal(tokens[~is_hidden])
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[is_hidden], tokens[is_hidden]))

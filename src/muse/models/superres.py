@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from muse.models.layers import (
     Context,
@@ -25,7 +26,7 @@ from muse.models.layers import (
     code_head,
     reset_weights,
 )
-from muse.shapes import Logits, LowTokens, Tokens
+from muse.shapes import Hidden, LowTokens, Tokens
 
 Attention = Literal["full", "multi-axis"]
 
@@ -166,8 +167,9 @@ class SuperResTransformer(nn.Module):
             states = layer(states)
         return self.norm_low(states)
 
-    def forward(self, tokens: Tokens, context: Context) -> Logits:
-        """Logits of every code at every high-resolution position.
+    def forward(self, tokens: Tokens, context: Context, at: Hidden | None = None) -> Float[Tensor, "*position code"]:
+        """Logits of every code at every high-resolution position, [batch, position, code]; or `at` some only, one
+        after the other.
         Raises ValueError if the grid is not the config's, or there is not one context for each sample."""
         check_grid(tokens, self.config.height, self.config.width)
         if len(context) != len(tokens):
@@ -175,7 +177,7 @@ class SuperResTransformer(nn.Module):
         states = self.embed(tokens) + self.positions()
         for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
             states = layer(states, keys_values, context.is_word)
-        return self.head(self.norm(states))
+        return self.head(self.norm(states if at is None else states[at]))
 
 
 def attention_of(config: SuperResConfig) -> SelfAttention:

@@ -4,7 +4,8 @@ Muse, sections 2.4 and 2.7; sizes in section 3 and the appendix."""
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from muse.models.layers import (
     Context,
@@ -17,7 +18,7 @@ from muse.models.layers import (
     code_head,
     reset_weights,
 )
-from muse.shapes import Logits, TextMask, TextStates, Tokens
+from muse.shapes import Hidden, TextMask, TextStates, Tokens
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,10 @@ class MaskedTransformer(nn.Module):
         projected = self.norm_text(self.project_text(text))
         return Context(tuple(layer.attend_text.read(projected) for layer in self.layers), is_word)  # pyright: ignore
 
-    def forward(self, tokens: Tokens, text: Context | None) -> Logits:
-        """Logits of every code at every position.
+    def forward(
+        self, tokens: Tokens, text: Context | None, at: Hidden | None = None
+    ) -> Float[Tensor, "*position code"]:
+        """Logits of every code at every position, [batch, position, code]; or `at` some only, one after the other.
 
         The texts belong to the first samples of the batch; samples beyond them, or all if there is no text, attend to
         image tokens only. So one batch holds both branches of guidance, and dropped captions in training.
@@ -102,7 +105,7 @@ class MaskedTransformer(nn.Module):
         is_word = text.is_word if text is not None else None
         for i, layer in enumerate(self.layers):
             states = layer(states, text.keys_values[i] if text is not None else None, is_word)
-        return self.head(self.norm(states))
+        return self.head(self.norm(states if at is None else states[at]))
 
 
 def drop_captions(num: int, probability: float, generator: torch.Generator) -> int:

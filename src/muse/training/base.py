@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jaxtyping import Float
+from torch import Tensor
+
 from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
-from muse.shapes import Logits, Tokens
+from muse.shapes import Tokens
 from muse.training.masked import Draw, MaskedStage, MaskedTraining
 
 
@@ -35,8 +38,8 @@ class BaseStage(MaskedStage[MaskedTransformer]):
         text: tuple[Texts, Words] | None,
         batch: TokenBatch,
         draw: Draw,
-    ) -> Logits:
-        return network(masked, network.read(*text) if text is not None else None)
+    ) -> Float[Tensor, "hidden code"]:
+        return network(masked, network.read(*text) if text is not None else None, draw.is_hidden)
 
 
 def train_base(

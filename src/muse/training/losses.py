@@ -2,22 +2,22 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-
-from muse.shapes import Hidden, Logits, Tokens
 
 
 def hidden_token_loss(
-    logits: Logits, tokens: Tokens, is_hidden: Hidden, label_smoothing: float = 0.0, num_hidden: float | None = None
+    logits: Float[Tensor, "hidden code"],
+    tokens: Int[Tensor, " hidden"],
+    label_smoothing: float = 0.0,
+    num_hidden: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the hidden tokens only, in nats and float32.
-    `num_hidden` divides the sum in place of their number, where these samples are a part of a batch.
+    """Mean cross-entropy of hidden tokens, in nats and float32; networks give logits of no others in training.
+    `num_hidden` divides the sum in place of their number, where these are of a part of a batch.
     Muse, section 2.6; MaskGIT (arXiv:2202.04200), equation 3."""
-    hidden, wanted = logits[is_hidden].float(), tokens[is_hidden]
     if num_hidden is None:
-        return F.cross_entropy(hidden, wanted, label_smoothing=label_smoothing)
-    return F.cross_entropy(hidden, wanted, label_smoothing=label_smoothing, reduction="sum") / num_hidden
+        return F.cross_entropy(logits.float(), tokens, label_smoothing=label_smoothing)
+    return F.cross_entropy(logits.float(), tokens, label_smoothing=label_smoothing, reduction="sum") / num_hidden
 
 
 def commitment_loss(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from muse.checkpoint import load_module
@@ -18,7 +18,7 @@ from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, drop_captions
-from muse.shapes import Hidden, Logits, Tokens
+from muse.shapes import Hidden, Tokens
 from muse.training.engine import Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
 from muse.training.optimizers import OptimizerName, optimizer_for
@@ -155,7 +155,7 @@ class MaskedStage(ABC, Generic[Network]):
         with self.engine.fabric.autocast():
             text = self.text_of(batch[: int(draw.has_text.sum())]) if draw.is_told else None
             logits = self.predict(network, masked, text, batch, draw)
-        return hidden_token_loss(logits, tokens, draw.is_hidden, self.training.label_smoothing, draw.num_hidden)
+        return hidden_token_loss(logits, tokens[draw.is_hidden], self.training.label_smoothing, draw.num_hidden)
 
     def text_of(self, batch: TokenBatch) -> tuple[Texts, Words]:
         """States of the captions, read anew unless the batch brings them; also of none, as all processes must gather
@@ -175,8 +175,8 @@ class MaskedStage(ABC, Generic[Network]):
     @abstractmethod
     def predict(
         self, network: Network, masked: Tokens, text: tuple[Texts, Words] | None, batch: TokenBatch, draw: Draw
-    ) -> Logits:
-        """Logits of partly hidden tokens, given the texts of the first samples and what else the network reads."""
+    ) -> Float[Tensor, "hidden code"]:
+        """Logits of the hidden tokens, given the texts of the first samples and what else the network reads."""
 
     @torch.no_grad()
     def validate(self, batches: Sequence[TokenBatch]) -> float:

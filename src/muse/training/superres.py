@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
-from muse.shapes import Logits, Tokens
+from muse.shapes import Tokens
 from muse.training.masked import Draw, MaskedStage, MaskedTraining
 
 
@@ -56,10 +56,10 @@ class SuperResStage(MaskedStage[SuperResTransformer]):
         text: tuple[Texts, Words] | None,
         batch: TokenBatch,
         draw: Draw,
-    ) -> Logits:
+    ) -> Float[Tensor, "hidden code"]:
         is_wrong, instead = draw.more
         low = torch.where(is_wrong.to(batch.tokens.device), instead.to(batch.tokens), batch.tokens)
-        return network(masked, network.read(low, *(text or ())))
+        return network(masked, network.read(low, *(text or ())), draw.is_hidden)
 
 
 def draw_corruption(
