@@ -15,6 +15,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	# Apart from the rest, and without the torchvision that it asks for: tests compare with its formulas.
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/peers --constraint constraints.txt torch-fidelity
 	touch $@
 
 draw: $(VENV)/.installed  ## Draw PROMPT with the shipped model into OUT.

@@ -1,9 +1,30 @@
 """Networks that look at pictures, tiny and of random weights; and real pictures to compare with."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks.peers import StandIns
 from tests.evaluation.tiny_networks import SIDE, TinyFeatures, noise
+
+
+@pytest.fixture
+def torch_fidelity(monkeypatch):
+    """Modules of torch-fidelity by name. `make` installs it apart, in a folder of the environment, as torchmetrics does
+    not import beside it where torchvision is missing; nothing that is compared uses torchvision."""
+    import torchmetrics.image  # looks once, when it is imported, whether torch-fidelity is there
+
+    assert torchmetrics.image
+    finder = StandIns()
+    sys.meta_path.append(finder)
+    monkeypatch.syspath_prepend(str(Path(sys.prefix) / "peers"))
+    yield lambda name: importlib.import_module(f"torch_fidelity.{name}")
+    sys.meta_path.remove(finder)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torch_fidelity", "torchvision")]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,8 @@ def test_the_frechet_distance_equals_that_of_torchmetrics():
     assert FrechetReference.of(other).distance(one) == pytest.approx(float(theirs.compute()), rel=1e-5)
 
 
-def test_the_frechet_distance_equals_that_of_torch_fidelity():
-    """Skipped where torch-fidelity is not: it imports torchvision, which is no part of this project."""
-    fidelity = pytest.importorskip("torch_fidelity.metric_fid", exc_type=ImportError)
+def test_the_frechet_distance_equals_that_of_torch_fidelity(torch_fidelity):
+    fidelity = torch_fidelity("metric_fid")
     one, other = two_sets()
     statistics = [fidelity.fid_features_to_statistics(features.double()) for features in (one, other)]
     theirs = fidelity.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]

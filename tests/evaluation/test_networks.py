@@ -38,18 +38,11 @@ def test_inception_has_the_published_number_of_weights_and_2048_features(incepti
         assert inception(stack(IMAGES[:1])).shape == (1, 2048)
 
 
-def test_inception_equals_torch_fidelitys_with_the_same_weights(inception):
-    """Skipped where torch-fidelity is not: it imports torchvision, which is no part of this project."""
-    theirs_module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3", exc_type=ImportError)
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.pth"
-        state = inception.state_dict()
-        torch.save(state, path)
-        names = ["2048", "logits_unbiased"]
-        theirs = theirs_module.FeatureExtractorInceptionV3("ours", names, feature_extractor_weights_path=str(path))
+def test_inception_equals_torch_fidelitys_with_the_same_weights(inception, torch_fidelity, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(inception.state_dict(), path)
+    module, names = torch_fidelity("feature_extractor_inceptionv3"), ["2048", "logits_unbiased"]
+    theirs = module.FeatureExtractorInceptionV3("ours", names, feature_extractor_weights_path=str(path))
     pictures = stack(IMAGES)
     with torch.no_grad():
         features, logits = theirs((pictures * 255).round().to(torch.uint8))

@@ -197,7 +197,15 @@ def test_more_texts_than_grids_are_refused():
 
 def test_nothing_but_the_tokens_and_the_text_conditions_the_network():
     """Meissonic: conditions on mask ratio x1000 in training and on the step index in sampling."""
-    assert list(inspect.signature(MaskedTransformer.forward).parameters) == ["self", "tokens", "text"]
+    assert list(inspect.signature(MaskedTransformer.forward).parameters) == ["self", "tokens", "text", "at"]
+
+
+@torch.no_grad()
+def test_logits_at_some_positions_are_those_of_all_at_these_positions():
+    base, tokens = transformer_of(), tokens_of()
+    at = torch.rand(tokens.shape, generator=seeded(5)) < 0.4
+    text = base.read(*texts_of())
+    torch.testing.assert_close(base(tokens, text, at), base(tokens, text)[at])
 
 
 # -- the grid -----------------------------------------------------------------------------------------------------

@@ -99,4 +99,4 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
     clean = Muse.from_pretrained(places.folder / "model-superres-clean", "cpu")
     assert clean.vqgan_superres is not None
     assert clean.vqgan_superres.config == after.config
-    assert (places.folder / "superres-clean" / "state.pt").is_file()
+    assert list((places.folder / "superres-clean" / "checkpoints").glob("step-*"))
