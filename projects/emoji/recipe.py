@@ -7,8 +7,9 @@ python -m projects.emoji.train superres          8x8 tokens and captions to 32x3
 python -m projects.emoji.train decoder           a larger decoder for the 32x32 tokens
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from muse.models.discriminator import DiscriminatorConfig
 from muse.models.superres import SuperResConfig
@@ -18,6 +19,8 @@ from muse.sampling import SamplingOptions
 from muse.training.base import BaseTraining
 from muse.training.decoder import DecoderTraining
 from muse.training.engine import EngineOptions
+from muse.training.masked import MaskedTraining
+from muse.training.pictures import PictureTraining
 from muse.training.superres import SuperResTraining
 from muse.training.vqgan import VQGANTraining
 from projects.emoji.scenes import SceneWeights
@@ -77,6 +80,20 @@ class Places:
 
 
 PLACES = Places()
+
+
+Training = TypeVar("Training", bound=PictureTraining | MaskedTraining)
+PHASES = ("quantize_from", "discriminator_from", "adversarial_from")
+
+
+def in_steps(training: Training, steps: int | None) -> Training:
+    """The same run in another number of steps: what begins on its way begins after the same share of it."""
+    if steps is None:
+        return training
+    share = steps / training.engine.steps
+    engine = replace(training.engine, steps=steps, warmup=round(share * training.engine.warmup))
+    phases = {name: round(share * getattr(training, name)) for name in PHASES if hasattr(training, name)}
+    return replace(training, engine=engine, **phases)
 
 
 def vqgan(places: Places) -> VQGANTraining:
@@ -228,6 +245,7 @@ def superres(places: Places) -> SuperResTraining:
 
 SUPERRES_BATCH = 16
 """Pairs of token grids in a batch of the super-resolution transformer's training."""
+
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
 SINGLE_SHARE = 0.9

@@ -1,8 +1,12 @@
-"""Train the parts of the shipped model, one command a part; each goes on where it was stopped."""
+"""Train the parts of the shipped model, one command a part; each goes on where it was stopped.
+
+The recipe suits two cores. `--steps` and `--batch` make a run longer and its batches larger, for a GPU."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +24,16 @@ from muse.shapes import Pictures, Tokens
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
 from muse.training.perceptual import PerceptualLoss
+from muse.training.pictures import PictureTraining
 from muse.training.superres import train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
 from projects.emoji.captions import caption
-from projects.emoji.recipe import PLACES, Places
+from projects.emoji.painter import Painter
+from projects.emoji.recipe import PLACES, Places, in_steps
 from projects.emoji.scenes import paint, random_scene
+
+PictureRun = TypeVar("PictureRun", bound=PictureTraining)
 
 SEEN, WATCHED = 1, 2
 """Streams of random numbers: training, and the pictures that are watched."""
@@ -96,14 +104,35 @@ def check_pairs(cache: tokens.TokenCache, large: tokens.TokenCache) -> None:
         raise ValueError("the two token caches hold other scenes; delete both folders and train again")
 
 
-def vqgan(places: Places = PLACES) -> None:
-    """Train the f=16 VQGAN."""
-    train_pictures(places, recipe.vqgan(places), dataset.DATA, recipe.VQGAN_BATCH)
+def vqgan(places: Places = PLACES, steps: int | None = None, batch: int = recipe.VQGAN_BATCH) -> None:
+    """Train the f=16 VQGAN.
+
+    Args:
+        places: where the project keeps what it makes.
+        steps: of the whole run, its phases at the same shares of it; the recipe's if not given.
+        batch: pictures in a batch.
+    """
+    train_pictures(places, in_steps(recipe.vqgan(places), steps), dataset.DATA, batch)
 
 
-def vqgan_superres(places: Places = PLACES) -> None:
-    """Train the f=8 VQGAN of the large pictures."""
-    train_pictures(places, recipe.vqgan_superres(places), recipe.LARGE_DATA, recipe.LARGE_BATCH)
+def vqgan_superres(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:
+    """Train the f=8 VQGAN of the large pictures.
+
+    Args:
+        places: where the project keeps what it makes.
+        steps: of the whole run, its phases at the same shares of it; the recipe's if not given.
+        batch: pictures in a batch.
+    """
+    train_pictures(places, in_steps(recipe.vqgan_superres(places), steps), recipe.LARGE_DATA, batch)
+
+
+def scenes_for(art: dataset.EmojiArt, batch: int, training: PictureRun) -> tuple[Callable[[int], Pictures], PictureRun]:
+    """Batches of painted scenes, and the training that takes them: painted on the GPU where there is one, as no number
+    of worker processes would keep up with it, else by a worker beside the training."""
+    if not torch.cuda.is_available():
+        return PicturesOfStep(art, batch, SEEN), training
+    painter = Painter(art, usable(art, held_out=False), batch, seed=SEEN, device="cuda")
+    return painter, replace(training, engine=replace(training.engine, workers=0))
 
 
 def train_pictures(places: Places, training: VQGANTraining, data: str, batch: int) -> None:
@@ -111,17 +140,24 @@ def train_pictures(places: Places, training: VQGANTraining, data: str, batch: in
     networks.prepare(places.folder)
     art = dataset.load(places.folder, data)
     watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
-    train_vqgan(training, PicturesOfStep(art, batch, SEEN), watched, PerceptualLoss.from_file(places.perceptual))
+    batches, training = scenes_for(art, batch, training)
+    train_vqgan(training, batches, watched, PerceptualLoss.from_file(places.perceptual))
 
 
-def decoder(places: Places = PLACES) -> None:
-    """Train a larger decoder for the f=8 VQGAN, and put it into the model if there is a cascade."""
+def decoder(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:
+    """Train a larger decoder for the f=8 VQGAN, and put it into the model if there is a cascade.
+
+    Args:
+        places: where the project keeps what it makes.
+        steps: of the whole run, its phases at the same shares of it; the recipe's if not given.
+        batch: pictures in a batch.
+    """
     networks.prepare(places.folder)
     art = dataset.load(places.folder, recipe.LARGE_DATA)
     watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
-    batches = PicturesOfStep(art, recipe.LARGE_BATCH, SEEN)
+    batches, training = scenes_for(art, batch, in_steps(recipe.decoder(places), steps))
     vqgan = load_module(VQGAN, VQGANConfig, places.vqgan_superres)
-    train_decoder(recipe.decoder(places), vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual))
+    train_decoder(training, vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual))
     if (places.superres / CONFIG).is_file():
         superres = load_module(SuperResTransformer, SuperResConfig, places.superres)
         cascade(places, superres).save_pretrained(places.model, torch.float16)
@@ -143,30 +179,44 @@ def cached(
     return tokens.load(folder)
 
 
-def base(places: Places = PLACES) -> None:
-    """Train the base transformer on the tokens of the trained VQGAN."""
+def base(places: Places = PLACES, steps: int | None = None, batch: int = recipe.BASE_BATCH) -> None:
+    """Train the base transformer on the tokens of the trained VQGAN.
+
+    Args:
+        places: where the project keeps what it makes.
+        steps: of the whole run; the recipe's if not given.
+        batch: token grids in a batch.
+    """
     art = dataset.load(places.folder)
     vqgan = load_module(VQGAN, VQGANConfig, places.vqgan)
     text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = (cached(places, art, vqgan, held_out=held_out) for held_out in (False, True))
     validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
-    training = recipe.base(places)
+    training = in_steps(recipe.base(places), steps)
 
     def watch(base: MaskedTransformer, step: int) -> None:
         muse = Muse(text_encoder, vqgan, base, name="emoji", defaults=recipe.DEFAULTS)
         leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
-    batches = TokensOfStep(art, seen, recipe.BASE_BATCH)
+    batches = TokensOfStep(art, seen, batch)
     train_base(training, text_encoder, vqgan.fingerprint(), batches, validation, watch)
 
 
-def superres(places: Places = PLACES, run: str = "superres", low_corruption: float | None = None) -> None:
+def superres(
+    places: Places = PLACES,
+    run: str = "superres",
+    low_corruption: float | None = None,
+    steps: int | None = None,
+    batch: int = recipe.SUPERRES_BATCH,
+) -> None:
     """Train the super-resolution transformer on the tokens that both trained VQGANs make of the same scenes.
 
     Args:
         places: where the project keeps what it makes.
         run: the name of the run's folder; the model of another one than superres is left beside the shipped one's.
         low_corruption: share of the low-resolution tokens drawn anew, the recipe's if not given.
+        steps: of the whole run; the recipe's if not given.
+        batch: pairs of token grids in a batch.
     """
     art, larger = dataset.load(places.folder), dataset.load(places.folder, recipe.LARGE_DATA)
     vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
@@ -176,7 +226,7 @@ def superres(places: Places = PLACES, run: str = "superres", low_corruption: flo
     )
     parts = np.array_split(np.arange(len(unseen.scenes)), len(unseen.scenes) // recipe.SUPERRES_BATCH + 1)
     validation = [held_out_pairs(art, unseen, unseen_large, part) for part in parts]
-    training = recipe.superres(places)
+    training = in_steps(recipe.superres(places), steps)
     training = replace(training, engine=replace(training.engine, folder=places.folder / run))
     if low_corruption is not None:
         training = replace(training, low_corruption=low_corruption)
@@ -190,7 +240,7 @@ def superres(places: Places = PLACES, run: str = "superres", low_corruption: flo
         TextEncoder.from_folder(places.text_encoder),
         vqgan_large.fingerprint(),
         vqgan.fingerprint(),
-        PairsOfStep(art, seen, seen_large, recipe.SUPERRES_BATCH),
+        PairsOfStep(art, seen, seen_large, batch),
         validation,
         watch,
     )
