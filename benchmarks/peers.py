@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from muse.models.transformer import TransformerConfig
 from muse.sampling import SamplingOptions
 
+INSTALL = "pip install --no-deps muse-maskgit-pytorch==0.3.5 memory-efficient-attention-pytorch==0.1.6"
 NOT_MEASURED = (
     "torchvision",
     "ema_pytorch",
@@ -59,7 +60,7 @@ def import_muse_maskgit() -> ModuleType:
     """The peer's module.
     Raises ImportError, saying how to install it, if it is missing."""
     if importlib.util.find_spec("muse_maskgit_pytorch") is None:
-        raise ImportError("the peer is missing; run `pip install --no-deps muse-maskgit-pytorch==0.3.5`")
+        raise ImportError(f"the peer is missing; run `{INSTALL}`")
     finder = StandIns()
     sys.meta_path.append(finder)  # last: what is installed comes first
     try:

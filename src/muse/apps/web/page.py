@@ -260,15 +260,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
                 stop = gr.Button("Stop")
             file = gr.File(label="Load settings from a PNG that Muse has drawn", file_types=[".png"], height=120)
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.Gallery(
-                label="Pictures",
-                buttons=["download", "download_all", "fullscreen"],
-                columns=2,
-                format="png",
-                object_fit="contain",
-                fit_columns=False,
-                height="auto",
-            )
+            pictures = pictures_of("Pictures", columns=2)
             said = gr.JSON(label="Settings of the first picture")
     options = [steps, guidance, ramp, sampler, temperature, top_k, noise, superres_steps, superres_guidance]
     given: list[Any] = [prompt, negative, num, seed, is_random, *options, kept]
@@ -309,15 +301,7 @@ def build_editing(page: Page, kept: gr.State) -> None:
                 start = gr.Button("Edit", variant="primary")
                 stop = gr.Button("Stop")
         with gr.Column(scale=3, min_width=300):
-            pictures = gr.Gallery(
-                label="Edited pictures",
-                buttons=["download", "download_all", "fullscreen"],
-                columns=2,
-                format="png",
-                object_fit="contain",
-                fit_columns=False,
-                height="auto",
-            )
+            pictures = pictures_of("Edited pictures", columns=2)
             frames = gr.State([])
             slider = gr.Slider(0, 1, 0, step=1, label="On the way: from the given picture to the result")
             frame = gr.Image(
@@ -342,17 +326,22 @@ def build_editing(page: Page, kept: gr.State) -> None:
     slider.change(page.frame, [frames, slider], [frame], api_visibility="private", show_progress="hidden")
 
 
-def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
-    """All pictures of this visit, and the settings of the one that is chosen."""
-    gallery = gr.Gallery(
-        label="Pictures of this visit",
+def pictures_of(label: str, columns: int) -> gr.Gallery:
+    """Pictures side by side, each whole and as PNG files to take away."""
+    return gr.Gallery(
+        label=label,
         buttons=["download", "download_all", "fullscreen"],
-        columns=4,
+        columns=columns,
         format="png",
         object_fit="contain",
         fit_columns=False,
         height="auto",
     )
+
+
+def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
+    """All pictures of this visit, and the settings of the one that is chosen."""
+    gallery = pictures_of("Pictures of this visit", columns=4)
     said = gr.JSON(label="Settings of the chosen picture")
     tab.select(page.gallery, [kept], [gallery], api_visibility="private")
     gallery.select(page.settings_of, [kept], [said], api_visibility="private")
