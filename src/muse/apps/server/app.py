@@ -72,6 +72,8 @@ class ImageServer:
 
     async def answer(self, request: Request, asked: wire.ImageRequest, wishes: Wishes, kind: str) -> Response:
         """Pictures of wishes: all at once, or one as a stream."""
+        if asked.response_format == "url" and not self.serve.urls:
+            raise bad_value("response_format", "this server sends pictures as b64_json only")
         self.note(request, wishes)
         if isinstance(asked, wire.PromptRequest) and asked.stream:
             return await self.stream(request, asked, wishes[0], kind)
