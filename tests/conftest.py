@@ -102,7 +102,7 @@ def tiny_muse(tiny_folder):
     """The model of `tiny_folder`; leave it as it is."""
     from muse.pipeline import Muse
 
-    return Muse.from_pretrained(tiny_folder, device="cpu")
+    return Muse.from_pretrained(tiny_folder, "cpu", "float32")
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +142,7 @@ def cascade_folder(tiny_folder, tiny_vqgan, tiny_vqgan_superres, tmp_path_factor
         vqgan_fingerprint=tiny_vqgan_superres.fingerprint(),
         vqgan_low_fingerprint=tiny_vqgan.fingerprint(),
     )
-    low = Muse.from_pretrained(tiny_folder, device="cpu")
+    low = Muse.from_pretrained(tiny_folder, "cpu", "float32")
     muse = Muse(
         low.text_encoder,
         low.vqgan,
@@ -163,7 +163,7 @@ def cascade(cascade_folder):
     """The model of `cascade_folder`; leave it as it is."""
     from muse.pipeline import Muse
 
-    return Muse.from_pretrained(cascade_folder, device="cpu")
+    return Muse.from_pretrained(cascade_folder, "cpu", "float32")
 
 
 @pytest.fixture

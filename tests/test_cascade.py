@@ -328,14 +328,14 @@ def change_json(path, **fields):
 
 def test_what_is_saved_and_loaded_draws_the_same(cascade, tmp_path):
     cascade.save_pretrained(tmp_path)
-    loaded = Muse.from_pretrained(tmp_path, device="cpu")
+    loaded = Muse.from_pretrained(tmp_path, "cpu", "float32")
     assert loaded.superres_defaults == cascade.superres_defaults == SamplingOptions(steps=4, guidance=2.0)
     assert pixels(loaded.generate(PROMPTS, SEEDS)) == pixels(cascade.generate(PROMPTS, SEEDS))
 
 
 def test_saving_in_half_precision_rounds_the_transformers_and_keeps_the_tokens(cascade, tmp_path):
     cascade.save_pretrained(tmp_path, torch.float16)
-    loaded = Muse.from_pretrained(tmp_path, device="cpu")
+    loaded = Muse.from_pretrained(tmp_path, "cpu", "float32")
     parts = loaded.superres, loaded.vqgan_superres
     assert all(part is not None for part in parts)
     rounded, vqgan = (part.state_dict() for part in parts if part is not None)

@@ -21,6 +21,7 @@ from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
+from muse.precision import Precision, dtype_for
 from muse.requests import check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, Logits, LowTokens, Predict, Step, TextMask, TextStates, Tokens
@@ -66,9 +67,14 @@ class Muse(Editing):
     # -- folders --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, device: torch.device | str | None = None) -> "Muse":
-        """Load a folder, a model that ships ("emoji") or one of the hub ("owner/name").
-        Raises CheckpointError, in one sentence, if there is none, or if it is damaged or does not fit together."""
+    def from_pretrained(
+        cls, model: str | Path, device: torch.device | str | None = None, precision: Precision = "auto"
+    ) -> "Muse":
+        """Load a folder, a model that ships ("emoji") or one of the hub ("owner/name"), to draw in a precision.
+        Raises CheckpointError, in one sentence, if there is none, or if it is damaged or does not fit together; and
+        ValueError if there is no such precision."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype_for(precision, device)
         folder = find_model(model)
         index = read_json(folder / INDEX)
         is_cascade = len(parts_of(index, folder)) > len(PARTS)
@@ -82,7 +88,7 @@ class Muse(Editing):
             defaults=read_defaults(index, folder),
             superres_defaults=read_superres_defaults(index, folder),
         )
-        return muse.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return muse.to(device).draw_in(dtype)
 
     def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers.
@@ -104,6 +110,19 @@ class Muse(Editing):
         for part in self.modules:
             part.to(device)
         return self
+
+    def draw_in(self, dtype: torch.dtype) -> "Muse":
+        """Round the weights of what draws, the transformers and the decoders, to `dtype`, in which they then compute.
+        Texts and given pictures are read as before, and tokens are drawn of the logits in float32."""
+        for part in (self.base, self.superres, *(each and each.decoder for each in (self.vqgan, self.vqgan_superres))):
+            if part is not None:
+                part.to(dtype)
+        return self
+
+    @property
+    def precision(self) -> str:
+        """The type of the weights that draw, "float32" or "bfloat16"."""
+        return str(self.base.embed.weight.dtype).removeprefix("torch.")
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

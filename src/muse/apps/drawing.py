@@ -99,6 +99,9 @@ class Drawing(ABC):
     """The same seed gives the same picture."""
     model: str = "emoji"
     """A model that ships, a folder, or a name on the hub, like owner/name."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks that draw; auto takes bfloat16 where the machine computes in it. Another precision is
+    another picture, if a similar one."""
     out: Annotated[Path | None, OUT] = None
     """A file ending in .png, replaced if it is there (name-1.png, name-2.png, ... for several pictures); or a folder,
     where a free name is made of prompt and seed. Missing folders are made."""
@@ -123,7 +126,7 @@ class Drawing(ABC):
         check_request([self.title] * self.n, seeds, self.negatives(self.n))
         for prefix in ("", "superres_"):
             SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
-        muse = Muse.from_pretrained(self.model)
+        muse = Muse.from_pretrained(self.model, precision=self.precision)
         self.draw(muse, self.stages(muse), seeds, places)
 
     @property
@@ -182,7 +185,7 @@ class Drawing(ABC):
         """All that it takes to make a picture again."""
         from muse.apps.settings import to_text
 
-        return to_text(self.prompt, seed, self.negative, stages, muse.name, **self.details())
+        return to_text(self.prompt, seed, self.negative, stages, muse.name, precision=muse.precision, **self.details())
 
 
 def given(flags: Any, prefix: str = "") -> dict[str, Any]:

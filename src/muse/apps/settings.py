@@ -21,11 +21,13 @@ class Settings:
     superres_options: SamplingOptions | None = None
     """None if super-resolution was not drawn."""
     model: str = ""
+    precision: str = ""
 
     def to_text(self) -> dict[str, str]:
         """As the text chunks of a PNG have it."""
         stages = {"options": self.options, "superres_options": self.superres_options}
-        return to_text(self.prompt, self.seed, self.negative, stages, self.model)
+        precision = {"precision": self.precision} if self.precision else {}
+        return to_text(self.prompt, self.seed, self.negative, stages, self.model, **precision)
 
     @classmethod
     def from_text(cls, text: Mapping[str, str]) -> "Settings":
@@ -43,6 +45,7 @@ class Settings:
                 text.get("negative"),
                 superres_options,
                 text.get("model", ""),
+                text.get("precision", ""),
             )
         except KeyError as error:
             raise ValueError(

@@ -172,7 +172,7 @@ class TrainSuperRes:
         require(self.model, "model", "--model with the folder of the one whose pictures shall become larger")
         require(self.high, "VQGAN of the high tokens", "--high with its folder")
         assert self.tokens is not None
-        cache, muse = TokenCache(self.tokens), Muse.from_pretrained(self.model)
+        cache, muse = TokenCache(self.tokens), Muse.from_pretrained(self.model, precision="float32")
         vqgan = load_module(VQGAN, VQGANConfig, part_of(self.high, "vqgan_superres"))
         low, high = muse.vqgan.fingerprint(), vqgan.fingerprint()
         cache.check(low, high)

@@ -30,6 +30,7 @@ class Drawing:
     superres_options: SamplingOptions | None
     """None without super-resolution."""
     model: str
+    precision: str
 
     @property
     def key(self) -> Hashable:
@@ -40,7 +41,7 @@ class Drawing:
     def text(self) -> dict[str, str]:
         """What a PNG says of it."""
         return Settings(
-            self.prompt, self.seed, self.options, self.negative, self.superres_options, self.model
+            self.prompt, self.seed, self.options, self.negative, self.superres_options, self.model, self.precision
         ).to_text()
 
 
@@ -77,7 +78,7 @@ def alterations(
         return verb(seeds=seeds, callback=callback)
 
     def text(seed: int) -> dict[str, str]:
-        return to_text(prompt, seed, negative, stages, muse.name, command=name, **more)
+        return to_text(prompt, seed, negative, stages, muse.name, precision=muse.precision, command=name, **more)
 
     return [Alteration(make, seed, prompt, text(seed)) for seed in seeds]
 

@@ -153,7 +153,7 @@ class SuperResTransformer(nn.Module):
                 raise ValueError(
                     f"{len(text)} texts came for {len(low_tokens)} low-resolution grids; give at most one for each"
                 )
-            words = self.norm_text(self.project_text(text))
+            words = self.norm_text(self.project_text(text.to(self.project_text.weight.dtype)))
             memory = torch.cat([memory, F.pad(words, (0, 0, 0, 0, 0, missing))], dim=1)
             is_visible = torch.cat([is_visible, F.pad(is_word, (0, 0, 0, missing))], dim=1)
         return Context(tuple(layer.attend_text.read(memory) for layer in self.layers), is_visible)  # pyright: ignore

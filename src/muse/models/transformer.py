@@ -87,7 +87,7 @@ class MaskedTransformer(nn.Module):
 
     def read(self, text: TextStates, is_word: TextMask) -> Context:
         """What the layers need of a text; it does not change while a picture is drawn."""
-        projected = self.norm_text(self.project_text(text))
+        projected = self.norm_text(self.project_text(text.to(self.project_text.weight.dtype)))
         return Context(tuple(layer.attend_text.read(projected) for layer in self.layers), is_word)  # pyright: ignore
 
     def forward(

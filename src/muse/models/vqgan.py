@@ -180,7 +180,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, codes: Float[Tensor, "batch dim h w"]) -> Pictures:
-        features = self.middle(self.conv_in(self.from_code(codes)))
+        features = self.middle(self.conv_in(self.from_code(codes.to(self.from_code.weight.dtype))))
         for level in self.levels:
             features = level(features)
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(features))), self.patch)

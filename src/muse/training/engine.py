@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from muse.checkpoint import save_module
+from muse.precision import has_native_bfloat16
 from muse.training import state as saved
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
@@ -120,9 +121,7 @@ def learning_rate(step: int, options: EngineOptions) -> float:
 
 def best_precision() -> Literal["32-true", "bf16-mixed"]:
     """bfloat16 where the processor multiplies in it natively, else float32."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+    return "bf16-mixed" if has_native_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
 
 
 def average_of(module: nn.Module, decay: float) -> AveragedModel:

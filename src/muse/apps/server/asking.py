@@ -42,7 +42,8 @@ def drawings(muse: Muse, serve: Serve, asked: GenerationRequest) -> list[Drawing
     size = check_size(asked, offered_sizes(muse))
     above = superres_options(muse, asked) if size == muse.size else without_superres(asked)
     options = asked.options(muse.defaults)
-    return [Drawing(asked.prompt, seed, asked.negative_prompt, options, above, muse.name) for seed in seeds_of(asked)]
+    made_by = (muse.name, muse.precision)
+    return [Drawing(asked.prompt, seed, asked.negative_prompt, options, above, *made_by) for seed in seeds_of(asked)]
 
 
 def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> list[Alteration]:

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -18,6 +18,8 @@ class Serve:
 
     model: str = "emoji"
     """A model that ships, a folder, or a name on the hub, like owner/name."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks that draw; auto takes bfloat16 where the machine computes in it."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 lets other machines in (think of --keys-file then)."""
     port: int = 8000
@@ -40,6 +42,9 @@ class Serve:
     """How long a client may take to send a request."""
     shutdown_seconds: int = 120
     """How long what has begun may take to finish when the server is told to stop."""
+    urls: bool = True
+    """Hand out pictures by address if asked. Where several servers answer as one, each has only its own pictures, and
+    this must be off."""
     url_mb: float = 64.0
     """Memory for pictures that are handed out by address; the oldest go first."""
     url_seconds: float = 3600.0

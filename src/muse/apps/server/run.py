@@ -17,7 +17,7 @@ def serve(options: Serve) -> None:
     """Load the model, then listen; on SIGTERM or Ctrl-C take no more and finish what has begun.
     Raises ValueError or OSError if the keys or the model cannot be read."""
     digests = read_keys(options.keys_file) if options.keys_file else []
-    muse = Muse.from_pretrained(options.model)
+    muse = Muse.from_pretrained(options.model, precision=options.precision)
     config = configure(create_app(muse, options, digests), options)
     uvicorn.Server(config).run()
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -10,6 +11,8 @@ class Web:
 
     model: str = "emoji"
     """A model that ships, a folder, or a name on the hub, like owner/name."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks that draw; auto takes bfloat16 where the machine computes in it."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 lets other machines in."""
     port: int = 7860

@@ -377,7 +377,7 @@ def serve(options: Web) -> None:
     """Load the model and serve its page until stopped.
     Raises ValueError or OSError if the model cannot be read or the port is taken."""
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # of an upload, which Gradio unpacks
-    studio = Studio(Muse.from_pretrained(options.model))
+    studio = Studio(Muse.from_pretrained(options.model, precision=options.precision))
     try:
         build(studio).launch(**launch_options(options))
     finally:

@@ -83,8 +83,8 @@ class Studio:
         """Pictures of a prompt.
         Raises ValueError, in one sentence, for what cannot be drawn."""
         check(prompt, seeds, negative)
-        name = self.muse.name
-        wishes = [Drawing(prompt, seed, negative, options, superres_options, name) for seed in seeds]
+        made_by = (self.muse.name, self.muse.precision)
+        wishes = [Drawing(prompt, seed, negative, options, superres_options, *made_by) for seed in seeds]
         return self._fulfil(wishes)
 
     def inpaint(
