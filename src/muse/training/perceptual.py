@@ -1,6 +1,7 @@
 """How different two pictures look to a pretrained network: the perceptual term of VQGAN training."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,12 +77,37 @@ class PerceptualLoss(nn.Module):
         return torch.stack([distance_of_directions(a, b).mean() for a, b in stages]).sum()
 
 
+class DistanceOfDirections(torch.autograd.Function):
+    """Twice one minus the cosine, with a gradient that makes no copy of the features in float32: half the time."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, others: Tensor) -> Tensor:
+        lengths = [torch.linalg.vector_norm(each, dim=1, dtype=torch.float32) for each in (features, others)]
+        is_there = [(length > 1e-6).float() for length in lengths]
+        lengths = [length.clamp(min=1e-6) for length in lengths]
+        cosine = (features * others).sum(1, dtype=torch.float32) / (lengths[0] * lengths[1])
+        ctx.save_for_backward(features, others, *lengths, cosine)
+        return is_there[0] + is_there[1] - 2 * cosine
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (gradient,) = gradients
+        features, others, length, other_length, cosine = ctx.saved_tensors
+
+        def towards(these: Tensor, those: Tensor, own_length: Tensor) -> Tensor:
+            along = (2 * gradient * cosine / own_length.square()).to(these.dtype)[:, None]
+            across = (-2 * gradient / (length * other_length)).to(these.dtype)[:, None]
+            return (these * along).addcmul_(those, across)
+
+        needs = ctx.needs_input_grad
+        return (
+            towards(features, others, length) if needs[0] else None,
+            towards(others, features, other_length) if needs[1] else None,
+        )
+
+
 def distance_of_directions(
     features: Float[Tensor, "batch dim h w"], others: Float[Tensor, "batch dim h w"]
 ) -> Float[Tensor, "batch h w"]:
-    """The squared distance between features, each first brought to length 1 (or left 0), at each place.
-    By the cosine, so that no normalised copy of the features is made."""
-    features, others = features.float(), others.float()
-    lengths = [each.square().sum(1).clamp(min=1e-12).sqrt() for each in (features, others)]
-    is_there = [(length > 1e-6).float() for length in lengths]
-    return is_there[0] + is_there[1] - 2 * (features * others).sum(1) / (lengths[0] * lengths[1])
+    """The squared distance between features, each first brought to length 1 (or left 0), at each place."""
+    return DistanceOfDirections.apply(features, others)
