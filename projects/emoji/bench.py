@@ -471,6 +471,12 @@ def in_batches(things: Sequence[Any]) -> Iterator[list[Any]]:
         yield list(things[start : start + BATCH])
 
 
+def draw_all(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    """Pictures of prompts, a batch at a time."""
+    batches = in_batches(list(zip(prompts, seeds, strict=True)))
+    return [image for some in batches for image in draw([text for text, _ in some], [seed for _, seed in some])]
+
+
 def run_bench(
     draw: Draw, art: EmojiArt, judge: Judge, options: BenchOptions | None = None, redraw: Redraw | None = None
 ) -> Report:

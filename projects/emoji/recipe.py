@@ -35,6 +35,8 @@ LARGE_SIZE = 256
 LARGE_DATA = "data-256"
 """The data set of the large pictures: `python -m projects.emoji.build --size 256 --data data-256`."""
 SCENES = SceneWeights()
+CANONICAL_SHARE = 0.5
+"""Share of the painted pictures with everything at its plain size and place; the rest vary in both."""
 
 
 @dataclass(frozen=True)
@@ -97,34 +99,35 @@ def in_steps(training: Training, steps: int | None) -> Training:
 
 
 def vqgan(places: Places) -> VQGANTraining:
-    """f=16 at 128 px: 64 tokens of 512 codes. 50 min on 2 cores."""
+    """f=16 at 128 px: 64 tokens of 1024 codes."""
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan.parent,
-            steps=4500,
+            steps=10_000,
             learning_rate=6e-4,
-            warmup=50,
+            warmup=100,
             final_rate=0.02,
-            ema_decay=0.995,
-            save_every=200,
-            log_every=25,
+            ema_decay=0.998,
+            save_every=500,
+            log_every=50,
         ),
         model=VQGANConfig(
-            channels=(16, 32, 64, 128, 256),
+            channels=(64, 128, 256),
             blocks=1,
-            decoder_channels=(32, 32, 64, 128, 256),
-            decoder_blocks=1,
-            num_codes=512,
+            decoder_channels=(96, 192, 256),
+            decoder_blocks=2,
+            num_codes=1024,
             code_dim=32,
             norm_groups=4,
+            patch=4,
         ),
         discriminator=DiscriminatorConfig(channels=32, layers=3),
-        perceptual_weight=0.1,
+        perceptual_weight=0.2,
         adversarial_weight=0.02,
         commitment_weight=1.0,
-        quantize_from=1300,
-        discriminator_from=3600,
-        adversarial_from=3800,
+        quantize_from=600,
+        discriminator_from=7500,
+        adversarial_from=7800,
     )
 
 
@@ -133,20 +136,20 @@ VQGAN_BATCH = 16
 
 
 def base(places: Places) -> BaseTraining:
-    """8x8 tokens from a caption: 9.1M parameters."""
+    """8x8 tokens from a caption: 15.3M parameters."""
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=2900,
-            learning_rate=1.2e-3,
-            warmup=100,
+            steps=7500,
+            learning_rate=1e-3,
+            warmup=200,
             final_rate=0.02,
-            ema_decay=0.998,
-            save_every=300,
-            log_every=25,
+            ema_decay=0.999,
+            save_every=750,
+            log_every=50,
         ),
         model=TransformerConfig(
-            num_codes=512, height=8, width=8, dim=256, depth=8, heads=4, mlp_dim=1024, text_dim=384, dropout=0.0
+            num_codes=1024, height=8, width=8, dim=384, depth=6, heads=6, mlp_dim=1536, text_dim=384, dropout=0.0
         ),
     )
 
@@ -227,7 +230,7 @@ def superres(places: Places) -> SuperResTraining:
         ),
         model=SuperResConfig(
             num_codes=512,
-            low_num_codes=512,
+            low_num_codes=1024,
             height=32,
             width=32,
             low_height=8,
@@ -248,9 +251,9 @@ SUPERRES_BATCH = 16
 
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
-SINGLE_SHARE = 0.9
+SINGLE_SHARE = 0.75
 """Share of its batches that shows one thing; the rest are counts and pairs."""
-SEEN_TOKENS = CacheOptions()
+SEEN_TOKENS = CacheOptions(singles_per_picture=8, varied=2, compositions=30_000)
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
 
 DEFAULTS = SamplingOptions(steps=24, guidance=3.0, choice_noise=3.0)

@@ -43,7 +43,7 @@ Apache-2.0) as its text encoder.
 
 def ship(places: recipe.Places) -> Path:
     """Write the run's model into the package, all weights in float16."""
-    muse = Muse.from_pretrained(places.model, "cpu")
+    muse = Muse.from_pretrained(places.model, "cpu", "float32")
     folder = SHIPPED / "emoji"
     muse.save_pretrained(folder, torch.float16)
     # As the tokens were made; nothing is rounded twice.

@@ -55,7 +55,13 @@ class PicturesOfStep:
     def __call__(self, step: int) -> Pictures:
         rng = np.random.default_rng((self.stream, step))
         scenes = [random_scene(self.art, rng, self.pictures, recipe.SCENES) for _ in range(self.batch)]
-        painted = np.stack([paint(scene, self.art, rng) for scene in scenes])
+        is_canonical = rng.random(self.batch) < recipe.CANONICAL_SHARE
+        painted = np.stack(
+            [
+                paint(scene, self.art, None if is_plain else rng)
+                for scene, is_plain in zip(scenes, is_canonical, strict=True)
+            ]
+        )
         return torch.from_numpy(painted).permute(0, 3, 1, 2).float() / 255
 
 
@@ -262,9 +268,9 @@ def cascade(places: Places, superres: SuperResTransformer) -> Muse:
 
 
 def leave(muse: Muse, model: Path, sheet: Path) -> None:
-    """Draw the recipe's prompts, and leave the whole model where the bench can load it."""
+    """Leave the whole model where the bench can load it, and draw the recipe's prompts with it as a person would."""
     muse.save_pretrained(model, torch.float16)
-    images = muse.generate(recipe.WATCHED_PROMPTS, list(range(len(recipe.WATCHED_PROMPTS))))
+    images = Muse.from_pretrained(model).generate(recipe.WATCHED_PROMPTS, list(range(len(recipe.WATCHED_PROMPTS))))
     contact_sheet(images, columns=8).save(sheet)
 
 
