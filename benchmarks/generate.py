@@ -47,7 +47,7 @@ class Generate:
     text_dim: int = 512
     """Features of a text state."""
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    """Number formats of our weights."""
+    """Number formats: of our weights; a peer's weights are float32, and it computes in bfloat16 by autocast."""
     rounds: int = 5
     """Times each is measured, in turns."""
     versus: Literal["nobody", "muse-maskgit-pytorch"] = "nobody"
@@ -99,8 +99,10 @@ def main(what: Generate) -> None:
     if what.versus == "muse-maskgit-pytorch":
         from benchmarks.peers import draws_with_muse_maskgit
 
-        peer, tasks[what.versus] = draws_with_muse_maskgit(what.config, text, what.options)
-        parameters[what.versus], dtypes[what.versus] = sum(p.numel() for p in peer.parameters()), torch.float32
+        for precision in what.precisions:
+            name, dtype = f"{what.versus} {precision}", getattr(torch, precision)
+            peer, tasks[name] = draws_with_muse_maskgit(what.config, text, what.options, dtype)
+            parameters[name], dtypes[name] = sum(p.numel() for p in peer.parameters()), dtype
     operations = what.batch * flops.of_picture(what.config, what.words, what.options)
     million = {name: f"{number / 1e6:.1f}" for name, number in parameters.items()}
     print_times(interleaved(tasks, what.rounds), dtypes, operations, million_parameters=million)
@@ -109,16 +111,18 @@ def main(what: Generate) -> None:
 def print_times(
     seconds: dict[str, list[float]], dtypes: dict[str, torch.dtype], operations: int, **about: object
 ) -> None:
-    """The table: seconds, our share of the machine's ceiling, and how many times as long as our fastest each takes."""
+    """The table: seconds, our share of the machine's ceiling, and how many times as long as ours in the same number
+    format, and as our fastest, each takes."""
     ceilings = {dtype: ceiling(dtype) for dtype in set(dtypes.values())}
     fastest = min((name for name in seconds if name.startswith("muse ")), key=lambda n: statistics.median(seconds[n]))
     rows = []
     for name, each in seconds.items():
         median = statistics.median(each)
         share = f"{operations / median / ceilings[dtypes[name]]:.2f}" if name.startswith("muse ") else "-"
-        ratio = f"{median_ratio(each, seconds[fastest]):.2f}"
-        rows.append((name, f"{median:.2f}", f"{min(each):.2f} to {max(each):.2f}", share, ratio))
-    header = ("who", "seconds", "range", "share of ceiling", "times our fastest")
+        alike = next(other for other in seconds if other.startswith("muse ") and dtypes[other] == dtypes[name])
+        ratios = [f"{median_ratio(each, seconds[other]):.2f}" for other in (alike, fastest)]
+        rows.append((name, f"{median:.2f}", f"{min(each):.2f} to {max(each):.2f}", share, *ratios))
+    header = ("who", "seconds", "range", "share of ceiling", "times ours alike", "times our fastest")
     gigaflops = {str(dtype).removeprefix("torch."): round(each / 1e9) for dtype, each in ceilings.items()}
     report(header, rows, operations_gflop=round(operations / 1e9, 1), ceiling_gflops=gigaflops, **about)
 

@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -69,8 +70,15 @@ def import_muse_maskgit() -> ModuleType:
         sys.meta_path.remove(finder)
 
 
-def muse_maskgit(config: TransformerConfig, text: Tensor) -> nn.Module:
-    """muse-maskgit-pytorch's MaskGit at the same width, depth, grid and codes, given text states instead of a T5."""
+def in_precision(dtype: torch.dtype, device: str, work: Callable[[], Any]) -> Any:
+    """What a peer's work gives, computed in bfloat16 by autocast if that is asked for."""
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        return work()
+
+
+def muse_maskgit(config: TransformerConfig, text: Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """muse-maskgit-pytorch's MaskGit at the same width, depth, grid and codes, given text states instead of a T5.
+    For bfloat16 without its fused attention, which fails under autocast."""
     module = import_muse_maskgit()
     module.t5_encode_text.__globals__["T5_CONFIGS"][TEXT_ENCODER] = {"config": SimpleNamespace(d_model=config.text_dim)}
     transformer = module.MaskGitTransformer(
@@ -82,6 +90,7 @@ def muse_maskgit(config: TransformerConfig, text: Tensor) -> nn.Module:
         heads=config.heads,
         ff_mult=config.mlp_dim // config.dim,
         t5_name=TEXT_ENCODER,
+        flash=dtype == torch.float32,
     )
     transformer.encode_text = lambda texts: text[: len(texts)]
     return module.MaskGit(
@@ -110,14 +119,15 @@ def no_vae(module: ModuleType, config: TransformerConfig) -> nn.Module:
 
 
 def draws_with_muse_maskgit(
-    config: TransformerConfig, text: Tensor, options: SamplingOptions
+    config: TransformerConfig, text: Tensor, options: SamplingOptions, dtype: torch.dtype = torch.float32
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """The peer, and a function that draws a grid of tokens for each text with its own defaults but for the steps."""
-    peer = muse_maskgit(config, text).eval()
+    peer = muse_maskgit(config, text, dtype).eval()
     prompts = ["a red apple"] * len(text)
 
+    @torch.no_grad()
     def draw() -> Tensor:
-        with torch.no_grad():
-            return peer.generate(prompts, timesteps=options.steps)  # pyright: ignore[reportCallIssue]
+        generate = partial(peer.generate, prompts, timesteps=options.steps)  # pyright: ignore[reportCallIssue]
+        return in_precision(dtype, text.device.type, generate)
 
     return peer, draw

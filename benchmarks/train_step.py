@@ -8,6 +8,7 @@ A step is: hide tokens, forward, backward, clip, AdamW; text states are given, a
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -83,11 +84,13 @@ def main(what: TrainStep) -> None:
     }
     dtypes = {f"muse {precision}": getattr(torch, precision) for precision in what.precisions}
     if what.versus == "muse-maskgit-pytorch":
-        from benchmarks.peers import muse_maskgit
+        from benchmarks.peers import in_precision, muse_maskgit
 
-        peer = muse_maskgit(shape.config, text).to(device).train()
-        tasks[what.versus] = step_of(peer, lambda: peer(tokens, text_embeds=text))
-        dtypes[what.versus] = torch.float32
+        for precision in what.precisions:
+            name, dtype = f"{what.versus} {precision}", getattr(torch, precision)
+            peer = muse_maskgit(shape.config, text, dtype).to(device).train()
+            tasks[name] = step_of(peer, partial(in_precision, dtype, device, partial(peer, tokens, text_embeds=text)))
+            dtypes[name] = dtype
     operations = flops.of_training_step(shape.config, shape.words, shape.batch)
     print_times(interleaved(tasks, what.rounds), dtypes, operations)
 

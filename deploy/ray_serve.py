@@ -42,7 +42,7 @@ class Replicas:
         """Raises ValueError for numbers that do not fit together."""
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ValueError(
-                f"{self.min_replicas} to {self.max_replicas} replicas; give at least 1, and no more at least than at most"
+                f"{self.min_replicas} to {self.max_replicas} replicas; give at least 1, and a maximum that is no less"
             )
         if self.target_requests <= 0 or self.cpus < 0 or self.gpus < 0:
             raise ValueError("target_requests must be above 0, cpus and gpus not below 0")
