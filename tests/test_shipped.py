@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from muse.images import read_png_text
-from muse.pipeline import SHIPPED
+from muse.pipeline import SHIPPED, Muse
 
 ROOT = Path(__file__).parent.parent
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -48,6 +50,23 @@ def test_the_shipped_model_draws_a_red_apple_within_memory_and_offline(tmp_path:
     assert is_a_red_thing_on_white(tmp_path / "apple.png")
     assert read_png_text(tmp_path / "apple.png")["prompt"] == "a red apple, 3d style"
     assert int(done.stdout.split()[-1]) < 1.5 * 2**20  # KiB
+
+
+def test_bfloat16_leaves_the_shipped_models_predictions_as_they_are_but_for_a_little():
+    exact, rounded = (Muse.from_pretrained("emoji", "cpu", precision) for precision in ("float32", "bfloat16"))
+    prompts = ["a red apple, 3d style", "a fox on a blue background, noto style", "three rockets", "a cat and a pizza"]
+    text, is_word = exact.text_encoder(prompts)
+    drawn = exact.draw_base(text, is_word, range(len(prompts)), replace(exact.defaults, steps=6))
+    is_hidden = torch.rand(drawn.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    tokens = drawn.masked_fill(is_hidden, exact.base.config.mask_id)
+    with torch.no_grad():
+        ours, theirs = (
+            muse.base(tokens, muse.base.read(text, is_word), is_hidden).float().log_softmax(-1)
+            for muse in (exact, rounded)
+        )
+    divergence = (ours.exp() * (ours - theirs)).sum(-1)
+    assert divergence.mean() < 0.02  # nats; a token holds several
+    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.9
 
 
 def test_the_wheel_is_under_100_mb_and_draws_where_it_is_installed(tmp_path: Path):

@@ -140,12 +140,12 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=7500,
+            steps=5000,
             learning_rate=1e-3,
             warmup=200,
             final_rate=0.02,
             ema_decay=0.999,
-            save_every=750,
+            save_every=1000,
             log_every=50,
         ),
         model=TransformerConfig(
@@ -253,7 +253,7 @@ BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
 SINGLE_SHARE = 0.75
 """Share of its batches that shows one thing; the rest are counts and pairs."""
-SEEN_TOKENS = CacheOptions(singles_per_picture=8, varied=2, compositions=30_000)
+SEEN_TOKENS = CacheOptions(singles_per_picture=6, varied=2, compositions=20_000)
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
 
 DEFAULTS = SamplingOptions(steps=24, guidance=3.0, choice_noise=3.0)
