@@ -140,7 +140,7 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=5000,
+            steps=4000,
             learning_rate=1e-3,
             warmup=200,
             final_rate=0.02,

@@ -206,6 +206,25 @@ def test_ctrl_c_saves_and_leaves_too(tmp_path):
     assert (state_of(tmp_path)["step"], line.exported) == (3, [3])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_of_processes_leaves_the_workers_to_the_engine(tmp_path, number):
+    def batch_at(step):
+        if step == 2:
+            os.killpg(0, number)  # by a worker, to itself and to the run
+        return torch.ones(1)
+
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            Line(options(tmp_path, workers=1, save_every=100), batch_at).run()
+            status = 0
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert 1 <= state_of(tmp_path)["step"] < options(tmp_path).steps
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, stage, unbroken):
     command = [sys.executable, "-m", "tests.training.tiny_runs", stage, str(tmp_path), "5"]

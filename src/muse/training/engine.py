@@ -315,7 +315,7 @@ class Engine:
             batch_size=None,
             sampler=range(self.step, options.steps),  # pyright: ignore[reportArgumentType]
             num_workers=options.workers,
-            worker_init_fn=leave_ctrl_c_to_the_engine,
+            worker_init_fn=leave_signals_to_the_engine,
         )
         clock = StepClock(self.step, options.steps)
         with self._leaving_gently(), self._metrics() as write:
@@ -404,6 +404,8 @@ class StepClock:
         return seconds, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def leave_ctrl_c_to_the_engine(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; a worker that died of it would end the run before it is saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_engine(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job; a worker that died of either
+    would end the run before it is saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
