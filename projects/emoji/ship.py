@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from muse.checkpoint import save_module, write_whole
 from muse.pipeline import SHIPPED, Muse
 from projects.emoji import recipe
+from projects.emoji.bench import HEADLINES
 
 CARD = """---
 license: apache-2.0
@@ -41,8 +42,29 @@ Apache-2.0) as its text encoder.
 """
 
 
-def ship(places: recipe.Places) -> Path:
-    """Write the run's model into the package, all weights in float16."""
+def figures(bench: Path) -> str:
+    """What the model card says of a bench: the headline of each category and split, beside the ceiling."""
+    report = json.loads(bench.read_text())
+    lines = [
+        "",
+        "## Figures",
+        "",
+        "| prompts | metric | n | right, % | share of the ceiling, % |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        if row["metric"] == HEADLINES[row["category"]]:
+            share = f"{100 * row['share']['value']:.0f}" if row["share"] else "-"
+            score = (
+                f"{100 * row['score']['value']:.0f} ({100 * row['score']['low']:.0f}–{100 * row['score']['high']:.0f})"
+            )
+            lines.append(f"| {row['category']}, {row['split']} | {row['metric']} | {row['num']} | {score} | {share} |")
+    lines += ["", f"By `projects/emoji/bench.py`, commit {report['commit']}; 95% intervals, unselected."]
+    return "\n".join(lines) + "\n"
+
+
+def ship(places: recipe.Places, bench: Path) -> Path:
+    """Write the run's model into the package, all weights in float16, with the figures of its bench in its card."""
     muse = Muse.from_pretrained(places.model, "cpu", "float32")
     folder = SHIPPED / "emoji"
     muse.save_pretrained(folder, torch.float16)
@@ -50,7 +72,7 @@ def ship(places: recipe.Places) -> Path:
     save_module(muse.vqgan, folder / "vqgan", torch.float16)
     if muse.vqgan_superres is not None:
         save_module(muse.vqgan_superres, folder / "vqgan_superres", torch.float16)
-    write_whole(folder / "README.md", CARD)
+    write_whole(folder / "README.md", CARD + figures(bench))
     return folder
 
 
@@ -81,9 +103,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
 
 
-def main(places: recipe.Places = recipe.PLACES, curves: Path = Path("docs/training-curves.png")) -> None:
+def main(
+    places: recipe.Places = recipe.PLACES,
+    bench: Path = Path("runs-local/emoji/bench/bench.json"),
+    curves: Path = Path("docs/training-curves.png"),
+) -> None:
     """Ship the model of the run and draw its curves."""
-    print(ship(places))
+    print(ship(places, bench))
     draw_curves(places, curves)
 
 

@@ -405,7 +405,7 @@ class StepClock:
 
 
 def leave_signals_to_the_engine(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job; a worker that died of either
+    """Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job; a worker that died of one
     would end the run before it is saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,9 +1,11 @@
 """A run can be made longer without its phases coming apart."""
 
+import json
+
 import pytest
 import torch
 
-from projects.emoji import recipe, train
+from projects.emoji import recipe, ship, train
 from projects.emoji.painter import Painter
 from projects.emoji.recipe import PLACES, in_steps
 
@@ -40,3 +42,19 @@ def test_scenes_are_painted_by_a_worker_without_a_gpu_and_on_the_gpu_with_one(ar
     assert batches(0).shape == (3, 3, art.size, art.size)
     assert changed.engine.workers == 0  # a worker process could not share the GPU
     assert changed.model == training.model
+
+
+def test_the_model_card_has_the_headline_figures_of_the_bench(tmp_path):
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    row = {"split": "seen", "num": 40, "score": figure, "share": {"value": 0.625}}
+    rows = [
+        row | {"category": "single", "metric": "R@5"},
+        row | {"category": "single", "metric": "R@1"},
+        row | {"category": "pair", "metric": "both found", "share": None},
+    ]
+    (tmp_path / "bench.json").write_text(json.dumps({"commit": "abc1234", "rows": rows}))
+    card = ship.figures(tmp_path / "bench.json")
+    assert "| single, seen | R@5 | 40 | 50 (40–60) | 62 |" in card
+    assert "| pair, seen | both found | 40 | 50 (40–60) | - |" in card
+    assert "R@1" not in card
+    assert "commit abc1234" in card
