@@ -99,35 +99,37 @@ def in_steps(training: Training, steps: int | None) -> Training:
 
 
 def vqgan(places: Places) -> VQGANTraining:
-    """f=16 at 128 px: 64 tokens of 1024 codes."""
+    """f=16 at 128 px: 64 tokens of 2048 codes."""
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan.parent,
-            steps=10_000,
+            steps=3600,
             learning_rate=6e-4,
-            warmup=100,
+            warmup=50,
             final_rate=0.02,
             ema_decay=0.998,
             save_every=500,
             log_every=50,
         ),
         model=VQGANConfig(
-            channels=(64, 128, 256),
+            channels=(128, 256, 256),
             blocks=1,
             decoder_channels=(96, 192, 256),
             decoder_blocks=2,
-            num_codes=1024,
+            num_codes=2048,
             code_dim=32,
             norm_groups=4,
             patch=4,
+            encoder_kernels=(3, 1, 1),
+            encoder_norm="place",
         ),
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.2,
         adversarial_weight=0.02,
         commitment_weight=1.0,
-        quantize_from=600,
-        discriminator_from=7500,
-        adversarial_from=7800,
+        quantize_from=300,
+        discriminator_from=3500,
+        adversarial_from=3550,
     )
 
 
@@ -140,16 +142,16 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=4000,
+            steps=3000,
             learning_rate=1e-3,
-            warmup=200,
+            warmup=150,
             final_rate=0.02,
-            ema_decay=0.999,
+            ema_decay=0.998,
             save_every=1000,
             log_every=50,
         ),
         model=TransformerConfig(
-            num_codes=1024, height=8, width=8, dim=384, depth=6, heads=6, mlp_dim=1536, text_dim=384, dropout=0.0
+            num_codes=2048, height=8, width=8, dim=384, depth=6, heads=6, mlp_dim=1536, text_dim=384, dropout=0.0
         ),
     )
 
@@ -230,7 +232,7 @@ def superres(places: Places) -> SuperResTraining:
         ),
         model=SuperResConfig(
             num_codes=512,
-            low_num_codes=1024,
+            low_num_codes=2048,
             height=32,
             width=32,
             low_height=8,
@@ -253,7 +255,7 @@ BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
 SINGLE_SHARE = 0.75
 """Share of its batches that shows one thing; the rest are counts and pairs."""
-SEEN_TOKENS = CacheOptions(singles_per_picture=6, varied=2, compositions=20_000)
+SEEN_TOKENS = CacheOptions(singles_per_picture=4, varied=1, compositions=10_000)
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
 
 DEFAULTS = SamplingOptions(steps=24, guidance=3.0, choice_noise=3.0)

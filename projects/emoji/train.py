@@ -110,15 +110,22 @@ def check_pairs(cache: tokens.TokenCache, large: tokens.TokenCache) -> None:
         raise ValueError("the two token caches hold other scenes; delete both folders and train again")
 
 
-def vqgan(places: Places = PLACES, steps: int | None = None, batch: int = recipe.VQGAN_BATCH) -> None:
+def vqgan(
+    places: Places = PLACES,
+    steps: int | None = None,
+    batch: int = recipe.VQGAN_BATCH,
+    decoder_from: Path | None = None,
+) -> None:
     """Train the f=16 VQGAN.
 
     Args:
         places: where the project keeps what it makes.
         steps: of the whole run, its phases at the same shares of it; the recipe's if not given.
         batch: pictures in a batch.
+        decoder_from: folder of a trained VQGAN whose decoder the first step starts from.
     """
-    train_pictures(places, in_steps(recipe.vqgan(places), steps), dataset.DATA, batch)
+    training = replace(in_steps(recipe.vqgan(places), steps), decoder_from=decoder_from)
+    train_pictures(places, training, dataset.DATA, batch)
 
 
 def vqgan_superres(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:

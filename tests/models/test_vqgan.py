@@ -200,6 +200,8 @@ OTHER = {
     "level_attention": True,
     "norm_groups": 2,
     "patch": 2,
+    "encoder_kernels": (3, 1, 1),
+    "encoder_norm": "place",
 }
 DECODER_ONLY = ("decoder_channels", "decoder_blocks")
 
@@ -218,7 +220,7 @@ def test_every_field_of_the_config_runs_and_has_an_effect(field):
     plain = VQGAN(TINY).eval()
     given, height = pictures(), 16 // changed.config.stride
     assert changed.decode(changed.encode(given), height).shape == given.shape
-    if field == "norm_groups":  # no weight knows of it, the latents do
+    if field in ("norm_groups", "encoder_norm"):  # no weight knows of it, the latents do
         assert not changed.latents(given).allclose(plain.latents(given), atol=1e-3)
     else:
         assert [w.shape for w in changed.state_dict().values()] != [w.shape for w in plain.state_dict().values()]
@@ -304,3 +306,53 @@ def test_the_fingerprint_is_that_of_the_values_not_of_their_layout():
     vqgan = vqgan_of(TINY)
     before = vqgan.fingerprint()
     assert vqgan.to(memory_format=torch.channels_last).fingerprint() == before  # pyright: ignore[reportCallIssue]
+
+
+LOCAL = VQGANConfig(
+    channels=(8, 8, 8),
+    blocks=1,
+    num_codes=16,
+    code_dim=4,
+    norm_groups=4,
+    patch=4,
+    encoder_kernels=(3, 1, 1),
+    encoder_norm="place",
+)
+
+
+def changed_places(vqgan, where):
+    """Which latents move when a part of a picture does."""
+    picture = torch.full((1, 3, 128, 128), 0.9)
+    other = picture.clone()
+    other[..., where, where] = 0.2
+    with torch.no_grad():
+        return (vqgan.latents(picture) - vqgan.latents(other)).abs().amax((0, 1)) > 0
+
+
+def test_with_local_kernels_and_place_norm_a_token_depends_on_its_surroundings_alone():
+    torch.manual_seed(0)
+    is_changed = changed_places(VQGAN(LOCAL), slice(48, 64))  # the fourth token of a row, and of a column
+    assert is_changed[3, 3]
+    assert not is_changed[:, 5:].any() and not is_changed[5:].any()
+    assert not is_changed[:, :2].any() and not is_changed[:2].any()
+
+
+def test_group_norm_lets_every_token_know_of_the_whole_picture():
+    torch.manual_seed(0)
+    assert changed_places(VQGAN(dataclasses.replace(LOCAL, encoder_norm="group")), slice(48, 64)).all()
+
+
+def test_local_tokens_move_with_what_they_show():
+    torch.manual_seed(0)
+    vqgan = VQGAN(LOCAL)
+    picture = torch.ones(1, 3, 128, 128)
+    picture[..., 32:80, 32:80] = torch.rand(3, 48, 48)
+    grid = vqgan.encode(picture).reshape(8, 8)
+    moved = vqgan.encode(picture.roll((16, 32), (2, 3))).reshape(8, 8)
+    assert moved[2:7, 3:8].equal(grid[1:6, 1:6])
+
+
+@pytest.mark.parametrize("kernels", [(3, 1), (3, 1, 5), (3, 1, 1, 1)])
+def test_kernels_that_fit_no_encoder_are_refused(kernels):
+    with pytest.raises(ValueError, match="give 1 or 3 for each of them"):
+        dataclasses.replace(LOCAL, encoder_kernels=kernels)

@@ -1,5 +1,6 @@
 """Stage 1: what each loss does to the VQGAN, and from which step."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from muse.checkpoint import save_module
 from muse.training.perceptual import PerceptualLoss, distance_of_directions
 from muse.training.pictures import reconstructions
 from muse.training.vqgan import VQGANStage, VQGANTraining
@@ -200,3 +202,20 @@ def test_the_perceptual_loss_has_the_layout_of_squeezenet():
     assert sum(parameter.numel() for parameter in PerceptualLoss().parameters()) == 722_496
     sizes = [tuple(stage.shape[1:]) for stage in perceptual_loss().features(pictures(0, side=64))]
     assert sizes == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+
+
+def test_a_run_can_start_from_the_decoder_of_another(tmp_path):
+    trained = stage_of(tmp_path / "first").vqgan
+    torch.nn.init.normal_(trained.decoder.conv_in.weight)
+    save_module(trained, tmp_path / "trained")
+    stage = stage_of(tmp_path / "second", decoder_from=tmp_path / "trained")
+    assert is_same(stage.vqgan.decoder, weights_of(trained.decoder))
+    assert is_same(stage.averaged().decoder, weights_of(trained.decoder))
+
+
+def test_a_decoder_of_another_shape_is_refused_with_one_sentence(tmp_path):
+    trained = stage_of(tmp_path / "first").vqgan
+    save_module(trained, tmp_path / "trained")
+    other = dataclasses.replace(trained.config, decoder_blocks=trained.config.decoder_blocks + 1)
+    with pytest.raises(ValueError, match="has another shape than the one to be trained; give a VQGAN with equal"):
+        stage_of(tmp_path / "second", decoder_from=tmp_path / "trained", model=other)

@@ -3,7 +3,9 @@ Muse, section 2.2; taming transformers (arXiv:2012.09841)."""
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -35,12 +37,23 @@ class VQGANConfig:
     """Self-attention also after each other block at the coarsest resolution, as those of taming transformers have."""
     norm_groups: int = 32
     """Groups of every group normalisation; each number of channels is a multiple of it."""
+    encoder_kernels: tuple[int, ...] | None = None
+    """Side of the encoder's convolutions at each resolution, finest first; 3 everywhere if not given. With 1 at the coarse
+    ones and `encoder_norm="place"` a token depends on its own surroundings alone: equal places have equal tokens, which
+    a transformer learns many times sooner (docs/log.md)."""
+    encoder_norm: Literal["group", "place"] = "group"
+    """Whether the encoder normalises groups of channels over the whole picture, or all channels at each place."""
     patch: int = 1
     """Side of the squares of pixels that the first convolution takes in, and the last gives out, as channels of one
     place. 1 is the published VQGAN; 2 or 4 leave out the finest resolutions, which cost most and hold few weights."""
 
     def __post_init__(self) -> None:
         decoder = self.decoder_channels or self.channels
+        kernels = self.encoder_kernels
+        if kernels is not None and (len(kernels) != len(self.channels) or any(side not in (1, 3) for side in kernels)):
+            raise ValueError(
+                f"encoder_kernels is {kernels} for {len(self.channels)} resolutions; give 1 or 3 for each of them"
+            )
         if len(decoder) != len(self.channels):
             raise ValueError(
                 f"the decoder has {len(decoder)} resolutions and the encoder {len(self.channels)}; give equally many"
@@ -58,15 +71,41 @@ class VQGANConfig:
         return self.patch * 2 ** (len(self.channels) - 1)
 
 
-class ResNetBlock(nn.Module):
-    """Two 3x3 convolutions, each behind group normalisation and SiLU, around a shortcut."""
+class PlaceNorm(nn.Module):
+    """Layer normalisation of the channels at each place, which no other place of the picture has a part in."""
 
-    def __init__(self, channels_in: int, channels_out: int, norm_groups: int):
+    def __init__(self, channels: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(norm_groups, channels_in, eps=1e-6)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = nn.GroupNorm(norm_groups, channels_out, eps=1e-6)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h w"]:
+        places = features.permute(0, 2, 3, 1)
+        return F.layer_norm(places, places.shape[-1:], self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """How the blocks of one side of a VQGAN are built."""
+
+    norm_groups: int
+    """Groups of the group normalisation; 0 normalises each place by itself."""
+    kernel: int = 3
+    """Side of the convolutions."""
+
+    def norm(self, channels: int) -> nn.Module:
+        return nn.GroupNorm(self.norm_groups, channels, eps=1e-6) if self.norm_groups else PlaceNorm(channels)
+
+    def conv(self, channels_in: int, channels_out: int) -> nn.Conv2d:
+        return nn.Conv2d(channels_in, channels_out, self.kernel, padding=self.kernel // 2)
+
+
+class ResNetBlock(nn.Module):
+    """Two convolutions, each behind a normalisation and SiLU, around a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, style: BlockStyle):
+        super().__init__()
+        self.norm1, self.conv1 = style.norm(channels_in), style.conv(channels_in, channels_out)
+        self.norm2, self.conv2 = style.norm(channels_out), style.conv(channels_out, channels_out)
         same = channels_in == channels_out
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
 
@@ -117,21 +156,21 @@ class Upsample(nn.Module):
 
 
 def level_blocks(
-    channels_in: int, channels_out: int, blocks: int, has_attention: bool, config: VQGANConfig
+    channels_in: int, channels_out: int, blocks: int, has_attention: bool, config: VQGANConfig, style: BlockStyle
 ) -> list[nn.Module]:
     """The ResNet blocks of one resolution, each with attention behind it if asked for."""
     parts: list[nn.Module] = []
     for i in range(blocks):
-        parts.append(ResNetBlock(channels_in if i == 0 else channels_out, channels_out, config.norm_groups))
+        parts.append(ResNetBlock(channels_in if i == 0 else channels_out, channels_out, style))
         if has_attention:
             parts.append(SpatialAttention(channels_out, config.norm_groups))
     return parts
 
 
-def coarsest_blocks(channels: int, config: VQGANConfig) -> nn.Sequential:
+def coarsest_blocks(channels: int, config: VQGANConfig, style: BlockStyle) -> nn.Sequential:
     """Two ResNet blocks at the coarsest resolution, with attention between them if the config asks for it."""
     attention = [SpatialAttention(channels, config.norm_groups)] if config.attention else []
-    first, last = (ResNetBlock(channels, channels, config.norm_groups) for _ in range(2))
+    first, last = (ResNetBlock(channels, channels, style) for _ in range(2))
     return nn.Sequential(first, *attention, last)
 
 
@@ -141,16 +180,19 @@ class Encoder(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         channels = config.channels
+        kernels = config.encoder_kernels or (3,) * len(channels)
+        groups = config.norm_groups if config.encoder_norm == "group" else 0
+        styles = [BlockStyle(groups, kernel) for kernel in kernels]
         self.patch = config.patch
-        self.conv_in = nn.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
+        self.conv_in = styles[0].conv(3 * config.patch**2, channels[0])
         self.levels = nn.ModuleList()
         for i, width in enumerate(channels):
             before, is_last = channels[max(i - 1, 0)], i == len(channels) - 1
-            level = level_blocks(before, width, config.blocks, config.level_attention and is_last, config)
+            level = level_blocks(before, width, config.blocks, config.level_attention and is_last, config, styles[i])
             self.levels.append(nn.Sequential(*level, *([] if is_last else [Downsample(width)])))
-        self.middle = coarsest_blocks(channels[-1], config)
-        self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(channels[-1], config.code_dim, 3, padding=1)
+        self.middle = coarsest_blocks(channels[-1], config, styles[-1])
+        self.norm_out = styles[-1].norm(channels[-1])
+        self.conv_out = styles[-1].conv(channels[-1], config.code_dim)
         self.to_code = nn.Conv2d(config.code_dim, config.code_dim, 1)
 
     def forward(self, pictures: Pictures) -> Float[Tensor, "batch dim h w"]:
@@ -166,16 +208,16 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
-        channels = (config.decoder_channels or config.channels)[::-1]
+        channels, style = (config.decoder_channels or config.channels)[::-1], BlockStyle(config.norm_groups)
         self.from_code = nn.Conv2d(config.code_dim, config.code_dim, 1)
         self.conv_in = nn.Conv2d(config.code_dim, channels[0], 3, padding=1)
-        self.middle = coarsest_blocks(channels[0], config)
+        self.middle = coarsest_blocks(channels[0], config, style)
         self.levels = nn.ModuleList()
         for i, width in enumerate(channels):
             before, is_last = channels[max(i - 1, 0)], i == len(channels) - 1
-            level = level_blocks(before, width, config.decoder_blocks, config.level_attention and i == 0, config)
+            level = level_blocks(before, width, config.decoder_blocks, config.level_attention and i == 0, config, style)
             self.levels.append(nn.Sequential(*level, *([] if is_last else [Upsample(width)])))
-        self.norm_out = nn.GroupNorm(config.norm_groups, channels[-1], eps=1e-6)
+        self.norm_out = style.norm(channels[-1])
         self.patch = config.patch
         self.conv_out = nn.Conv2d(channels[-1], 3 * config.patch**2, 3, padding=1)
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from muse.checkpoint import load_module
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.shapes import Pictures
 from muse.training.codebook import CodebookTracker
@@ -23,6 +24,8 @@ class VQGANTraining(PictureTraining):
     """What a VQGAN's training can be told; the weights of the losses are Muse's."""
 
     model: VQGANConfig = field(default_factory=VQGANConfig)
+    decoder_from: Path | None = None
+    """The folder of a trained VQGAN with a decoder of the same shape, from which the first step starts."""
     commitment_weight: float = 0.25
     quantize_from: int = 500
     """The step from which the decoder sees codes; until then this is a plain autoencoder that only compares pixels.
@@ -38,6 +41,8 @@ class VQGANStage(PictureStage):
     def __init__(self, training: VQGANTraining, perceptual: PerceptualLoss | None):
         torch.manual_seed(training.engine.seed)
         vqgan = VQGAN(training.model)
+        if training.decoder_from is not None:
+            start_decoder(vqgan, training.decoder_from)
         vqgan.quantizer.requires_grad_(False)  # the tracker moves it
         self.tracker = CodebookTracker(training.model.num_codes, training.model.code_dim)
         super().__init__(training, vqgan, perceptual)
@@ -85,6 +90,18 @@ class VQGANStage(PictureStage):
         super().update_average()
         # The tracker's codebook is an average already, and the one that the present latents fit.
         self.averaged().quantizer.codebook.data.copy_(self.vqgan.quantizer.codebook.data)
+
+
+def start_decoder(vqgan: VQGAN, folder: Path) -> None:
+    """Give a VQGAN the decoder of another one.
+    Raises CheckpointError if the folder holds none, ValueError if its decoder has another shape."""
+    try:
+        vqgan.decoder.load_state_dict(load_module(VQGAN, VQGANConfig, folder).decoder.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"the decoder of {folder} has another shape than the one to be trained; give a VQGAN with equal "
+            "decoder_channels, decoder_blocks, code_dim and patch"
+        ) from error
 
 
 def spread(latents: Latents, ranks: Ranks) -> Float[Tensor, ""]:
