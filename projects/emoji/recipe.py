@@ -142,7 +142,7 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=3000,
+            steps=3300,
             learning_rate=1e-3,
             warmup=150,
             final_rate=0.02,
@@ -253,9 +253,11 @@ SUPERRES_BATCH = 16
 
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
-SINGLE_SHARE = 0.75
+SINGLE_SHARE = 0.85
 """Share of its batches that shows one thing; the rest are counts and pairs."""
-SEEN_TOKENS = CacheOptions(singles_per_picture=4, varied=1, compositions=10_000)
+PLAIN_CAPTIONS = 0.5
+"""Share of the captions that are the canonical ones; the rest say the same in one of many ways."""
+SEEN_TOKENS = CacheOptions(singles_per_picture=4, varied=1, compositions=10_000, background=0.4)
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
 
 DEFAULTS = SamplingOptions(steps=24, guidance=3.0, choice_noise=3.0)

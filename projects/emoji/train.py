@@ -82,7 +82,11 @@ class TokensOfStep:
         rng = np.random.default_rng((SEEN, step))
         takes_single = rng.random(self.batch) < recipe.SINGLE_SHARE
         rows = np.where(takes_single, rng.choice(self.singles, self.batch), rng.choice(self.others, self.batch))
-        return rows, [caption(self.cache.scenes[row], self.art, rng) for row in rows]
+        is_plain = rng.random(self.batch) < recipe.PLAIN_CAPTIONS
+        scenes = (self.cache.scenes[row] for row in rows)
+        return rows, [
+            caption(each, self.art, None if plain else rng) for each, plain in zip(scenes, is_plain, strict=True)
+        ]
 
 
 class PairsOfStep(TokensOfStep):

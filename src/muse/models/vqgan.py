@@ -38,9 +38,9 @@ class VQGANConfig:
     norm_groups: int = 32
     """Groups of every group normalisation; each number of channels is a multiple of it."""
     encoder_kernels: tuple[int, ...] | None = None
-    """Side of the encoder's convolutions at each resolution, finest first; 3 everywhere if not given. With 1 at the coarse
-    ones and `encoder_norm="place"` a token depends on its own surroundings alone: equal places have equal tokens, which
-    a transformer learns many times sooner (docs/log.md)."""
+    """Side of the encoder's convolutions at each resolution, finest first; 3 everywhere if not given. With 1 at the
+    coarse ones and `encoder_norm="place"` a token depends on its own surroundings alone, and equal places have equal
+    tokens, which are easier to predict (docs/log.md)."""
     encoder_norm: Literal["group", "place"] = "group"
     """Whether the encoder normalises groups of channels over the whole picture, or all channels at each place."""
     patch: int = 1
