@@ -19,6 +19,7 @@ from benchmarks import flops
 from benchmarks.measure import ceiling, interleaved, median_ratio, report
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.pipeline import guided_predict
+from muse.precision import prefer_fast_float32
 from muse.sampling import SamplingOptions, decode, generators_for
 
 Precision = Literal["float32", "bfloat16"]
@@ -86,7 +87,7 @@ def ours(what: Generate, base: MaskedTransformer, text: torch.Tensor) -> Callabl
 
 def main(what: Generate) -> None:
     """Measure and print."""
-    torch.set_float32_matmul_precision("medium")
+    prefer_fast_float32()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     text = torch.randn(what.batch, what.words, what.text_dim, device=device)

@@ -20,6 +20,7 @@ from benchmarks.generate import Generate, print_times
 from benchmarks.measure import interleaved
 from muse.masking import draw_mask_ratio, hide
 from muse.models.transformer import MaskedTransformer, drop_captions
+from muse.precision import prefer_fast_float32
 from muse.training.losses import hidden_token_loss
 
 Precision = Literal["float32", "bfloat16"]
@@ -73,7 +74,7 @@ def ours(what: TrainStep, tokens: torch.Tensor, text: torch.Tensor, precision: P
 
 def main(what: TrainStep) -> None:
     """Measure and print."""
-    torch.set_float32_matmul_precision("medium")
+    prefer_fast_float32()
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     shape, device = what.shape, "cuda" if torch.cuda.is_available() else "cpu"

@@ -218,7 +218,7 @@ LARGE_BATCH = 8
 
 
 def superres(places: Places) -> SuperResTraining:
-    """8x8 tokens and a caption to 32x32 tokens: 8.5M parameters. Not trained yet."""
+    """8x8 tokens and a caption to 32x32 tokens: 8.8M parameters. Not trained yet."""
     return SuperResTraining(
         engine=EngineOptions(
             folder=places.superres.parent,

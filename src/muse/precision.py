@@ -22,3 +22,10 @@ def dtype_for(precision: str, device: torch.device | str) -> torch.dtype:
     if precision == "auto":
         precision = "bfloat16" if has_native_bfloat16(device) else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def prefer_fast_float32() -> None:
+    """Let oneDNN multiply float32 on a processor where that is still float32 and a fifth faster than MKL's.
+    With AMX it would round to bfloat16 on the way."""
+    if not torch.cuda.is_available() and not torch.cpu._is_amx_tile_supported():
+        torch.set_float32_matmul_precision("medium")

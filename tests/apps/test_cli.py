@@ -71,6 +71,7 @@ def test_a_picture_says_all_that_it_takes_to_make_it_again(draw, tiny_folder):
         "negative": "a blue dog",
         "options": json.dumps(dataclasses.asdict(options)),
         "model": "tiny",
+        "precision": Muse.from_pretrained(tiny_folder).precision,
         "software": f"muse {muse.__version__}",
     }
     text = read_png_text(path)
@@ -170,8 +171,12 @@ def draw_cascade(cascade_folder, capsys):
     return run
 
 
+EXACT = ("--precision", "float32")
+"""As the model of the `cascade` fixture draws."""
+
+
 def test_generate_runs_the_cascade_and_says_how(draw_cascade, cascade):
-    (path,) = draw_cascade("generate", APPLE, "--seed", 1, "--superres-steps", 3, "--superres-guidance", 1)
+    (path,) = draw_cascade("generate", APPLE, "--seed", 1, "--superres-steps", 3, "--superres-guidance", 1, *EXACT)
     text = read_png_text(path)
     assert Image.open(path).size == (256, 256)
     options, superres_options = (SamplingOptions(**json.loads(text[name])) for name in ("options", "superres_options"))
@@ -181,7 +186,7 @@ def test_generate_runs_the_cascade_and_says_how(draw_cascade, cascade):
 
 
 def test_size_low_stops_after_the_base(draw_cascade, cascade):
-    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "low.png")
+    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "low.png", *EXACT)
     (high,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "high", "--out", "high.png")
     assert (Image.open(low).size, Image.open(high).size) == ((128, 128), (256, 256))
     assert (read_png_text(low)["size"], read_png_text(high)["size"]) == ("low", "high")
@@ -205,8 +210,8 @@ def test_previews_of_a_cascade_show_both_stages_at_the_size_of_the_result(draw_c
 
 
 def test_upscale_draws_a_picture_again_larger(draw_cascade, cascade):
-    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "low.png")
-    paths = draw_cascade("upscale", low, APPLE, "--n", 2, "--seed", 1, "--steps", 2, "--out", "high.png")
+    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "low.png", *EXACT)
+    paths = draw_cascade("upscale", low, APPLE, "--n", 2, "--seed", 1, "--steps", 2, "--out", "high.png", *EXACT)
     text = read_png_text(paths[1])
     assert (text["image"], text["seed"]) == ("low.png", "2")
     options = SamplingOptions(**json.loads(text["options"]))

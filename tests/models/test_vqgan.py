@@ -335,8 +335,8 @@ def test_with_local_kernels_and_place_norm_a_token_depends_on_its_surroundings_a
     assert is_changed[3, 3]
     assert not is_changed[:, 5:].any()
     assert not is_changed[5:].any()
-    assert not is_changed[:, :2].any()
-    assert not is_changed[:2].any()
+    assert not is_changed[:, :1].any()
+    assert not is_changed[:1].any()
 
 
 def test_group_norm_lets_every_token_know_of_the_whole_picture():
@@ -348,10 +348,11 @@ def test_local_tokens_move_with_what_they_show():
     torch.manual_seed(0)
     vqgan = VQGAN(LOCAL)
     picture = torch.ones(1, 3, 128, 128)
-    picture[..., 32:80, 32:80] = torch.rand(3, 48, 48)
+    picture[..., 32:64, 32:64] = torch.rand(3, 32, 32)
     grid = vqgan.encode(picture).reshape(8, 8)
-    moved = vqgan.encode(picture.roll((16, 32), (2, 3))).reshape(8, 8)
-    assert moved[2:7, 3:8].equal(grid[1:6, 1:6])
+    moved = vqgan.encode(picture.roll((16, 16), (2, 3))).reshape(8, 8)
+    assert len(grid.unique()) > 2
+    assert moved[2:6, 2:6].equal(grid[1:5, 1:5])
 
 
 @pytest.mark.parametrize("kernels", [(3, 1), (3, 1, 5), (3, 1, 1, 1)])

@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from muse.checkpoint import save_module
-from muse.precision import has_native_bfloat16
+from muse.precision import has_native_bfloat16, prefer_fast_float32
 from muse.training import state as saved
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
@@ -176,8 +176,7 @@ class Engine:
     def __init__(self, options: EngineOptions):
         self.options = options
         torch.set_flush_denormal(True)  # with numbers next to 0 the first steps of a VQGAN take 10 s instead of 0.5
-        if not torch.cuda.is_available():
-            torch.set_float32_matmul_precision("medium")  # oneDNN's products, still float32, a fifth faster than MKL's
+        prefer_fast_float32()
         self.fabric = launch(options)
         self.ranks = Ranks(self.fabric.global_rank, self.fabric.world_size)
         self.step = 0

@@ -45,7 +45,7 @@ def test_pictures_are_those_of_generate_and_their_files_say_how_they_were_made(s
     pictures = finished(studio.draw(APPLE, [3, 4], "blue", QUICK, None))
     wanted = tiny_muse.generate([APPLE] * 2, [3, 4], negatives=["blue"] * 2, options=QUICK)
     assert [Image.open(picture.path).tobytes() for picture in pictures] == [image.tobytes() for image in wanted]
-    assert studio.load(pictures[1].path) == Settings(APPLE, 4, QUICK, "blue", None, "tiny")
+    assert studio.load(pictures[1].path) == Settings(APPLE, 4, QUICK, "blue", None, "tiny", "float32")
     assert pictures[0].caption == "a red apple (seed 3)"
 
 
