@@ -103,7 +103,7 @@ def vqgan(places: Places) -> VQGANTraining:
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan.parent,
-            steps=3600,
+            steps=2600,
             learning_rate=6e-4,
             warmup=50,
             final_rate=0.02,
@@ -128,8 +128,8 @@ def vqgan(places: Places) -> VQGANTraining:
         adversarial_weight=0.02,
         commitment_weight=1.0,
         quantize_from=300,
-        discriminator_from=3500,
-        adversarial_from=3550,
+        discriminator_from=2530,
+        adversarial_from=2560,
     )
 
 

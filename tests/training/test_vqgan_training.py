@@ -217,6 +217,7 @@ def test_a_decoder_of_another_shape_is_refused_with_one_sentence(tmp_path):
     trained = stage_of(tmp_path / "first").vqgan
     save_module(trained, tmp_path / "trained")
     other = dataclasses.replace(trained.config, decoder_blocks=trained.config.decoder_blocks + 1)
+    training = vqgan_training(options(tmp_path / "second"), decoder_from=tmp_path / "trained")
+    training = dataclasses.replace(training, model=other)
     with pytest.raises(ValueError, match="has another shape than the one to be trained; give a VQGAN with equal"):
-        training = vqgan_training(options(tmp_path / "second"), decoder_from=tmp_path / "trained")
-        VQGANStage(dataclasses.replace(training, model=other), None)
+        VQGANStage(training, None)
