@@ -196,20 +196,28 @@ def cached(
     return tokens.load(folder)
 
 
-def base(places: Places = PLACES, steps: int | None = None, batch: int = recipe.BASE_BATCH) -> None:
+def base(
+    places: Places = PLACES,
+    steps: int | None = None,
+    batch: int = recipe.BASE_BATCH,
+    vqgan_from: Path | None = None,
+    base_from: Path | None = None,
+) -> None:
     """Train the base transformer on the tokens of the trained VQGAN.
 
     Args:
         places: where the project keeps what it makes.
         steps: of the whole run; the recipe's if not given.
         batch: token grids in a batch.
+        vqgan_from: folder of another VQGAN than the run's, such as the one that ships.
+        base_from: folder of a trained base transformer that the first step starts from.
     """
     art = dataset.load(places.folder)
-    vqgan = load_module(VQGAN, VQGANConfig, places.vqgan)
+    vqgan = load_module(VQGAN, VQGANConfig, vqgan_from or places.vqgan)
     text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = (cached(places, art, vqgan, held_out=held_out) for held_out in (False, True))
     validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
-    training = in_steps(recipe.base(places), steps)
+    training = replace(in_steps(recipe.base(places), steps), start_from=base_from)
 
     def watch(base: MaskedTransformer, step: int) -> None:
         muse = Muse(text_encoder, vqgan, base, name="emoji", defaults=recipe.DEFAULTS)

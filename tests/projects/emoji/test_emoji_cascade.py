@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from muse.checkpoint import load_module
 from muse.models.discriminator import DiscriminatorConfig
 from muse.models.superres import SuperResConfig
-from muse.models.transformer import TransformerConfig
+from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 from muse.training.perceptual import PerceptualLoss
@@ -100,3 +101,19 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
     assert clean.vqgan_superres is not None
     assert clean.vqgan_superres.config == after.config
     assert list((places.folder / "superres-clean" / "checkpoints").glob("step-*"))
+
+
+def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(places):
+    train.vqgan(places)
+    train.base(places)
+    shipped = places.folder / "shipped"
+    places.model.rename(shipped)
+    shutil.rmtree(places.vqgan.parent)
+    shutil.rmtree(places.base.parent)
+    trained = load_module(MaskedTransformer, TransformerConfig, shipped / "base")
+
+    train.base(places, vqgan_from=shipped / "vqgan", base_from=shipped / "base")
+    further = load_module(MaskedTransformer, TransformerConfig, places.base)
+    steps = [(a - b).abs().max() for a, b in zip(further.parameters(), trained.parameters(), strict=True)]
+    assert 0 < max(steps) < 0.01  # two small steps away; another start would be much further
+    assert Muse.from_pretrained(places.model, "cpu").vqgan.fingerprint() == trained.config.vqgan_fingerprint
