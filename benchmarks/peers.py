@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import MagicMock
 
 import torch
@@ -127,7 +127,7 @@ def draws_with_muse_maskgit(
 
     @torch.no_grad()
     def draw() -> Tensor:
-        generate = partial(peer.generate, prompts, timesteps=options.steps)  # pyright: ignore[reportCallIssue]
+        generate = partial(cast(Any, peer.generate), prompts, timesteps=options.steps)
         return in_precision(dtype, text.device.type, generate)
 
     return peer, draw

@@ -60,7 +60,8 @@ def replicas() -> list[int]:
 def draw(address, seed=3):
     client = OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=5)
     answer = client.images.generate(prompt="a red apple", extra_body={"seed": seed, "steps": 2})
-    return base64.b64decode(answer.data[0].b64_json)
+    assert answer.data
+    return base64.b64decode(answer.data[0].b64_json or "")
 
 
 def test_two_replicas_answer_the_official_client_as_one_and_survive_the_death_of_either(address):
