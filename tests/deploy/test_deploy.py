@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from muse.apps.server.options import Serve
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+HADOLINT = str(Path(sys.executable).parent / "hadolint")
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 MANIFEST = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
 
@@ -103,7 +105,7 @@ def test_options_that_cannot_be_are_refused_before_anything_starts(arguments, me
 
 
 def test_the_dockerfile_passes_its_linter():
-    done = subprocess.run(["hadolint", str(DEPLOY / "Dockerfile")], capture_output=True, text=True, check=False)
+    done = subprocess.run([HADOLINT, str(DEPLOY / "Dockerfile")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
