@@ -10,6 +10,7 @@ Needs `pip install "muse-t2i[serve]" "ray[serve]"`.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ray import serve
 
@@ -55,7 +56,16 @@ class Replicas:
         for name in arguments:
             if name not in fields:
                 raise ValueError(f"{name!r} is no option; give NAME=VALUE of {', '.join(fields)}")
-        return cls(**{name: fields[name](value) for name, value in arguments.items()})
+        return cls(**{name: value_of(name, fields[name], value) for name, value in arguments.items()})
+
+
+def value_of(name: str, kind: type, word: str) -> Any:
+    """What a word means as a value of an option.
+    Raises ValueError if it means nothing."""
+    try:
+        return kind(word)
+    except ValueError as error:
+        raise ValueError(f"{name} is {word!r}; give a {'whole ' * (kind is int)}number") from error
 
 
 def build(arguments: dict[str, str]) -> serve.Application:

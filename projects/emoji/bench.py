@@ -385,11 +385,7 @@ class Bench:
     def run(self, draw: Draw) -> Report:
         """Draw every prompt, look and score."""
         start = time.perf_counter()
-        images: list[Image.Image] = []
-        with tqdm(total=len(self.prompts), unit="picture", desc="drawing") as bar:
-            for some in in_batches(self.prompts):
-                images += draw([prompt.text for prompt in some], [prompt.seed for prompt in some])
-                bar.update(len(some))
+        images = draw_all(draw, [prompt.text for prompt in self.prompts], [prompt.seed for prompt in self.prompts])
         seconds = time.perf_counter() - start
         seen = self.look(images, "judging")
         metrics = self.scores(seen)
@@ -473,8 +469,12 @@ def in_batches(things: Sequence[Any]) -> Iterator[list[Any]]:
 
 def draw_all(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
     """Pictures of prompts, a batch at a time."""
-    batches = in_batches(list(zip(prompts, seeds, strict=True)))
-    return [image for some in batches for image in draw([text for text, _ in some], [seed for _, seed in some])]
+    images: list[Image.Image] = []
+    with tqdm(total=len(prompts), unit="picture", desc="drawing") as bar:
+        for some in in_batches(list(zip(prompts, seeds, strict=True))):
+            images += draw([text for text, _ in some], [seed for _, seed in some])
+            bar.update(len(some))
+    return images
 
 
 def run_bench(

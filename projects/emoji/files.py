@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 
 class BuildError(Exception):
@@ -13,6 +15,13 @@ class BuildError(Exception):
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_results(folder: Path, name: str, figures: dict[str, Any], table: str) -> None:
+    """NAME.json with all figures and NAME.md with a table of them, in a folder that is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{name}.json", json.dumps(figures, indent=1) + "\n")
+    write_atomically(folder / f"{name}.md", table + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -8,7 +8,6 @@ confidence: Halton order 2.2 to 2.7 FID better and no worse with more steps; the
 remasking better from 32 steps and worse at 16.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from muse.pipeline import Muse
 from muse.sampling.options import Sampler, SamplingOptions
 from projects.emoji import dataset
 from projects.emoji.bench import HEADLINES, Bench, BenchOptions, Draw, draw_with
-from projects.emoji.files import write_atomically
+from projects.emoji.files import write_results
 from projects.emoji.judge import Judge
 from projects.emoji.sweep import Cell, plot_distances, plot_shares, run_cell
 
@@ -68,8 +67,7 @@ def compare(
                 cells[name].append(run_cell(drawer, bench, folder, options, model))
                 bar.update()
     about = {"model": model, "commit": git_commit(), "machine": machine(), "bench": asdict(bench.options)}
-    write_atomically(folder / "samplers.json", json.dumps(about | {"samplers": cells}, indent=1) + "\n")
-    write_atomically(folder / "samplers.md", "\n".join(table(cells)) + "\n")
+    write_results(folder, "samplers", about | {"samplers": cells}, "\n".join(table(cells)))
     plot(cells, folder / "samplers.png")
     return cells
 

@@ -8,7 +8,6 @@ of the word's parts is in any caption's vocabulary. All such pairs, in an order 
 drawn, each in a style in which the concept was seen, and so, with the same seed, is the concept's own name.
 """
 
-import json
 import re
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,14 +19,14 @@ import tyro
 from PIL import Image
 
 from muse.evaluation.intervals import Figure, wilson
-from muse.evaluation.report import git_commit
+from muse.evaluation.report import git_commit, markdown_table
 from muse.images import contact_sheet
 from muse.pipeline import Muse
 from projects.emoji import dataset
-from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, draw_with
+from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, draw_with, per_cent
 from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
 from projects.emoji.dataset import EmojiArt, Record
-from projects.emoji.files import write_atomically
+from projects.emoji.files import BuildError, write_results
 from projects.emoji.judge import Judge
 from projects.emoji.packages import Package
 from projects.emoji.sources import fetch_package
@@ -165,13 +164,9 @@ class Report:
         }
 
     def as_markdown(self) -> str:
-        lines = ["| prompts | n | R@5 % | chance % |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| {name} | {len(self.synonyms)} | {100 * each.value:.1f} ({100 * each.low:.1f}–{100 * each.high:.1f}) "
-            f"| {100 * self.chance:.1f} |"
-            for name, each in self.figures.items()
-        ]
-        return "\n".join(lines)
+        num, chance = str(len(self.synonyms)), f"{100 * self.chance:.1f}"
+        rows = [[name, num, per_cent(figure), chance] for name, figure in self.figures.items()]
+        return "\n".join(markdown_table(["prompts", "n", "R@5 %", "chance %"], rows))
 
 
 def run(draw: Draw, synonyms: Sequence[Synonym], judge: Judge) -> Report:
@@ -206,14 +201,18 @@ class Command:
 
 def main(command: Command) -> None:
     """Find, draw, judge, write."""
+    if command.num < 1:
+        raise SystemExit(f"num is {command.num}; give at least 1")
     art = dataset.load(command.folder)
-    synonyms = find_synonyms(WordNet.fetch(command.folder / "packages"), seen_records(art))[: command.num]
+    try:
+        wordnet = WordNet.fetch(command.folder / "packages")
+    except BuildError as error:
+        raise SystemExit(f"error: {error}") from None
+    synonyms = find_synonyms(wordnet, seen_records(art))[: command.num]
     muse = Muse.from_pretrained(command.model)
     report = run(draw_with(muse, muse.defaults), synonyms, Judge.load(command.folder, art))
-    command.out.mkdir(parents=True, exist_ok=True)
     about = {"model": command.model, "commit": git_commit()}
-    write_atomically(command.out / "synonyms.json", json.dumps(about | report.as_json(), indent=1) + "\n")
-    write_atomically(command.out / "synonyms.md", report.as_markdown() + "\n")
+    write_results(command.out, "synonyms", about | report.as_json(), report.as_markdown())
     contact_sheet(list(report.images), columns=20).save(command.out / "sheet.png")
     print(report.as_markdown())
 

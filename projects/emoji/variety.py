@@ -7,7 +7,6 @@ several seeds; beside it that between the real pictures of the same concepts in 
 copy if it is as close to some training picture as 95% of the model's own reconstructions are to what they reconstruct.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,14 +18,14 @@ import tyro
 from PIL import Image
 
 from muse.evaluation.intervals import Figure, mean_of, wilson
-from muse.evaluation.report import git_commit
+from muse.evaluation.report import git_commit, markdown_table, shown
 from muse.images import contact_sheet
 from muse.pipeline import Muse
 from projects.emoji import dataset, recipe
-from projects.emoji.bench import Draw, Redraw, draw_all, draw_with, in_batches, redraw_with
-from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
+from projects.emoji.bench import Draw, Redraw, draw_all, draw_with, in_batches, per_cent, redraw_with
+from projects.emoji.captions import article, caption, spoken_name
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_atomically
+from projects.emoji.files import write_results
 from projects.emoji.judge import Features, Judge, at_judge_size
 from projects.emoji.scenes import Scene, paint
 from projects.emoji.train import usable
@@ -79,18 +78,13 @@ class Report:
         return {"options": asdict(self.options), **figures, "threshold": self.threshold}
 
     def as_markdown(self) -> str:
-        rows = (
-            ("mean distance between drawings of one prompt", self.drawn, 1, ".3f"),
-            ("mean distance between real pictures of one concept", self.real, 1, ".3f"),
-            (f"near copies of a training picture (closer than {self.threshold:.3f}), %", self.copies, 100, ".1f"),
-            ("nearest training picture is the one that was asked for, %", self.own, 100, ".1f"),
-        )
-        lines = ["| what | figure |", "| --- | --- |"]
-        lines += [
-            f"| {what} | {times * each.value:{form}} ({times * each.low:{form}}–{times * each.high:{form}}) |"
-            for what, each, times, form in rows
+        rows = [
+            ["mean distance between drawings of one prompt", shown(self.drawn)],
+            ["mean distance between real pictures of one concept", shown(self.real)],
+            [f"near copies of a training picture (closer than {self.threshold:.3f}), %", per_cent(self.copies)],
+            ["nearest training picture is the one that was asked for, %", per_cent(self.own)],
         ]
-        return "\n".join(lines)
+        return "\n".join(markdown_table(["what", "figure"], rows))
 
 
 def run(draw: Draw, redraw: Redraw, art: EmojiArt, judge: Judge, options: VarietyOptions) -> Report:
@@ -98,19 +92,19 @@ def run(draw: Draw, redraw: Redraw, art: EmojiArt, judge: Judge, options: Variet
     rng = np.random.default_rng(options.seed)
     drawn, real = distances_within(draw, art, judge, options, rng)
     items = usable(art, held_out=False)
-    originals = [Image.fromarray(paint(Scene("single", (item,)), art)) for item in items]
+    scenes = [Scene("single", (item,)) for item in items]
+    originals = [Image.fromarray(paint(scene, art)) for scene in scenes]
     training = F.normalize(judge.features(originals), dim=1)
     threshold = reconstruction_distance(originals, training, redraw, judge, options, rng)
     chosen = rng.choice(len(items), min(options.draws, len(items)), replace=False)
-    records = [art.records[items[place]] for place in chosen]
-    prompts = [f"{article(spoken_name(each.concept))}, {STYLE_PHRASES[each.style][0]}" for each in records]
+    prompts = [caption(scenes[place], art) for place in chosen]
     images = draw_all(draw, prompts, range(len(prompts)))
     similarities = F.normalize(judge.features(images), dim=1) @ training.T
     closeness, nearest = similarities.max(dim=1)
     num_copies = int((1 - closeness < threshold).sum())
     num_own = sum(int(one) == int(other) for one, other in zip(nearest, chosen, strict=True))
-    shown = zip(images[:SHOWN], nearest[:SHOWN].tolist(), strict=True)
-    pairs = tuple(each for image, place in shown for each in (at_judge_size(image), at_judge_size(originals[place])))
+    beside = zip(images[:SHOWN], nearest[:SHOWN].tolist(), strict=True)
+    pairs = tuple(each for image, place in beside for each in (at_judge_size(image), at_judge_size(originals[place])))
     return Report(
         options,
         mean_of(drawn, RESAMPLES, rng),
@@ -181,10 +175,8 @@ def main(command: Command) -> None:
     muse = Muse.from_pretrained(command.model)
     judge = Judge.load(command.folder, art)
     report = run(draw_with(muse, muse.defaults), redraw_with(muse), art, judge, command.options)
-    command.out.mkdir(parents=True, exist_ok=True)
     about = {"model": command.model, "commit": git_commit()}
-    write_atomically(command.out / "variety.json", json.dumps(about | report.as_json(), indent=1) + "\n")
-    write_atomically(command.out / "variety.md", report.as_markdown() + "\n")
+    write_results(command.out, "variety", about | report.as_json(), report.as_markdown())
     contact_sheet(list(report.pairs), columns=20).save(command.out / "nearest.png")
     print(report.as_markdown())
 

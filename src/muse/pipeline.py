@@ -114,9 +114,9 @@ class Muse(Editing):
     def draw_in(self, dtype: torch.dtype) -> "Muse":
         """Round the weights of what draws, the transformers and the decoders, to `dtype`, in which they then compute.
         Texts and given pictures are read as before, and tokens are drawn of the logits in float32."""
-        for part in (self.base, self.superres, *(each and each.decoder for each in (self.vqgan, self.vqgan_superres))):
+        for part in (self.base, self.superres, self.vqgan, self.vqgan_superres):
             if part is not None:
-                part.to(dtype)
+                (part.decoder if isinstance(part, VQGAN) else part).to(dtype)
         return self
 
     @property

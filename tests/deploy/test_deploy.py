@@ -91,7 +91,7 @@ def test_replicas_send_no_pictures_by_address(address):
         ({"modle": "emoji"}, "'modle' is no option; give NAME=VALUE of model"),
         ({"min_replicas": "3", "max_replicas": "2"}, "3 to 2 replicas"),
         ({"cpus": "-1"}, "cpus and gpus not below 0"),
-        ({"max_replicas": "many"}, "invalid literal"),
+        ({"max_replicas": "many"}, "max_replicas is 'many'; give a whole number"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_starts(arguments, message):

@@ -164,6 +164,17 @@ def test_the_perceptual_loss_is_zero_for_equal_pictures_and_positive_for_others(
     torch.testing.assert_close(loss(pictures(0), pictures(1)), loss(pictures(1), pictures(0)))
 
 
+def test_the_gradient_of_the_distance_is_that_of_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    pairs = [torch.randn(2, 5, 3, 3, generator=generator) for _ in range(2)]
+    weights = torch.randn(2, 3, 3, generator=generator)
+    ours, plain = ([each.clone().requires_grad_() for each in pairs] for _ in range(2))
+    (distance_of_directions(*ours) * weights).sum().backward()
+    ((F.normalize(plain[0], dim=1) - F.normalize(plain[1], dim=1)).square().sum(1) * weights).sum().backward()
+    for mine, wanted in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad)
+
+
 def test_it_compares_directions_and_takes_a_place_without_features_as_it_is():
     features, others = torch.randn(2, 5, 3, 3), torch.randn(2, 5, 3, 3)
     features[0, :, 0, 0] = 0
