@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROMPT ?= a red apple, 3d style
 OUT ?= apple.png
 
-.PHONY: draw test check format wheel emoji clean
+.PHONY: draw browser test check format wheel emoji clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,8 +28,15 @@ check: $(VENV)/.installed-dev  ## Lint, types and floors.
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: check  ## Everything that CI runs.
-	$(BIN)/pytest --numprocesses 2
+BROWSERS = $(shell which chromium chromium-browser google-chrome 2>/dev/null)
+
+browser:  ## Debian's Chromium, in which the page is tested, where this user may install it.
+	@[ -n "$(BROWSERS)" ] || { [ "$$(id -u)" = 0 ] && apt-get update --quiet=2 \
+		&& apt-get install --yes --quiet=2 --no-install-recommends chromium >/dev/null; } \
+		|| echo "There is no Chromium and you may not install it: the page's tests in a browser are left out."
+
+test: check browser  ## Everything that CI runs.
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(if $(BROWSERS),,-m "not browser")
 
 format: $(VENV)/.installed-dev  ## Rewrite the code as the linter wants it.
 	$(BIN)/ruff check --fix .

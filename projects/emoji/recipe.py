@@ -142,7 +142,7 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=2600,
+            steps=8000,
             learning_rate=1e-3,
             warmup=150,
             final_rate=0.02,
@@ -153,6 +153,7 @@ def base(places: Places) -> BaseTraining:
         model=TransformerConfig(
             num_codes=2048, height=8, width=8, dim=384, depth=6, heads=6, mlp_dim=1536, text_dim=384, dropout=0.0
         ),
+        optimizer="muon",
     )
 
 
@@ -253,11 +254,11 @@ SUPERRES_BATCH = 16
 
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
-SINGLE_SHARE = 0.85
+SINGLE_SHARE = 0.9
 """Share of its batches that shows one thing; the rest are counts and pairs."""
 PLAIN_CAPTIONS = 0.5
 """Share of the captions that are the canonical ones; the rest say the same in one of many ways."""
-SEEN_TOKENS = CacheOptions(singles_per_picture=4, varied=1, compositions=10_000, background=0.4)
+SEEN_TOKENS = CacheOptions(singles_per_picture=3, varied=0, compositions=8_000, background=0.35)
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
 
 DEFAULTS = SamplingOptions(steps=24, guidance=3.0, choice_noise=3.0)

@@ -1,17 +1,19 @@
 """One of several processes that train together, as torchrun starts them; what each scenario leaves is a folder.
 
-RANK=0 WORLD_SIZE=2 ... python tests/training/many_processes.py FOLDER
+RANK=0 WORLD_SIZE=2 ... python -m tests.training.many_processes FOLDER       all scenarios
+torchrun --nproc-per-node 2 -m tests.training.many_processes FOLDER ddp      one of them
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.utils import counters as dynamo_counters
 
 from muse.data.batches import TokenBatch
 from muse.training.base import train_base
@@ -75,12 +77,20 @@ def in_two_legs(engine: EngineOptions, **changes: Any) -> None:
     base(engine, **changes)
 
 
+def compiled(engine: EngineOptions) -> None:
+    """The layers see other sizes at each step, as more or fewer captions are dropped."""
+    base(engine)
+    assert dynamo_counters["frames"]["ok"] > 0, "nothing was compiled"
+
+
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp": lambda folder: base(options(folder, strategy="ddp")),
     "fsdp": lambda folder: base(options(folder, strategy="fsdp", keep_every=3)),
     "fsdp-parts": lambda folder: base(options(folder, strategy="fsdp", accumulate=2, recompute=True)),
     "fsdp-adafactor": lambda folder: in_two_legs(options(folder, strategy="fsdp"), optimizer="adafactor"),
+    "fsdp-muon": lambda folder: in_two_legs(options(folder, strategy="fsdp"), optimizer="muon"),
     "fsdp-bf16": lambda folder: base(options(folder, strategy="fsdp", precision="bf16-mixed", steps=2)),
+    "compiled": lambda folder: compiled(options(folder, strategy="ddp", compile=True)),
     "paper-3b": thinned,
     "superres": lambda folder: superres(options(folder, strategy="fsdp")),
     "vqgan": lambda folder: vqgan(options(folder)),
@@ -90,11 +100,11 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    for name, run in SCENARIOS.items():
-        run(folder / name)
+    for name in names or SCENARIOS:
+        SCENARIOS[name](folder / name)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

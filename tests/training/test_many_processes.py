@@ -19,6 +19,7 @@ from tests.training.test_engine import ROOT, metrics_of, state_of
 from tests.training.tiny_runs import options
 
 CLOSE = 2e-5
+pytestmark = pytest.mark.xdist_group("many processes")  # so that one worker runs the scenarios, once
 
 
 def free_port():
@@ -56,6 +57,7 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     base(options(folder / "base"))
     base(options(folder / "adafactor"), optimizer="adafactor")
+    base(options(folder / "muon"), optimizer="muon")
     vqgan(options(folder / "vqgan"))
     thinned(folder / "paper-3b")
     superres(options(folder / "superres"))
@@ -78,6 +80,8 @@ def assert_same_steps(folder, other):
         ("fsdp", "base"),
         ("fsdp-parts", "base"),
         ("fsdp-adafactor", "adafactor"),
+        ("fsdp-muon", "muon"),
+        ("compiled", "base"),
         ("paper-3b", "paper-3b"),
         ("superres", "superres"),
         ("vqgan", "vqgan"),
@@ -86,6 +90,19 @@ def assert_same_steps(folder, other):
 )
 def test_two_processes_take_the_steps_of_one(together, alone, scenario, same):
     assert_same_steps(together / scenario, alone / same)
+
+
+def test_torchrun_starts_them(alone, tmp_path):
+    """The command that docs/training.md gives, with the launcher's own meeting of processes."""
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.training.many_processes"]
+    subprocess.run(
+        [sys.executable, "-m", *command, str(tmp_path), "ddp"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+        timeout=180,
+    )
+    assert_same_steps(tmp_path / "ddp", alone / "base")
 
 
 @pytest.mark.parametrize("scenario", ["ddp", "fsdp"])

@@ -69,6 +69,9 @@ class EngineOptions:
     """Parts in which each process takes its share of a batch, to save memory; the steps are the same."""
     recompute: bool = False
     """Save memory by computing each layer again on the way back instead of keeping what it computed."""
+    compile: bool = False
+    """Compile the layers of a transformer by torch.compile: some minutes at first, faster steps on a GPU. Needs a C++
+    compiler. A VQGAN stays as it is: its compiled gradients came out wrong (docs/log.md)."""
     workers: int = 1
     """Processes that prepare batches ahead; 0 prepares them in between the steps."""
     save_every: int = 500
@@ -217,6 +220,12 @@ class Engine:
         if self.options.recompute:
             for layer in layers:
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+    def compile(self, layers: Iterable[nn.Module]) -> None:
+        """Compile each layer, if the options say so."""
+        if self.options.compile:
+            for layer in layers:
+                layer.compile()
 
     def export(self, module: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write a network as a folder that `load_module` reads; every process must call this."""

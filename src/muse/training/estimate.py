@@ -90,7 +90,8 @@ def of_transformer(
         between = 2 * config.depth * config.height * config.width * config.dim
         kept, flops = between + kept // config.depth, flops * 4 // 3
     parameters = sum(p.numel() for p in network.parameters())
-    numbers = {"adamw": 5, "adafactor": 4}[recipe.training.optimizer]  # weights, gradients, average, moments
+    # Weights, gradients, average, moments; Muon keeps one moment of what is in the layers.
+    numbers = {"adamw": 5, "adafactor": 4, "muon": 4}[recipe.training.optimizer]
     return Estimate(
         parameters, flops * recipe.batch_size, 4 * numbers * parameters, 2 * 2 * layer, kept, recipe.batch_size
     )

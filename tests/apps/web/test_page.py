@@ -120,25 +120,12 @@ def test_a_port_that_is_none_is_refused(port):
 
 
 @pytest.fixture(scope="module")
-def page(tiny_muse, tmp_path_factory):
-    """The page on a free port of loopback: its address, and a client of its functions."""
-    import os
-
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+def page(url, tmp_path_factory):
+    """The page's address, and a client of its functions."""
     from gradio_client import Client
 
-    from muse.apps.web.page import build, launch_options
-
-    studio = Studio(tiny_muse)
-    blocks = build(studio)
-    options = launch_options(Web()) | {"server_port": None, "prevent_thread_lock": True, "quiet": True}
-    _, url, _ = blocks.launch(**options)
-    yield (
-        url,
-        Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path_factory.mktemp("client"))),
-    )
-    blocks.close()
-    studio.close()
+    folder = str(tmp_path_factory.mktemp("client"))
+    return url, Client(url, verbose=False, analytics_enabled=False, download_files=folder)
 
 
 def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_controls_again(page, tiny_muse):
