@@ -13,6 +13,22 @@ from muse.sampling import StepReport
 
 FOLDER = Path(__file__).parent / "figures"
 PROMPTS = ("a red apple, 3d style", "an octopus on a sky blue background, flat style", "a green apple, noto style")
+SHEET = [
+    f"{subject}, {style}"
+    for subject in (
+        "a red apple",
+        "a fox",
+        "a rocket",
+        "a slice of pizza",
+        "a mushroom",
+        "an octopus",
+        "a cactus",
+        "a teapot",
+    )
+    for style in ("3d style", "flat style", "noto style", "twitter style")
+]
+"""What the picture of the README shows, with one seed for all: chosen before anything was drawn."""
+COLUMNS = 8
 SHOWN = 6
 """Steps that are shown, evenly spread, the last among them."""
 
@@ -30,10 +46,19 @@ def steps(muse: Muse) -> Image.Image:
     return contact_sheet([frame[row] for row in range(len(PROMPTS)) for frame in frames], columns=len(frames))
 
 
+def sheet(muse: Muse) -> Image.Image:
+    """A column for each thing, a row for each style."""
+    images = muse.generate(SHEET, [1] * len(SHEET))
+    styles = len(SHEET) // COLUMNS
+    return contact_sheet([images[styles * column + row] for row in range(styles) for column in range(COLUMNS)], COLUMNS)
+
+
 def main() -> None:
     """Draw all figures into docs/figures."""
     FOLDER.mkdir(exist_ok=True)
-    save_png(steps(Muse.from_pretrained("emoji")), FOLDER / "steps.png", {"command": "python -m docs.figures"})
+    muse = Muse.from_pretrained("emoji")
+    for name, figure in (("steps.png", steps(muse)), ("sheet.png", sheet(muse))):
+        save_png(figure, FOLDER / name, {"command": "python -m docs.figures"})
 
 
 if __name__ == "__main__":
