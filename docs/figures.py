@@ -13,22 +13,10 @@ from muse.sampling import StepReport
 
 FOLDER = Path(__file__).parent / "figures"
 PROMPTS = ("a red apple, 3d style", "an octopus on a sky blue background, flat style", "a green apple, noto style")
-SHEET = [
-    f"{subject}, {style}"
-    for subject in (
-        "a red apple",
-        "a fox",
-        "a rocket",
-        "a slice of pizza",
-        "a mushroom",
-        "an octopus",
-        "a cactus",
-        "a teapot",
-    )
-    for style in ("3d style", "flat style", "noto style", "twitter style")
-]
+THINGS = ("a red apple", "a fox", "a rocket", "a slice of pizza", "a mushroom", "an octopus", "a cactus", "a teapot")
+STYLES = ("3d style", "flat style", "noto style", "twitter style")
+SHEET = [f"{thing}, {style}" for style in STYLES for thing in THINGS]
 """What the picture of the README shows, with one seed for all: chosen before anything was drawn."""
-COLUMNS = 8
 SHOWN = 6
 """Steps that are shown, evenly spread, the last among them."""
 
@@ -48,9 +36,7 @@ def steps(muse: Muse) -> Image.Image:
 
 def sheet(muse: Muse) -> Image.Image:
     """A column for each thing, a row for each style."""
-    images = muse.generate(SHEET, [1] * len(SHEET))
-    styles = len(SHEET) // COLUMNS
-    return contact_sheet([images[styles * column + row] for row in range(styles) for column in range(COLUMNS)], COLUMNS)
+    return contact_sheet(muse.generate(SHEET, [1] * len(SHEET)), len(THINGS))
 
 
 def main() -> None:
