@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROMPT ?= a red apple, 3d style
 OUT ?= apple.png
 
-.PHONY: draw browser test check format wheel emoji clean
+.PHONY: draw browser test check format bench wheel emoji clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,10 @@ test: check browser  ## Everything that CI runs.
 format: $(VENV)/.installed-dev  ## Rewrite the code as the linter wants it.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev  ## All that a processor can measure of speed, a table each; half an hour.
+	for name in generate train_step vqgan tokenize data superres_cost serve_load; do \
+		echo; echo "## $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel into dist/.
 	$(BIN)/python -m build --no-isolation --wheel

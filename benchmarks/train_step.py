@@ -16,14 +16,13 @@ import tyro
 from torch import nn
 
 from benchmarks import flops
-from benchmarks.generate import Generate, print_times
+from benchmarks.generate import Generate, Precision, print_times
 from benchmarks.measure import interleaved
 from muse.masking import draw_mask_ratio, hide
-from muse.models.transformer import MaskedTransformer, drop_captions
+from muse.models.transformer import MaskedTransformer, TransformerConfig, drop_captions
 from muse.precision import prefer_fast_float32
 from muse.training.losses import hidden_token_loss
 
-Precision = Literal["float32", "bfloat16"]
 CAPTION_DROP = 0.1
 
 
@@ -54,10 +53,12 @@ def step_of(network: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[]
     return step
 
 
-def ours(what: TrainStep, tokens: torch.Tensor, text: torch.Tensor, precision: Precision) -> Callable[[], None]:
-    """A step as `muse.training.base` takes it."""
-    config = what.shape.config
-    base = MaskedTransformer(config).to(text.device).train()
+def training_step(
+    config: TransformerConfig, tokens: torch.Tensor, text: torch.Tensor, precision: Precision
+) -> Callable[[], None]:
+    """A step as `muse.training.base` takes it, on tokens and text states that are given."""
+    with torch.device(text.device):
+        base = MaskedTransformer(config).train()
     generator = torch.Generator().manual_seed(0)
     is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
 
@@ -81,7 +82,7 @@ def main(what: TrainStep) -> None:
     text = torch.randn(shape.batch, shape.words, shape.text_dim, device=device)
     tokens = torch.randint(shape.num_codes, (shape.batch, shape.side**2), device=device)
     tasks: dict[str, Callable[[], None]] = {
-        f"muse {precision}": ours(what, tokens, text, precision) for precision in what.precisions
+        f"muse {precision}": training_step(shape.config, tokens, text, precision) for precision in what.precisions
     }
     dtypes = {f"muse {precision}": getattr(torch, precision) for precision in what.precisions}
     if what.versus == "muse-maskgit-pytorch":

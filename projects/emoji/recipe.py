@@ -142,7 +142,7 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=8000,
+            steps=8600,
             learning_rate=1e-3,
             warmup=150,
             final_rate=0.02,

@@ -1,0 +1,203 @@
+"""The table of a GPU: seconds, memory and share of the peak of the paper's models, in one go.
+
+    python -m benchmarks.gpu
+    python -m benchmarks.gpu --rehearse        thin networks on a processor, to see that all of it runs
+
+Weights are random and made on the device: they change nothing in the time. Rows: what draws a picture (the base alone
+at 256 px; base, super-resolution and decoder at 512 px), in batches; a training step of the 632M model. A row that does
+not fit into memory says so. Every row is printed as it comes, so that a run that is stopped has told what it knows.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import tyro
+from torch import nn
+
+from benchmarks import flops
+from benchmarks.measure import ceiling, commit, machine, seconds_of, table
+from benchmarks.train_step import training_step
+from muse.models.superres import PRESETS as SUPERRES
+from muse.models.superres import SuperResConfig, SuperResTransformer
+from muse.models.transformer import PRESETS as BASES
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.pipeline import guided_predict, superres_predict
+from muse.sampling import SamplingOptions, decode, generators_for
+
+WORDS = 32
+"""Sub-words of each prompt."""
+AMUSED = TransformerConfig(dim=1280, depth=22, heads=20, mlp_dim=5120, text_dim=768)
+"""As many parameters as aMUSEd's transformer has."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What is measured."""
+
+    batches: tuple[int, ...] = (1, 8, 32)
+    """Pictures at once."""
+    rounds: int = 3
+    """Times each row is measured; its median counts."""
+    seconds: float = 450.0
+    """No row begins later than this after the start."""
+    rehearse: bool = False
+    """Thin networks instead of the paper's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one case took."""
+
+    model: str
+    what: str
+    batch: int
+    seconds: str
+    gibibytes: str = "-"
+    share: str = "-"
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """The networks of one model by their shapes; those of 512 px only with super-resolution."""
+
+    name: str
+    base: TransformerConfig
+    steps: int = 24
+    superres: SuperResConfig | None = None
+
+
+def thin(config: TransformerConfig) -> TransformerConfig:
+    """The same with next to no weights."""
+    return dataclasses.replace(config, dim=32, depth=2, heads=2, mlp_dim=64, text_dim=16, num_codes=64)
+
+
+def thin_superres(config: SuperResConfig) -> SuperResConfig:
+    small = {"dim": 32, "depth": 1, "low_depth": 1, "heads": 2, "mlp_dim": 64, "text_dim": 16}
+    return dataclasses.replace(config, num_codes=64, low_num_codes=64, **small)
+
+
+def cascades(rehearse: bool) -> list[Cascade]:
+    """The models of the table."""
+    found = [
+        Cascade("muse-632m", BASES["muse-632m"]),
+        Cascade("muse-3b", BASES["muse-3b"]),
+        Cascade("muse-3b + superres-738m", BASES["muse-3b"], superres=SUPERRES["superres-738m"]),
+        Cascade("as large as aMUSEd", AMUSED, steps=12),
+    ]
+    if not rehearse:
+        return found
+    return [
+        dataclasses.replace(each, base=thin(each.base), superres=each.superres and thin_superres(each.superres))
+        for each in found
+    ]
+
+
+def build(make: Callable[[], nn.Module], device: str) -> nn.Module:
+    """A network with random weights in bfloat16, made where it will compute."""
+    with torch.device(device):
+        return make().to(torch.bfloat16).eval()
+
+
+def drawing(model: Cascade, batch: int, device: str, rehearse: bool) -> Callable[[], object]:
+    """A function that draws a batch of pictures from text states: tokens, and the picture of them."""
+    base = build(lambda: MaskedTransformer(model.base), device)
+    text = torch.randn(batch, WORDS, model.base.text_dim, device=device, dtype=torch.bfloat16)
+    is_word = torch.ones(batch, WORDS, dtype=torch.bool, device=device)
+    options, seeds = SamplingOptions(steps=model.steps), generators_for(range(batch))
+    high = model.superres
+    superres = build(lambda: SuperResTransformer(high), device) if high is not None else None
+    codes = (high or model.base).num_codes
+    small = {"channels": (8, 8, 8, 8, 8)[: 4 if high is not None else 5], "norm_groups": 4, "code_dim": 8}
+    shape = {"channels": (128, 128, 256, 256, 512)[: 4 if high is not None else 5]}
+    config = VQGANConfig(num_codes=codes, **(small if rehearse else shape))  # pyright: ignore[reportArgumentType]
+    vqgan = build(lambda: VQGAN(config), device)
+
+    def hidden(of: TransformerConfig | SuperResConfig) -> torch.Tensor:
+        return torch.full((batch, of.height * of.width), of.mask_id, device=device)
+
+    @torch.no_grad()
+    def draw() -> torch.Tensor:
+        assert isinstance(base, MaskedTransformer)
+        assert isinstance(vqgan, VQGAN)
+        predict = guided_predict(base, text, is_word, batch, options)
+        tokens = decode(hidden(model.base), predict, options, seeds, model.base.mask_id)
+        if high is None:
+            return vqgan.decode(tokens, model.base.height)
+        assert isinstance(superres, SuperResTransformer)
+        above = SamplingOptions(steps=8)
+        states = text[..., : high.text_dim]
+        predict = superres_predict(superres, tokens, states, is_word, above)
+        return vqgan.decode(decode(hidden(high), predict, above, seeds, high.mask_id), high.height)
+
+    return draw
+
+
+def training(config: TransformerConfig, batch: int, device: str) -> Callable[[], None]:
+    """A function that takes a training step on a batch, in bfloat16 over float32 weights."""
+    tokens = torch.randint(config.num_codes, (batch, config.height * config.width), device=device)
+    text = torch.randn(batch, WORDS, config.text_dim, device=device)
+    return training_step(config, tokens, text, "bfloat16")
+
+
+def cases(what: Gpu, device: str) -> Iterator[tuple[Row, Callable[[], Callable[[], object]], int | None]]:
+    """Every row without its figures, what makes its task, and the operations of it where they are known."""
+    for model in cascades(what.rehearse):
+        pixels = "256 px" if model.superres is None else "512 px"
+        for batch in what.batches:
+            known = batch * flops.of_picture(model.base, WORDS, SamplingOptions(steps=model.steps))
+            yield (
+                Row(model.name, f"a picture of {pixels}", batch, ""),
+                lambda model=model, batch=batch: drawing(model, batch, device, what.rehearse),
+                known if model.superres is None else None,
+            )
+    config = thin(BASES["muse-632m"]) if what.rehearse else BASES["muse-632m"]
+    for batch in what.batches:
+        yield (
+            Row("muse-632m", "a training step", batch, ""),
+            lambda batch=batch: training(config, batch, device),
+            flops.of_training_step(config, WORDS, batch),
+        )
+
+
+def measure(task: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median seconds, and GiB at the peak."""
+    task()  # chooses kernels and makes room
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    seconds = statistics.median(seconds_of(task) for _ in range(rounds))
+    return seconds, torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+
+
+def main(what: Gpu) -> None:
+    """Measure and print."""
+    if not torch.cuda.is_available() and not what.rehearse:
+        raise SystemExit("there is no GPU; --rehearse runs thin networks on the processor")
+    device, begun, rows = "cuda" if torch.cuda.is_available() else "cpu", time.perf_counter(), []
+    peak = ceiling(torch.bfloat16)
+    for row, make, operations in cases(what, device):
+        if time.perf_counter() - begun > what.seconds:
+            rows.append(dataclasses.replace(row, seconds="no time left"))
+            continue
+        try:
+            seconds, gibibytes = measure(make(), what.rounds)
+        except torch.OutOfMemoryError:
+            rows.append(dataclasses.replace(row, seconds="out of memory"))
+        else:
+            share = f"{operations / seconds / peak:.2f}" if operations else "-"
+            rows.append(dataclasses.replace(row, seconds=f"{seconds:.3f}", gibibytes=f"{gibibytes:.1f}", share=share))
+        print(json.dumps(dataclasses.asdict(rows[-1])), flush=True)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    header = [field.name for field in dataclasses.fields(Row)]
+    print(table(header, [dataclasses.astuple(row) for row in rows]))
+    print(json.dumps({"commit": commit(), "machine": machine(), "peak_tflops": round(peak / 1e12, 1)}))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Gpu))
