@@ -2,6 +2,7 @@
 
 python -m projects.emoji.train vqgan             pictures of 128 px to 8x8 tokens
 python -m projects.emoji.train base              captions to tokens
+python -m projects.emoji.train decoder-low       a larger decoder for the 8x8 tokens
 python -m projects.emoji.train vqgan-superres    pictures of 256 px to 32x32 tokens
 python -m projects.emoji.train superres          8x8 tokens and captions to 32x32 tokens
 python -m projects.emoji.train decoder           a larger decoder for the 32x32 tokens
@@ -62,6 +63,11 @@ class Places:
     @property
     def base(self) -> Path:
         return self.folder / "base" / "base"
+
+    @property
+    def decoder_low(self) -> Path:
+        """The VQGAN of the small pictures with its larger decoder."""
+        return self.folder / "decoder-low" / "vqgan"
 
     @property
     def vqgan_superres(self) -> Path:
@@ -142,7 +148,7 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=8600,
+            steps=5400,
             learning_rate=1e-3,
             warmup=150,
             final_rate=0.02,
@@ -157,36 +163,62 @@ def base(places: Places) -> BaseTraining:
     )
 
 
+def decoder_low(places: Places) -> DecoderTraining:
+    """Twice the blocks for the decoder of the small pictures, whose tokens stay; without a discriminator, from which
+    nothing was gained (docs/log.md)."""
+    return DecoderTraining(
+        engine=EngineOptions(
+            folder=places.decoder_low.parent,
+            steps=4000,
+            learning_rate=4e-4,
+            warmup=100,
+            final_rate=0.02,
+            ema_decay=0.998,
+            save_every=1000,
+            log_every=50,
+        ),
+        decoder_blocks=4,
+        discriminator=DiscriminatorConfig(channels=32, layers=3),
+        perceptual_weight=0.3,
+        adversarial_weight=0.0,
+        discriminator_from=4000,
+        adversarial_from=4000,
+    )
+
+
 def vqgan_superres(places: Places) -> VQGANTraining:
-    """f=8 at 256 px: 1024 tokens of 512 codes. Not trained yet; its sizes are those that 2 cores can train."""
+    """f=8 at 256 px: 1024 tokens of 512 codes, each of its own surroundings as those of the small pictures are. Not
+    trained yet; its sizes are those that 2 cores can train."""
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan_superres.parent,
-            steps=6000,
+            steps=3000,
             learning_rate=6e-4,
             warmup=50,
             final_rate=0.02,
-            ema_decay=0.995,
-            save_every=200,
+            ema_decay=0.998,
+            save_every=500,
             log_every=25,
         ),
         model=VQGANConfig(
-            channels=(32, 64, 128),
+            channels=(64, 128),
             blocks=1,
-            decoder_channels=(32, 64, 128),
+            decoder_channels=(64, 128),
             decoder_blocks=1,
             num_codes=512,
             code_dim=32,
             norm_groups=4,
-            patch=2,
+            patch=4,
+            encoder_kernels=(3, 1),
+            encoder_norm="place",
         ),
         discriminator=DiscriminatorConfig(channels=32, layers=3),
-        perceptual_weight=0.1,
+        perceptual_weight=0.2,
         adversarial_weight=0.02,
         commitment_weight=1.0,
-        quantize_from=1300,
-        discriminator_from=4800,
-        adversarial_from=5000,
+        quantize_from=300,
+        discriminator_from=2900,
+        adversarial_from=2950,
     )
 
 
@@ -204,7 +236,7 @@ def decoder(places: Places) -> DecoderTraining:
             save_every=200,
             log_every=25,
         ),
-        decoder_channels=(48, 96, 128),
+        decoder_channels=(96, 192),
         decoder_blocks=2,
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.1,
