@@ -148,7 +148,7 @@ def base(places: Places) -> BaseTraining:
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
-            steps=5400,
+            steps=6600,
             learning_rate=1e-3,
             warmup=150,
             final_rate=0.02,
@@ -288,7 +288,7 @@ BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
 SINGLE_SHARE = 0.9
 """Share of its batches that shows one thing; the rest are counts and pairs."""
-PLAIN_CAPTIONS = 0.5
+PLAIN_CAPTIONS = 0.35
 """Share of the captions that are the canonical ones; the rest say the same in one of many ways."""
 SEEN_TOKENS = CacheOptions(singles_per_picture=3, varied=0, compositions=8_000, background=0.35)
 HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)

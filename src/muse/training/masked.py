@@ -32,8 +32,8 @@ class MaskedTraining:
     caption_drop: float = 0.1
     """Share of the captions that is dropped, so that guidance has an unconditional model."""
     optimizer: OptimizerName = "adamw"
-    """AdamW; AdaFactor, of half the moments, with which Muse was trained; or Muon, whose steps take a quarter longer on a
-    small model and lead further (docs/log.md)."""
+    """AdamW; AdaFactor, of half the moments, with which Muse was trained; or Muon, whose steps take a quarter longer on
+    a small model and lead further (docs/log.md)."""
     weight_decay: float = 0.045
     """How strongly matrices and tables are drawn to 0, in shares of the learning rate a step."""
     label_smoothing: float = 0.0

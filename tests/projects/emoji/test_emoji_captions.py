@@ -1,4 +1,6 @@
 import re
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from projects.emoji.captions import (
     plural,
     spoken_name,
 )
+from projects.emoji.dataset import EmojiArt
 from projects.emoji.packages import STYLES
 from projects.emoji.scenes import Scene, random_scene
 
@@ -162,3 +165,30 @@ def test_words_that_many_concepts_share_never_stand_alone(art):
     assert any(words.startswith("cat-ish") for words in said)
     assert not any(words.startswith("thing") for words in said)
     assert not any(":-)" in words for words in said)
+
+
+def styles_said(scene, art):
+    """How often each style is said of a scene, in 400 of its captions."""
+    phrases = {phrase: style for style, phrases in STYLE_PHRASES.items() for phrase in phrases}
+    found = Counter()
+    for seed in range(400):
+        words = caption(scene, art, np.random.default_rng(seed)).lower()
+        said = {phrases[part] for part in re.split(", ", words) if part in phrases}
+        assert len(said) <= 1
+        found.update(said or {None})
+    return found
+
+
+def test_a_style_is_at_times_left_out_and_at_times_another_one_but_never_one_that_is_held_out(art):
+    apple = art.records[0]
+    kept = next(r for r in art.records if r.concept == apple.concept and r.style not in (apple.style, "twemoji"))
+    records = [replace(r, held_out=r.concept == apple.concept and r.style == "twemoji") for r in art.records]
+    said = styles_said(Scene("single", (0,)), EmojiArt(tuple(records), art.pictures))
+    assert said[apple.style] > 0.25 * said.total()
+    assert said[None] > 0.25 * said.total()
+    assert said[kept.style] > 0
+    assert said["twemoji"] == 0
+
+
+def test_the_style_of_several_things_is_never_another_one(art):
+    assert set(styles_said(Scene("pair", (0, 1), relation="left"), art)) == {None, art.records[0].style}
