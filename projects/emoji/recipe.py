@@ -2,7 +2,7 @@
 
 python -m projects.emoji.train vqgan             pictures of 128 px to 8x8 tokens
 python -m projects.emoji.train base              captions to tokens
-python -m projects.emoji.train decoder-low       a larger decoder for the 8x8 tokens
+python -m projects.emoji.train decoder-low       the decoder of the 8x8 tokens, trained on
 python -m projects.emoji.train vqgan-superres    pictures of 256 px to 32x32 tokens
 python -m projects.emoji.train superres          8x8 tokens and captions to 32x32 tokens
 python -m projects.emoji.train decoder           a larger decoder for the 32x32 tokens
@@ -66,7 +66,7 @@ class Places:
 
     @property
     def decoder_low(self) -> Path:
-        """The VQGAN of the small pictures with its larger decoder."""
+        """The VQGAN of the small pictures with the decoder that was trained on."""
         return self.folder / "decoder-low" / "vqgan"
 
     @property
@@ -164,12 +164,12 @@ def base(places: Places) -> BaseTraining:
 
 
 def decoder_low(places: Places) -> DecoderTraining:
-    """Twice the blocks for the decoder of the small pictures, whose tokens stay; without a discriminator, from which
-    nothing was gained (docs/log.md)."""
+    """The decoder of the small pictures, trained on while their tokens stay: the wheel has no room for a larger one.
+    Without a discriminator, from which nothing was gained (docs/log.md)."""
     return DecoderTraining(
         engine=EngineOptions(
             folder=places.decoder_low.parent,
-            steps=4000,
+            steps=3000,
             learning_rate=4e-4,
             warmup=100,
             final_rate=0.02,
@@ -177,12 +177,12 @@ def decoder_low(places: Places) -> DecoderTraining:
             save_every=1000,
             log_every=50,
         ),
-        decoder_blocks=4,
+        decoder_blocks=2,
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.3,
         adversarial_weight=0.0,
-        discriminator_from=4000,
-        adversarial_from=4000,
+        discriminator_from=3000,
+        adversarial_from=3000,
     )
 
 

@@ -167,7 +167,7 @@ def decoder_low(
     batch: int = recipe.VQGAN_BATCH,
     vqgan_from: Path | None = None,
 ) -> None:
-    """Train a larger decoder for the f=16 VQGAN, and put it into the model if its base transformer is trained.
+    """Train the decoder of the f=16 VQGAN on, and put it into the model if its base transformer is trained.
 
     Args:
         places: where the project keeps what it makes.

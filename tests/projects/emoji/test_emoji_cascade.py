@@ -103,7 +103,7 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
     assert list((places.folder / "superres-clean" / "checkpoints").glob("step-*"))
 
 
-def test_a_larger_decoder_of_the_small_pictures_joins_the_model(places):
+def test_the_decoder_of_the_small_pictures_joins_the_model(places):
     train.vqgan(places)
     train.base(places)
     before = Muse.from_pretrained(places.model, "cpu").vqgan
