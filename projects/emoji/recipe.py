@@ -169,20 +169,20 @@ def decoder_low(places: Places) -> DecoderTraining:
     return DecoderTraining(
         engine=EngineOptions(
             folder=places.decoder_low.parent,
-            steps=3000,
-            learning_rate=4e-4,
-            warmup=100,
+            steps=1700,
+            learning_rate=1.5e-4,
+            warmup=50,
             final_rate=0.02,
-            ema_decay=0.998,
-            save_every=1000,
+            ema_decay=0.995,
+            save_every=850,
             log_every=50,
         ),
         decoder_blocks=2,
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.3,
         adversarial_weight=0.0,
-        discriminator_from=3000,
-        adversarial_from=3000,
+        discriminator_from=1700,
+        adversarial_from=1700,
     )
 
 
