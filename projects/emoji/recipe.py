@@ -2,7 +2,6 @@
 
 python -m projects.emoji.train vqgan             pictures of 128 px to 8x8 tokens
 python -m projects.emoji.train base              captions to tokens
-python -m projects.emoji.train decoder-low       the decoder of the 8x8 tokens, trained on
 python -m projects.emoji.train vqgan-superres    pictures of 256 px to 32x32 tokens
 python -m projects.emoji.train superres          8x8 tokens and captions to 32x32 tokens
 python -m projects.emoji.train decoder           a larger decoder for the 32x32 tokens
@@ -63,11 +62,6 @@ class Places:
     @property
     def base(self) -> Path:
         return self.folder / "base" / "base"
-
-    @property
-    def decoder_low(self) -> Path:
-        """The VQGAN of the small pictures with the decoder that was trained on."""
-        return self.folder / "decoder-low" / "vqgan"
 
     @property
     def vqgan_superres(self) -> Path:
@@ -160,29 +154,6 @@ def base(places: Places) -> BaseTraining:
             num_codes=2048, height=8, width=8, dim=384, depth=6, heads=6, mlp_dim=1536, text_dim=384, dropout=0.0
         ),
         optimizer="muon",
-    )
-
-
-def decoder_low(places: Places) -> DecoderTraining:
-    """The decoder of the small pictures, trained on while their tokens stay: the wheel has no room for a larger one.
-    Without a discriminator, from which nothing was gained (docs/log.md)."""
-    return DecoderTraining(
-        engine=EngineOptions(
-            folder=places.decoder_low.parent,
-            steps=1700,
-            learning_rate=1.5e-4,
-            warmup=50,
-            final_rate=0.02,
-            ema_decay=0.995,
-            save_every=850,
-            log_every=50,
-        ),
-        decoder_blocks=2,
-        discriminator=DiscriminatorConfig(channels=32, layers=3),
-        perceptual_weight=0.3,
-        adversarial_weight=0.0,
-        discriminator_from=1700,
-        adversarial_from=1700,
     )
 
 

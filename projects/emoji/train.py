@@ -161,34 +161,6 @@ def train_pictures(places: Places, training: VQGANTraining, data: str, batch: in
     train_vqgan(training, batches, watched, PerceptualLoss.from_file(places.perceptual))
 
 
-def decoder_low(
-    places: Places = PLACES,
-    steps: int | None = None,
-    batch: int = recipe.VQGAN_BATCH,
-    vqgan_from: Path | None = None,
-) -> None:
-    """Train the decoder of the f=16 VQGAN on, and put it into the model if its base transformer is trained.
-
-    Args:
-        places: where the project keeps what it makes.
-        steps: of the whole run; the recipe's if not given.
-        batch: pictures in a batch.
-        vqgan_from: folder of another VQGAN than the run's, such as the one that ships.
-    """
-    networks.prepare(places.folder)
-    art = dataset.load(places.folder)
-    watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
-    batches, training = scenes_for(art, batch, in_steps(recipe.decoder_low(places), steps))
-    vqgan = load_module(VQGAN, VQGANConfig, vqgan_from or places.vqgan)
-    train_decoder(training, vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual))
-    if (places.base / CONFIG).is_file():
-        base = load_module(MaskedTransformer, TransformerConfig, places.base)
-        larger = load_module(VQGAN, VQGANConfig, places.decoder_low)
-        text_encoder = TextEncoder.from_folder(places.text_encoder)
-        muse = Muse(text_encoder, larger, base, name="emoji", defaults=recipe.DEFAULTS)
-        leave(muse, places.model, training.engine.folder / "drawn.png")
-
-
 def decoder(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:
     """Train a larger decoder for the f=8 VQGAN, and put it into the model if there is a cascade.
 
@@ -339,7 +311,6 @@ def held_out_pairs(
 COMMANDS = {
     "vqgan": vqgan,
     "base": base,
-    "decoder-low": decoder_low,
     "vqgan-superres": vqgan_superres,
     "superres": superres,
     "decoder": decoder,

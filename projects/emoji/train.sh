@@ -9,7 +9,6 @@ python -m projects.emoji.build
 python -m projects.emoji.networks
 python -m projects.emoji.train vqgan
 python -m projects.emoji.train base
-python -m projects.emoji.train decoder-low
 if [ "${1:-}" = cascade ]; then
     python -m projects.emoji.build --size 256 --data data-256
     python -m projects.emoji.train vqgan-superres

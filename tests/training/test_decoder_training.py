@@ -51,6 +51,16 @@ def test_the_fingerprint_stays_and_the_decoder_is_the_larger_one(run):
     assert sum(p.numel() for p in after.decoder.parameters()) > sum(p.numel() for p in before.decoder.parameters())
 
 
+def test_a_zero_with_a_sign_keeps_the_fingerprint(tmp_path):
+    """Weights that were rounded to float16 hold some, and an average of -0 with -0 is 0."""
+    vqgan = trained_vqgan()
+    vqgan.encoder.conv_in.weight.data[0] = -0.0
+    stage = stage_of(tmp_path, vqgan=vqgan)
+    for step in range(2):
+        stage.step(pictures_at(step), step)
+    assert stage.averaged().fingerprint() == vqgan.fingerprint()
+
+
 def test_only_the_decoder_moves(tmp_path):
     stage = stage_of(tmp_path, perceptual_loss(), perceptual_weight=1.0)
     networks = stage.vqgan, stage.averaged()

@@ -35,6 +35,14 @@ class DecoderStage(PictureStage):
         larger.quantizer.requires_grad_(False)
         super().__init__(training, larger, perceptual)
 
+    def averaged(self) -> VQGAN:
+        """The averaged network, with the very encoder and codebook that came: an average of -0 with -0 is 0, which is
+        another fingerprint."""
+        vqgan = super().averaged()
+        vqgan.encoder.load_state_dict(self.vqgan.encoder.state_dict())
+        vqgan.quantizer.load_state_dict(self.vqgan.quantizer.state_dict())
+        return vqgan
+
     def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with torch.no_grad():  # and in float32: these are the tokens that the transformers know
             codes = self.vqgan.quantizer.look_up(self.vqgan.quantizer.nearest(self.vqgan.latents(pictures)))

@@ -127,10 +127,10 @@ def test_the_parts_of_the_recipe_fit_together():
 
 def test_every_part_is_a_command_and_has_a_place_of_its_own():
     places = recipe.PLACES
-    assert set(COMMANDS) == {"vqgan", "base", "decoder-low", "vqgan-superres", "superres", "decoder"}
+    assert set(COMMANDS) == {"vqgan", "base", "vqgan-superres", "superres", "decoder"}
     large = (recipe.vqgan_superres, recipe.superres, recipe.decoder)
-    folders = [run(places).engine.folder for run in (recipe.vqgan, recipe.base, recipe.decoder_low, *large)]
+    folders = [run(places).engine.folder for run in (recipe.vqgan, recipe.base, *large)]
     assert len(set(folders)) == len(COMMANDS)
     large_networks = (places.vqgan_superres, places.superres, places.decoder)
-    networks = (places.vqgan, places.base, places.decoder_low, *large_networks)
+    networks = (places.vqgan, places.base, *large_networks)
     assert [network.parent for network in networks] == folders
