@@ -237,8 +237,10 @@ class Muse(Editing):
         start: Tokens | None = None,
     ) -> Tokens:
         """Low-resolution tokens of texts; the second half of twice as many texts are negative prompts.
-        `start` has the mask id where tokens are to be drawn; all are if it is not given."""
+        `start` has the mask id where tokens are to be drawn; all are if it is not given.
+        Raises ValueError if there are negative prompts and guidance is 0."""
         check_states(text, seeds)
+        check_guidance(text, seeds, options)
         predict = guided_predict(self.base, text, is_word, len(seeds), options)
         start = self._all_hidden(self.base.config, len(seeds)) if start is None else start
         return decode(start, predict, options, generators_for(seeds), self.base.config.mask_id, callback)
@@ -369,6 +371,12 @@ def check_states(text: Texts, seeds: Sequence[int]) -> None:
         raise ValueError(
             f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
         )
+
+
+def check_guidance(text: Texts, seeds: Sequence[int], options: SamplingOptions) -> None:
+    """Raises ValueError if there are negative prompts and no guidance, by which alone they act."""
+    if options.guidance == 0 and len(text) == 2 * len(seeds) > 0:
+        raise ValueError("guidance is 0, at which a negative prompt does nothing; give guidance 1, or leave it out")
 
 
 def check_codes(low: Tokens, num_codes: int) -> None:

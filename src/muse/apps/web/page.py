@@ -145,6 +145,8 @@ class Page:
             seeds, avoided = seeds_from(seed, is_random, num), negative.strip() or None
             image, mask = painted(canvas)
             options = self.muse.defaults
+            if avoided and not options.guidance:  # by which alone it acts; this tab has no slider for it
+                options = dataclasses.replace(options, guidance=1.0)
             if kind == FILL:
                 shown = self.studio.inpaint(image, mask, prompt, seeds, avoided, options)
             elif kind == WIDEN:
@@ -242,7 +244,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
             prompt = gr.Textbox("", label="Prompt", placeholder="What the picture shows", lines=2, max_lines=6)
             if page.muse.name in EXAMPLES:
                 gr.Examples([[text] for text in EXAMPLES[page.muse.name]], [prompt], label="Examples")
-            negative = gr.Textbox("", label="Negative prompt", placeholder="What it shall not show", max_lines=4)
+            negative = gr.Textbox("", label="Negative prompt", placeholder="Not this; needs guidance", max_lines=4)
             num, seed, is_random = build_seeds()
             with gr.Accordion("More options", open=False):
                 steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps")
