@@ -110,7 +110,8 @@ class Diffusers:
 def task_of(who: Ours | Diffusers, task: Task, what: Pictures, dtype: torch.dtype) -> Callable[[], object]:
     """A function that does a task once."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network: nn.Module = who.network.to(device)
+    network = cast(nn.Module, who.network)
+    network.to(device)
     pictures = torch.rand(what.batch, 3, what.size, what.size, device=device).contiguous(
         memory_format=torch.channels_last
     )

@@ -142,9 +142,10 @@ class Muon(torch.optim.Optimizer):
         state, momentum = self.state[parameter], group["momentum"]
         if not state:
             state["average"] = torch.zeros_like(parameter)
-        average = state["average"]
-        average.lerp_(parameter.grad, 1 - momentum)
-        ahead = torch.lerp(parameter.grad, average, momentum)  # Nesterov's look ahead
+        average, gradient = state["average"], parameter.grad
+        assert gradient is not None
+        average.lerp_(gradient, 1 - momentum)
+        ahead = torch.lerp(gradient, average, momentum)  # Nesterov's look ahead
         whole = ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
         update = nearest_orthogonal(whole) * (0.2 * max(whole.shape) ** 0.5)
         if isinstance(parameter, DTensor):
@@ -157,6 +158,7 @@ class Muon(torch.optim.Optimizer):
             state["step"] = torch.zeros(())
             state["average"], state["squares"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         state["step"] += 1
+        assert parameter.grad is not None
         gradient, average, squares = local(parameter.grad), local(state["average"]), local(state["squares"])
         average.lerp_(gradient, 1 - first)
         squares.lerp_(gradient.square(), 1 - second)

@@ -178,13 +178,13 @@ def test_the_page_edits_a_picture_that_is_painted_over(kind, page, photo, tmp_pa
 
 
 def test_a_negative_prompt_of_an_edit_brings_guidance_where_the_model_has_none(studio, photo, monkeypatch):
-    from muse.apps.web.page import Page
+    from muse.apps.web.page import KINDS, Page
 
     monkeypatch.setattr(studio.muse, "defaults", SamplingOptions(steps=2, guidance=0.0))
     layer = Image.new("RGBA", photo.size, (255, 255, 255, 255))
-    asked = ("Fill what is painted over", {"background": photo, "layers": [layer]}, APPLE)
+    canvas = {"background": photo, "layers": [layer]}
     for negative, guidance in (("fox", 1.0), ("", 0.0)):
-        *_, last = Page(studio).edit(*asked, negative, 1, 5, False, *[0] * 4, 3, 0.3, [])
+        *_, last = Page(studio).edit(KINDS[0], canvas, APPLE, negative, 1, 5, False, 0, 0, 0, 0, 3, 0.3, [])
         (path, _), *_ = last[0]
         assert json.loads(read_png_text(Path(path))["options"])["guidance"] == guidance
 
