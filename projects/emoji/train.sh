@@ -2,7 +2,7 @@
 # The shipped model from nothing: data, networks, VQGAN, base transformer; and, with `cascade` as the first word, its
 # super-resolution to 256 px. Each part goes on where it was stopped.
 # On 2 cores with AMX, as measured one by one (the whole has not been run in one go yet): data and networks 4 min, VQGAN
-# 14 min, token cache 2 min, base 31 min of 2,600 steps. Needs the `emoji` extra.
+# 14 min, token cache 2 min, base 90 min of 6,600 steps. Needs the `emoji` extra.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python -m projects.emoji.build
