@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import tyro
@@ -30,6 +31,7 @@ from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import guided_predict, superres_predict
 from muse.sampling import SamplingOptions, decode, generators_for
 
+Network = TypeVar("Network", bound=nn.Module)
 WORDS = 32
 """Sub-words of each prompt."""
 AMUSED = TransformerConfig(dim=1280, depth=22, heads=20, mlp_dim=5120, text_dim=768)
@@ -98,7 +100,7 @@ def cascades(rehearse: bool) -> list[Cascade]:
     ]
 
 
-def build(make: Callable[[], nn.Module], device: str) -> nn.Module:
+def build(make: Callable[[], Network], device: str) -> Network:
     """A network with random weights in bfloat16, made where it will compute."""
     with torch.device(device):
         return make().to(torch.bfloat16).eval()
@@ -112,10 +114,11 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool) -> Callable
     options, seeds = SamplingOptions(steps=model.steps), generators_for(range(batch))
     high = model.superres
     superres = build(lambda: SuperResTransformer(high), device) if high is not None else None
-    codes = (high or model.base).num_codes
-    small = {"channels": (8, 8, 8, 8, 8)[: 4 if high is not None else 5], "norm_groups": 4, "code_dim": 8}
-    shape = {"channels": (128, 128, 256, 256, 512)[: 4 if high is not None else 5]}
-    config = VQGANConfig(num_codes=codes, **(small if rehearse else shape))  # pyright: ignore[reportArgumentType]
+    config = VQGANConfig(num_codes=(high or model.base).num_codes)
+    if rehearse:
+        config = dataclasses.replace(config, channels=(8,) * len(config.channels), norm_groups=4, code_dim=8)
+    if high is not None:  # f=8
+        config = dataclasses.replace(config, channels=config.channels[:-1])
     vqgan = build(lambda: VQGAN(config), device)
 
     def hidden(of: TransformerConfig | SuperResConfig) -> torch.Tensor:
@@ -123,16 +126,12 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool) -> Callable
 
     @torch.no_grad()
     def draw() -> torch.Tensor:
-        assert isinstance(base, MaskedTransformer)
-        assert isinstance(vqgan, VQGAN)
         predict = guided_predict(base, text, is_word, batch, options)
         tokens = decode(hidden(model.base), predict, options, seeds, model.base.mask_id)
-        if high is None:
+        if high is None or superres is None:
             return vqgan.decode(tokens, model.base.height)
-        assert isinstance(superres, SuperResTransformer)
         above = SamplingOptions(steps=8)
-        states = text[..., : high.text_dim]
-        predict = superres_predict(superres, tokens, states, is_word, above)
+        predict = superres_predict(superres, tokens, text, is_word, above)
         return vqgan.decode(decode(hidden(high), predict, above, seeds, high.mask_id), high.height)
 
     return draw

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import socket
 import statistics
 import subprocess
 import time
@@ -46,6 +47,13 @@ def commit() -> str:
         cwd=Path(__file__).parent,
     )
     return described.stdout.strip() or "unknown"
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def settle() -> None:

@@ -5,8 +5,6 @@
 Needs Debian's chromium and `pip install playwright`. The browser is started before the clock is.
 """
 
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +15,8 @@ from urllib.request import urlopen
 import tyro
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.measure import report
+from benchmarks.chromium import launch
+from benchmarks.measure import free_port, report
 
 LONGEST = 120
 """Seconds to wait for a page, and for a picture."""
@@ -30,12 +29,6 @@ class Page:
     prompt: str = "a red apple, 3d style"
     rounds: int = 3
     model: str = "emoji"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(url: str) -> None:
@@ -78,9 +71,7 @@ def once(browser: Browser, what: Page) -> tuple[float, float, float]:
 def main(what: Page) -> None:
     """Measure and print."""
     with sync_playwright() as playwright:
-        program = shutil.which("chromium") or shutil.which("google-chrome")
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        browser = launch(playwright)
         rows = [tuple(f"{each:.1f}" for each in once(browser, what)) for _ in range(what.rounds)]
         browser.close()
     report(("server", "prompt typed", "first picture"), rows)

@@ -13,7 +13,6 @@ import os
 import random
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import openai
 import tyro
 
 import muse
-from benchmarks.measure import report
+from benchmarks.measure import free_port, report
 
 PROMPTS = ("a red apple, 3d style", "a fox", "a slice of pizza on a blue background", "two dogs, flat style")
 LONGEST_WAIT = 2.0
@@ -109,13 +108,6 @@ class Server:
         assert self.process is not None
         self.process.send_signal(how)
         self.process.wait(180)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def client(url: str, options: Options, load: Load, end: float, number: int) -> None:

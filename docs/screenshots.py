@@ -6,7 +6,6 @@ Needs `pip install muse-t2i[web] playwright` and Debian's chromium.
 """
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.chromium import launch
 from muse.apps.web.options import Web
 from muse.apps.web.page import build, launch_options
 from muse.apps.web.studio import Studio
@@ -83,10 +83,8 @@ def main() -> None:
     blocks = build(studio)
     options = launch_options(Web()) | {"server_port": None, "prevent_thread_lock": True, "quiet": True}
     _, url, _ = blocks.launch(**options)
-    program = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        browser = launch(playwright)
         for name, size, scheme in (
             ("page-draw.png", DESK, "light"),
             ("page-dark.png", DESK, "dark"),

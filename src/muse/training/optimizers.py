@@ -1,8 +1,9 @@
 """The optimizers of the transformers: AdamW, the AdaFactor that Muse was trained with, and Muon, which needs fewer
 steps to learn by heart."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -36,18 +37,32 @@ def optimizer_for(
 def muon_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """The matrices of a transformer's layers, whose steps are orthogonal; all else is left to Adam, as tables are
     sparse, and what scales or shifts is no matrix."""
-    in_layers = {p for stack in module.modules() if isinstance(stack, Stack) for p in stack.parameters() if p.ndim == 2}
-    others = [p for p in module.parameters() if p not in in_layers]
-    matrices = [p for p in module.parameters() if p in in_layers]
-    tables, scales = [p for p in others if p.ndim >= 2], [p for p in others if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay, "is_orthogonal": True},
-        {"params": tables, "weight_decay": weight_decay},
-        {"params": scales, "weight_decay": 0.0},
-    ]
+    decaying, others = parameter_groups(module, weight_decay)
+    in_layers = {p for stack in module.modules() if isinstance(stack, Stack) for p in stack.parameters()}
+    params = cast(list[nn.Parameter], decaying["params"])
+    matrices, tables = [p for p in params if p in in_layers], [p for p in params if p not in in_layers]
+    return [{**decaying, "params": matrices, "is_orthogonal": True}, {**decaying, "params": tables}, others]
 
 
-class AdaFactor(torch.optim.Optimizer):
+class OneByOne(torch.optim.Optimizer, ABC):
+    """An optimizer that moves one parameter, or this process's shard of it, after the other, with decoupled decay."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step down the gradients that are there."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update, weight = self.update_of(parameter, parameter.grad, group), local(parameter)
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.sub_(update, alpha=group["lr"])
+
+    @abstractmethod
+    def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        """What a learning rate of 1 would take away from this process's shard."""
+
+
+class AdaFactor(OneByOne):
     """AdaFactor (arXiv:1804.04235) with a first moment and absolute step sizes, as large models are trained with it.
 
     The second moment of a matrix is kept as its row and column means. It fades by 1 - t^-0.8 (section 7.2), but never
@@ -65,26 +80,15 @@ class AdaFactor(torch.optim.Optimizer):
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "clip": clip, "eps": eps})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step down the gradients that are there."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group)
-
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter] or self._begin(parameter)
         state["step"] += 1
         fading = min(group["betas"][1], 1 - float(state["step"]) ** -0.8)
-        assert parameter.grad is not None
-        weight, gradient, average = local(parameter), local(parameter.grad), local(state["average"])
+        gradient, average = local(gradient), local(state["average"])
         update = gradient * self._scale(parameter, gradient.square() + group["eps"], state, fading)
         size = over_shards(update.square().sum(), parameter).div(parameter.numel()).sqrt()
         update /= (size / group["clip"]).clamp(min=1)
-        average.lerp_(update, 1 - group["betas"][0])
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.sub_(average, alpha=group["lr"])
+        return average.lerp_(update, 1 - group["betas"][0])
 
     def _begin(self, parameter: Tensor) -> dict[str, Any]:
         state = self.state[parameter]
@@ -108,7 +112,7 @@ class AdaFactor(torch.optim.Optimizer):
         return (rows / typical).rsqrt() * columns.rsqrt()
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(OneByOne):
     """Muon (Jordan and others, 2024) for groups with `is_orthogonal`, AdamW for the others, in one optimizer.
 
     A matrix moves along the nearest orthogonal matrix of its averaged gradient, scaled to the size of an AdamW step,
@@ -128,22 +132,14 @@ class Muon(torch.optim.Optimizer):
         defaults = {"betas": betas, "weight_decay": weight_decay, "momentum": momentum, "eps": eps}
         super().__init__(params, {"lr": lr, "is_orthogonal": False, **defaults})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step down the gradients that are there."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update = (self._orthogonal if group["is_orthogonal"] else self._adam)(parameter, group)
-                    local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
-                    local(parameter).sub_(update, alpha=group["lr"])
+    def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        return (self._orthogonal if group["is_orthogonal"] else self._adam)(parameter, gradient, group)
 
-    def _orthogonal(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    def _orthogonal(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, momentum = self.state[parameter], group["momentum"]
         if not state:
             state["average"] = torch.zeros_like(parameter)
-        average, gradient = state["average"], parameter.grad
-        assert gradient is not None
+        average = state["average"]
         average.lerp_(gradient, 1 - momentum)
         ahead = torch.lerp(gradient, average, momentum)  # Nesterov's look ahead
         whole = ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
@@ -152,14 +148,13 @@ class Muon(torch.optim.Optimizer):
             return local(distribute_tensor(update, parameter.device_mesh, parameter.placements))
         return update
 
-    def _adam(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (first, second) = self.state[parameter], group["betas"]
         if not state:
             state["step"] = torch.zeros(())
             state["average"], state["squares"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         state["step"] += 1
-        assert parameter.grad is not None
-        gradient, average, squares = local(parameter.grad), local(state["average"]), local(state["squares"])
+        gradient, average, squares = local(gradient), local(state["average"]), local(state["squares"])
         average.lerp_(gradient, 1 - first)
         squares.lerp_(gradient.square(), 1 - second)
         num = float(state["step"])

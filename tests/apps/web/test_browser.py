@@ -4,7 +4,6 @@
 
 import io
 import json
-import shutil
 import urllib.request
 from urllib.parse import urlsplit
 
@@ -18,26 +17,16 @@ pytestmark = pytest.mark.browser
 APPLE = "a red apple"
 PATIENCE = 60_000
 """Milliseconds that a picture may take on a busy machine."""
-ALONE = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-"""Chromium as root, which asks no other host by itself."""
 
 
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert program, "there is no Chromium; install Debian's package chromium"
+    from benchmarks.chromium import launch
+
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ALONE)
+        browser = launch(playwright)
         yield browser
         browser.close()
 
