@@ -18,8 +18,8 @@ ALONE = (
 
 def launch(playwright: Playwright) -> Browser:
     """A browser.
-    Raises FileNotFoundError if there is none on this machine."""
+    Raises SystemExit, in one sentence, if there is none on this machine."""
     found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
     if (program := next(found, None)) is None:
-        raise FileNotFoundError("there is no Chromium; install Debian's package chromium")
+        raise SystemExit("there is no Chromium; install Debian's package chromium")
     return playwright.chromium.launch(executable_path=program, args=list(ALONE))
