@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from muse import checkpoint
-from muse.checkpoint import CheckpointError, count_parameters, load_module, read_json, save_module, write_whole
+from muse.checkpoint import (
+    SCALES,
+    CheckpointError,
+    count_parameters,
+    is_narrow,
+    load_module,
+    read_json,
+    save_module,
+    write_whole,
+)
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 
@@ -45,6 +54,38 @@ def test_rounded_weights_take_half_the_space_and_load_as_float32(tiny_vqgan, tmp
     assert half < 0.7 * full
     loaded = load_module(VQGAN, VQGANConfig, tmp_path / "half").quantizer.codebook
     assert torch.equal(loaded, tiny_vqgan.quantizer.codebook.bfloat16().float())
+
+
+def test_weights_in_int8_take_a_quarter_of_the_space_and_are_off_by_half_a_step_of_their_row(tiny_vqgan, tmp_path):
+    tiny_vqgan.encoder.conv_in.weight.data[0] = 0  # a row without a scale
+    save_module(tiny_vqgan, tmp_path / "full")
+    save_module(tiny_vqgan, tmp_path / "narrow", torch.int8)
+    assert is_narrow(tmp_path / "narrow")
+    assert not is_narrow(tmp_path / "full")
+    assert count_parameters(tmp_path / "narrow") == count_parameters(tmp_path / "full")
+    stored = load_file(tmp_path / "narrow" / "model.safetensors")
+    loaded = load_module(VQGAN, VQGANConfig, tmp_path / "narrow").state_dict()
+    for name, tensor in tiny_vqgan.state_dict().items():
+        if tensor.ndim > 1:
+            assert stored[name].dtype == torch.int8
+            largest = tensor.flatten(1).abs().amax(1, keepdim=True)
+            assert ((loaded[name] - tensor).flatten(1).abs() <= largest / 254 * 1.001).all()
+        else:
+            assert torch.equal(loaded[name], tensor.half().float())
+
+
+@pytest.mark.parametrize("harm", ["no scales", "other scales", "no weight"])
+def test_weights_in_int8_whose_scales_do_not_fit_are_refused(harm, tiny_vqgan, tmp_path):
+    save_module(tiny_vqgan, tmp_path, torch.int8)
+    stored = load_file(tmp_path / "model.safetensors")
+    name = "quantizer.codebook"
+    if harm == "other scales":
+        stored[name + SCALES] = stored[name + SCALES][1:]
+    else:
+        del stored[name if harm == "no weight" else name + SCALES]
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"weight {name} of .* is in int8 without fitting scales"):
+        load_module(VQGAN, VQGANConfig, tmp_path)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])

@@ -226,9 +226,9 @@ def superres(places: Places) -> SuperResTraining:
     return SuperResTraining(
         engine=EngineOptions(
             folder=places.superres.parent,
-            steps=4000,
-            learning_rate=1.2e-3,
-            warmup=200,
+            steps=1800,
+            learning_rate=1e-3,
+            warmup=80,
             final_rate=0.02,
             ema_decay=0.998,
             save_every=300,
@@ -249,6 +249,7 @@ def superres(places: Places) -> SuperResTraining:
             text_dim=384,
             block=8,
         ),
+        optimizer="muon",
     )
 
 

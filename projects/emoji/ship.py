@@ -64,10 +64,11 @@ def figures(bench: Path) -> str:
 
 
 def ship(places: recipe.Places, bench: Path) -> Path:
-    """Write the run's model into the package, all weights in float16, with the figures of its bench in its card."""
+    """Write the run's model into the package, its weights in float16 and those of the text encoder in int8, with the
+    figures of its bench in its card."""
     muse = Muse.from_pretrained(places.model, "cpu", "float32")
     folder = SHIPPED / "emoji"
-    muse.save_pretrained(folder, torch.float16)
+    muse.save_pretrained(folder, torch.float16, torch.int8)
     # As the tokens were made; nothing is rounded twice.
     save_module(muse.vqgan, folder / "vqgan", torch.float16)
     if muse.vqgan_superres is not None:

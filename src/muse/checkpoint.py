@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SCALES = ".row_scales"
+"""Ends the name of what the rows of a weight stored in int8 are multiplied by."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -52,22 +54,60 @@ def usual_mode(folder: Path) -> int:
 
 
 def save_module(module: Configured, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a module's config and weights; `dtype` rounds floating point weights on the way.
+    """Write a module's config and weights, which `dtype` rounds as `rounded` does.
     Files that were there stay whole until the new ones are."""
+    write_weights(rounded(module.state_dict(), dtype), folder)
+    config = {"class": type(module).__name__, **dataclasses.asdict(module.config)}
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """Write the tensors of a folder, which stays whole meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-        for name, tensor in module.state_dict().items()
-    }
     fresh = folder / (WEIGHTS + ".tmp")
     try:
-        save_file(weights, fresh, metadata={"format": "pt"})
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+            fresh,
+            metadata={"format": "pt"},
+        )
         fresh.chmod(usual_mode(folder))
         os.replace(fresh, folder / WEIGHTS)
     finally:
         fresh.unlink(missing_ok=True)
-    config = {"class": type(module).__name__, **dataclasses.asdict(module.config)}
-    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def rounded(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Weights with their fractions in another type. In int8 each row of a matrix or kernel has a scale of its own,
+    stored beside it, and is off by at most 1/254 of its largest number; what is neither is in float16."""
+    if dtype is None:
+        return dict(weights)
+    stored: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if dtype == torch.int8 and tensor.is_floating_point() and tensor.ndim > 1:
+            rows = tensor.float()
+            scales = rows.flatten(1).abs().amax(1) / torch.iinfo(torch.int8).max
+            safe = scales.where(scales > 0, 1.0).reshape(-1, *(1,) * (tensor.ndim - 1))
+            stored[name], stored[name + SCALES] = (rows / safe).round().to(torch.int8), scales
+        elif tensor.is_floating_point():
+            stored[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype)
+        else:
+            stored[name] = tensor
+    return stored
+
+
+def widened(stored: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """What `rounded` made int8, in float32 again.
+    Raises CheckpointError if a weight in int8 and its scales do not come together."""
+    scales = {name.removesuffix(SCALES): tensor for name, tensor in stored.items() if name.endswith(SCALES)}
+    weights = {name: tensor for name, tensor in stored.items() if not name.endswith(SCALES)}
+    narrow = {name: tensor for name, tensor in weights.items() if tensor.dtype == torch.int8}
+    for name in sorted(scales.keys() | narrow.keys()):
+        rows = narrow[name].shape[:1] if name in narrow else None
+        if name not in scales or rows != scales[name].shape:
+            raise CheckpointError(f"weight {name} of {path} is in int8 without fitting scales; get the checkpoint again")
+        weights[name] = narrow[name].float() * scales[name].reshape(-1, *(1,) * (narrow[name].ndim - 1))
+    return weights
 
 
 def load_module(cls: type[Module], config_class: type, folder: Path) -> Module:
@@ -125,15 +165,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder.
+    """The tensors of a folder, those in int8 in float32.
     Raises CheckpointError if the file is missing or damaged."""
     path = folder / WEIGHTS
     try:
-        return load_file(path)
+        return widened(load_file(path), path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; this folder is no whole checkpoint") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); get the checkpoint again") from error
+
+
+def is_narrow(folder: Path) -> bool:
+    """Whether the weights of a folder are in int8, as `rounded` makes them; not if there are none to be read."""
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            return any(name.endswith(SCALES) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
 
 
 def count_parameters(folder: Path) -> int:
@@ -146,7 +195,8 @@ def count_parameters(folder: Path) -> int:
     for path in paths:
         try:
             with safe_open(path, "pt") as file:
-                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+                names = (name for name in file.keys() if not name.endswith(SCALES))  # noqa: SIM118
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged ({error}); get the checkpoint again") from error
     return count

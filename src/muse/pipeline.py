@@ -90,11 +90,13 @@ class Muse(Editing):
         )
         return muse.to(device).draw_in(dtype)
 
-    def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
-        """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers.
-        The VQGANs keep the precision that made their tokens; the text encoder is written in float16."""
+    def save_pretrained(
+        self, folder: Path | str, dtype: torch.dtype | None = None, text_dtype: torch.dtype = torch.float16
+    ) -> None:
+        """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers, `text_dtype` the
+        text encoder. The VQGANs keep the precision that made their tokens."""
         folder = Path(folder)
-        self.text_encoder.save(folder / "text_encoder")
+        self.text_encoder.save(folder / "text_encoder", text_dtype)
         save_module(self.vqgan, folder / "vqgan")
         save_module(self.base, folder / "base", dtype)
         index = {"class": "Muse", "name": self.name, "parts": PARTS, "defaults": dataclasses.asdict(self.defaults)}

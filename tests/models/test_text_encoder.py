@@ -62,7 +62,7 @@ def test_a_tokenizer_without_a_limit_reads_as_far_as_the_encoder_and_at_most_512
     assert encoder.max_words == max_words
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.float32, 1e-6)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.int8, 0.1), (torch.float16, 5e-3), (torch.float32, 1e-6)])
 def test_saved_and_loaded_it_gives_close_states(encoder, tmp_path, dtype, tolerance):
     encoder.save(tmp_path / "saved", dtype)
     loaded = TextEncoder.from_folder(tmp_path / "saved")
@@ -74,9 +74,19 @@ def test_saved_and_loaded_it_gives_close_states(encoder, tmp_path, dtype, tolera
     torch.testing.assert_close(states[is_word], expected[is_word], atol=tolerance, rtol=0)
 
 
-def test_saving_does_not_round_the_encoder_in_use(encoder, tmp_path):
+def test_a_t5_in_int8_keeps_its_one_table_of_words_and_gives_close_states(tiny_t5, tmp_path):
+    tiny_t5.save(tmp_path / "saved", torch.int8)
+    loaded = TextEncoder.from_folder(tmp_path / "saved")
+    (states, is_word), (expected, _) = loaded(["a red apple"]), tiny_t5(["a red apple"])
+    similarity = torch.nn.functional.cosine_similarity(states[is_word], expected[is_word], dim=-1)
+    assert similarity.min() > 0.999
+    assert not states[is_word].equal(expected[is_word])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16])
+def test_saving_does_not_round_the_encoder_in_use(encoder, tmp_path, dtype):
     before = encoder(["a red apple"])[0]
-    encoder.save(tmp_path / "saved")
+    encoder.save(tmp_path / "saved", dtype)
     assert encoder(["a red apple"])[0].equal(before)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from muse.checkpoint import usual_mode
+from muse.checkpoint import is_narrow, read_weights, rounded, usual_mode, write_weights
 from muse.shapes import TextMask, TextStates
 
 LONGEST = 512
@@ -30,28 +30,26 @@ class TextEncoder(nn.Module):
     def from_folder(cls, folder: Path) -> "TextEncoder":
         """Load a folder as `transformers` saves it, in float32, without asking any hub or opening any pickle.
         Raises OSError, ValueError or RuntimeError if it is no such folder, or its weights do not fit its config."""
-        from transformers import AutoModelForTextEncoding, AutoTokenizer  # two seconds of imports
+        from transformers import AutoTokenizer  # two seconds of imports
 
         with quietly():
-            encoder, report = AutoModelForTextEncoding.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="eager",  # for sequences as short as prompts twice as fast as the fused one
-                output_loading_info=True,
-            )
+            encoder, report = load_narrow(folder) if is_narrow(folder) else load_plain(folder)
             check_loaded(encoder, report["missing_keys"], report["unexpected_keys"])
             return cls(encoder, AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write the encoder, rounded to `dtype`, and the tokenizer as `transformers` does."""
-        # A copy, as the encoder in use must not be rounded.
+        """Write the encoder, rounded to `dtype`, and the tokenizer as `transformers` does; in int8, for which that has
+        no format without a further package, the weights are ours."""
+        folder = Path(folder)
         with quietly():
-            copy.deepcopy(self.encoder).to(dtype).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
+            # A copy, as the encoder in use must not be rounded.
+            plain = torch.float32 if dtype == torch.int8 else dtype
+            copy.deepcopy(self.encoder).to(plain).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
             self.tokenizer.save_pretrained(folder)
-        for weights in Path(folder).glob("*.safetensors"):
-            weights.chmod(usual_mode(Path(folder)))
+        if dtype == torch.int8:
+            write_weights(rounded(read_weights(folder), dtype), folder)
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod(usual_mode(folder))
 
     @property
     def dim(self) -> int:
@@ -81,6 +79,29 @@ class TextEncoder(nn.Module):
         device = self.encoder.device
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, is_word.to(device)
+
+
+LOADING: dict[str, Any] = {
+    "dtype": torch.float32,
+    "attn_implementation": "eager",  # for sequences as short as prompts twice as fast as the fused one
+    "output_loading_info": True,
+}
+
+
+def load_plain(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The encoder of a folder as `transformers` saves it, and which weights fitted."""
+    from transformers import AutoModelForTextEncoding
+
+    return AutoModelForTextEncoding.from_pretrained(folder, local_files_only=True, use_safetensors=True, **LOADING)
+
+
+def load_narrow(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The encoder of a folder whose weights are in int8, and which weights fitted."""
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    encoder_class = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
+    return encoder_class.from_pretrained(None, config=config, state_dict=read_weights(folder), **LOADING)
 
 
 def check_loaded(encoder: nn.Module, missing: Iterable[str], unexpected: Iterable[str]) -> None:
