@@ -42,7 +42,7 @@ from muse.evaluation.intervals import CONFIDENCE_Z, PERCENTILES, Figure, wilson
 from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
-from muse.pipeline import Muse
+from muse.pipeline import Muse, Size
 from muse.sampling.options import SamplingOptions
 from projects.emoji import dataset
 from projects.emoji.captions import BACKGROUNDS, caption
@@ -560,9 +560,9 @@ def summary(report: Report) -> dict[str, Any]:
 # -- from the shell ----------------------------------------------------------------------------------------------------
 
 
-def draw_with(muse: Muse, options: SamplingOptions) -> Draw:
+def draw_with(muse: Muse, options: SamplingOptions, size: Size | None = None) -> Draw:
     """A model as a drawer."""
-    return lambda prompts, seeds: muse.generate(prompts, seeds, options=options)
+    return lambda prompts, seeds: muse.generate(prompts, seeds, options=options, size=size)
 
 
 def redraw_with(muse: Muse) -> Redraw:
@@ -590,6 +590,8 @@ class Command:
     """Decoding steps; the model's own default if not given."""
     guidance: float | None = None
     """Guidance scale; the model's own default if not given."""
+    size: Size | None = None
+    """Pictures as the base draws them, or after super-resolution; as large as the model can if not given."""
     reconstruct: bool = False
     """Also score the real art once through the model's VQGAN."""
     folder: Path = Path("runs-local/emoji")
@@ -604,8 +606,9 @@ def main(command: Command) -> None:
     given = {"steps": command.steps, "guidance": command.guidance}
     sampling = replace(muse.defaults, **{name: value for name, value in given.items() if value is not None})
     redraw = redraw_with(muse) if command.reconstruct else None
-    report = run_bench(draw_with(muse, sampling), art, judge, command.bench, redraw)
+    report = run_bench(draw_with(muse, sampling, command.size), art, judge, command.bench, redraw)
     about = {"model": command.model, "name": muse.name, "commit": git_commit(), "sampling": asdict(sampling)}
+    about |= {"size": command.size or ("low" if muse.superres is None else "high")}
     write(report, command.out, about)
     print(as_markdown(report))
     print(f"\nPictures: {command.out / 'sheet.png'}; all figures: {command.out / 'bench.json'}\n")

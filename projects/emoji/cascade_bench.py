@@ -15,7 +15,7 @@ how near to real pictures the large ones come.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,7 @@ def main(command: Command) -> None:
         plain = load_module(VQGAN, VQGANConfig, command.plain)
         rows.insert(1, reconstruction("f=8, first decoder", plain, large_pictures, perceptual, describe))
         decoders.insert(0, plain)
-    chosen = [prompt for prompt in make_prompts(art, replace(options, per_category=command.num))]
+    chosen = make_prompts(art, options)
     seen = [prompt for prompt in chosen if prompt.split == "seen"]
     captions = [prompt.text for prompt in chosen if prompt.split == "held-out"]
     of_captions = [prompt.scene.items[0] for prompt in chosen if prompt.split == "held-out"]
@@ -227,7 +227,9 @@ def main(command: Command) -> None:
     real = painted(large_art, [record.index for record in gallery_records(large_art)])
     far = distances(describe, *stack, real, options)
     command.out.mkdir(parents=True, exist_ok=True)
-    columns = [image for group in zip(enlarged[:24], *(images[:24] for images in large), strict=True) for image in group]
+    columns = [
+        image for group in zip(enlarged[:24], *(images[:24] for images in large), strict=True) for image in group
+    ]
     contact_sheet(columns, columns=4 * (1 + len(large))).save(command.out / "sheet.png")
     report: dict[str, Any] = {
         "model": command.model,
@@ -252,8 +254,8 @@ def as_markdown(rows: list[Reconstruction], kept: Agreement, far: Distances) -> 
             for row in rows
         ),
         "",
-        f"Small tokens kept by super-resolution of {kept.num} held-out pictures: {interval(kept.superres, 100)}%; through "
-        f"the f=8 VQGAN alone {100 * kept.through_vqgan:.1f}%, chance {100 * kept.chance:.1f}%.",
+        f"Small tokens kept by super-resolution of {kept.num} held-out pictures: {interval(kept.superres, 100)}%; "
+        f"through the f=8 VQGAN alone {100 * kept.through_vqgan:.1f}%, chance {100 * kept.chance:.1f}%.",
         "",
         f"Frechet distance at 256 px, {far.num} seen prompts against {far.num_reference} real pictures: cascade "
         f"{interval(far.cascade)}, base upsampled bicubically {interval(far.base_bicubic)}; {far.num} other real "

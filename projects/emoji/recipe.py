@@ -226,9 +226,9 @@ def superres(places: Places) -> SuperResTraining:
     return SuperResTraining(
         engine=EngineOptions(
             folder=places.superres.parent,
-            steps=1800,
+            steps=1350,
             learning_rate=1e-3,
-            warmup=80,
+            warmup=60,
             final_rate=0.02,
             ema_decay=0.998,
             save_every=300,

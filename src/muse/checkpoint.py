@@ -105,7 +105,9 @@ def widened(stored: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for name in sorted(scales.keys() | narrow.keys()):
         rows = narrow[name].shape[:1] if name in narrow else None
         if name not in scales or rows != scales[name].shape:
-            raise CheckpointError(f"weight {name} of {path} is in int8 without fitting scales; get the checkpoint again")
+            raise CheckpointError(
+                f"weight {name} of {path} is in int8 without fitting scales; get the checkpoint again"
+            )
         weights[name] = narrow[name].float() * scales[name].reshape(-1, *(1,) * (narrow[name].ndim - 1))
     return weights
 

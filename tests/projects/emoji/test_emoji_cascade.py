@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from muse.checkpoint import load_module
@@ -17,7 +18,8 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 from muse.training.perceptual import PerceptualLoss
-from projects.emoji import recipe, train
+from projects.emoji import cascade_bench, dataset, recipe, train
+from projects.emoji.bench import BenchOptions
 from projects.emoji.tokens import CacheOptions
 
 TINY_VQGAN = VQGANConfig(channels=(4,), patch=8, blocks=1, decoder_blocks=1, num_codes=16, code_dim=4, norm_groups=2)
@@ -101,6 +103,44 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
     assert clean.vqgan_superres is not None
     assert clean.vqgan_superres.config == after.config
     assert list((places.folder / "superres-clean" / "checkpoints").glob("step-*"))
+
+
+def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monkeypatch, capsys):
+    for command in (train.vqgan, train.base, train.vqgan_superres, train.superres, train.decoder):
+        command(places)
+    # Mean colours of the quarters of a picture instead of the judge's features.
+    network = torch.nn.AdaptiveAvgPool2d(2)
+    monkeypatch.setattr(cascade_bench, "efficientnet_lite0", lambda weights: network)
+    monkeypatch.setattr(cascade_bench, "BATCH", 4)
+    command = cascade_bench.Command(
+        str(places.model), places.folder / "out", plain=places.vqgan_superres, num=6, places=places
+    )
+    cascade_bench.main(command)
+    report = json.loads((command.out / "cascade.json").read_text())
+    before, after = report["reconstructions"][1:]
+    assert [row["size"] for row in report["reconstructions"]] == [64, 128, 128]
+    assert before["psnr"] != after["psnr"]
+    assert 0 <= report["agreement"]["superres"]["value"] <= 1
+    assert report["distances"]["num"] == 6
+    # Of six prompts: the small picture and both decoders' large ones, each of the large size.
+    assert Image.open(command.out / "sheet.png").width > 3 * 128
+    assert "base upsampled bicubically" in capsys.readouterr().out
+
+
+def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_further(places):
+    art = dataset.load(places.folder)
+    pictures = cascade_bench.painted(art, list(range(len(art.records))))
+
+    def describe(some):
+        return torch.nn.functional.adaptive_avg_pool2d(some, 2).flatten(1)
+
+    half = len(pictures) // 2
+    options = BenchOptions(per_category=2, only=("single",))
+    order = np.random.default_rng(options.seed).permutation(len(pictures))
+    floor = pictures[order[:half]]
+    far = cascade_bench.distances(describe, floor, 1 - floor, pictures, options)
+    assert far.cascade.value == pytest.approx(far.real)
+    assert far.base_bicubic.value > far.cascade.value
 
 
 def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(places):
