@@ -158,8 +158,8 @@ def base(places: Places) -> BaseTraining:
 
 
 def vqgan_superres(places: Places) -> VQGANTraining:
-    """f=8 at 256 px: 1024 tokens of 512 codes, each of its own surroundings as those of the small pictures are. Not
-    trained yet; its sizes are those that 2 cores can train."""
+    """f=8 at 256 px: 1024 tokens of 512 codes, each of its own surroundings as those of the small pictures are. Its
+    sizes are those that 2 cores can train."""
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan_superres.parent,
@@ -222,13 +222,13 @@ LARGE_BATCH = 8
 
 
 def superres(places: Places) -> SuperResTraining:
-    """8x8 tokens and a caption to 32x32 tokens: 8.8M parameters. Not trained yet."""
+    """8x8 tokens and a caption to 32x32 tokens: 8.8M parameters."""
     return SuperResTraining(
         engine=EngineOptions(
             folder=places.superres.parent,
-            steps=1350,
+            steps=1150,
             learning_rate=1e-3,
-            warmup=60,
+            warmup=50,
             final_rate=0.02,
             ema_decay=0.998,
             save_every=300,

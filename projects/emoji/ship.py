@@ -28,8 +28,9 @@ pipeline_tag: text-to-image
 
 # emoji
 
-A small Muse (arXiv:2301.00704): 128 px, 8x8 tokens of an f=16 VQGAN, a base transformer, and all-MiniLM-L6-v2 (frozen,
-Apache-2.0) as its text encoder.
+A small Muse (arXiv:2301.00704): a base transformer on the 8x8 tokens of an f=16 VQGAN, a super-resolution transformer from
+them to the 32x32 tokens of an f=8 VQGAN, 256 px, and all-MiniLM-L6-v2 (frozen, Apache-2.0, its weights in int8) as the text
+encoder.
 
 - Trained on 2 CPU cores by the parts of `projects/emoji`; docs/results.md of the repository says how long, and has
   every figure.
@@ -37,7 +38,7 @@ Apache-2.0) as its text encoder.
   see NOTICE at the root of the repository. Captions from Unicode names, emojibase and emojilib (MIT).
 - Prompts name a concept, a style ("3d style", "flat style", "noto style", "twitter style"), a background colour, a
   count, or two things and their places: "a red fox, 3d style", "three octopuses on a green background, flat style".
-- Limits: about a thousand concepts; 128 px; no people and no photographs. How well each kind of prompt is followed is
+- Limits: about a thousand concepts; 256 px; no people and no photographs. How well each kind of prompt is followed is
   in docs/results.md.
 """
 
