@@ -225,7 +225,7 @@ def main(command: Command) -> None:
     ]
     stack = [torch.stack([to_tensor(image) for image in images]) for images in (large[-1], enlarged)]
     real = painted(large_art, [record.index for record in gallery_records(large_art)])
-    far = distances(describe, *stack, real, options)
+    far = distances(describe, stack[0], stack[1], real, options)
     command.out.mkdir(parents=True, exist_ok=True)
     columns = [
         image for group in zip(enlarged[:24], *(images[:24] for images in large), strict=True) for image in group

@@ -28,9 +28,8 @@ pipeline_tag: text-to-image
 
 # emoji
 
-A small Muse (arXiv:2301.00704): a base transformer on the 8x8 tokens of an f=16 VQGAN, a super-resolution transformer from
-them to the 32x32 tokens of an f=8 VQGAN, 256 px, and all-MiniLM-L6-v2 (frozen, Apache-2.0, its weights in int8) as the text
-encoder.
+A small Muse (arXiv:2301.00704): {side} px, 8x8 tokens of an f=16 VQGAN, a base transformer{superres}, and
+all-MiniLM-L6-v2 (frozen, Apache-2.0, its weights in int8) as its text encoder.
 
 - Trained on 2 CPU cores by the parts of `projects/emoji`; docs/results.md of the repository says how long, and has
   every figure.
@@ -38,8 +37,8 @@ encoder.
   see NOTICE at the root of the repository. Captions from Unicode names, emojibase and emojilib (MIT).
 - Prompts name a concept, a style ("3d style", "flat style", "noto style", "twitter style"), a background colour, a
   count, or two things and their places: "a red fox, 3d style", "three octopuses on a green background, flat style".
-- Limits: about a thousand concepts; 256 px; no people and no photographs. How well each kind of prompt is followed is
-  in docs/results.md.
+- Limits: about a thousand concepts; {side} px; no people and no photographs. How well each kind of prompt is followed
+  is in docs/results.md.
 """
 
 
@@ -74,7 +73,8 @@ def ship(places: recipe.Places, bench: Path) -> Path:
     save_module(muse.vqgan, folder / "vqgan", torch.float16)
     if muse.vqgan_superres is not None:
         save_module(muse.vqgan_superres, folder / "vqgan_superres", torch.float16)
-    write_whole(folder / "README.md", CARD + figures(bench))
+    superres = "" if muse.superres is None else ", super-resolution to the 32x32 tokens of an f=8 VQGAN"
+    write_whole(folder / "README.md", CARD.format(side=muse.size[0], superres=superres) + figures(bench))
     return folder
 
 

@@ -233,6 +233,7 @@ def superres(
     low_corruption: float | None = None,
     steps: int | None = None,
     batch: int = recipe.SUPERRES_BATCH,
+    superres_from: Path | None = None,
 ) -> None:
     """Train the super-resolution transformer on the tokens that both trained VQGANs make of the same scenes.
 
@@ -242,6 +243,7 @@ def superres(
         low_corruption: share of the low-resolution tokens drawn anew, the recipe's if not given.
         steps: of the whole run; the recipe's if not given.
         batch: pairs of token grids in a batch.
+        superres_from: folder of a trained transformer that the first step starts from.
     """
     art, larger = dataset.load(places.folder), dataset.load(places.folder, recipe.LARGE_DATA)
     vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
@@ -251,7 +253,7 @@ def superres(
     )
     parts = np.array_split(np.arange(len(unseen.scenes)), len(unseen.scenes) // recipe.SUPERRES_BATCH + 1)
     validation = [held_out_pairs(art, unseen, unseen_large, part) for part in parts]
-    training = in_steps(recipe.superres(places), steps)
+    training = replace(in_steps(recipe.superres(places), steps), start_from=superres_from)
     training = replace(training, engine=replace(training.engine, folder=places.folder / run))
     if low_corruption is not None:
         training = replace(training, low_corruption=low_corruption)

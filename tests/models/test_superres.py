@@ -96,6 +96,7 @@ OTHER = {
     "text_dim": 9,
     "attention": "full",
     "block": 8,
+    "aligned": True,
     "dropout": 0.5,
     "vqgan_fingerprint": "0123456789ab",
     "vqgan_low_fingerprint": "0123456789ab",
@@ -134,6 +135,10 @@ def test_every_field_of_the_config_runs_and_has_an_effect(field):
         ({"dropout": 1.0}, r"dropout is 1.0; give a share from 0 up to, not including, 1"),
         ({"block": 3}, r"a grid of 8 x 16 cannot be cut into blocks of 3 x 3; give a block that divides both sides"),
         ({"block": 0}, r"a grid of 8 x 16 cannot be cut into blocks of 0 x 0; give a block that divides both sides"),
+        (
+            {"aligned": True, "low_height": 3},
+            r"a grid of 8 x 16 cannot be aligned with one of 3 x 4; give multiples, or leave out aligned",
+        ),
         ({"block": 2}, r"blocks of 2 x 2 leave parts of a grid of 8 x 16 that never see each other; give at least 4"),
     ],
 )
@@ -210,6 +215,33 @@ def test_a_dropped_caption_leaves_the_low_resolution_tokens_alone():
     assert ((mixed[:2] - untold[:2]).abs().amax(dim=(1, 2)) > 1e-2).all()
     other = superres(tokens, superres.read(low.flip(1), states[:2], is_word[:2]))
     assert ((mixed[2:] - other[2:]).abs().amax(dim=(1, 2)) > 1e-2).all()
+
+
+@torch.no_grad()
+def test_aligned_each_token_begins_with_the_low_resolution_one_that_covers_it():
+    superres, low = transformer_of(dataclasses.replace(TINY, aligned=True)), low_of()
+    assert superres.project_low is not None
+    start, states = superres.read(low).start, superres.project_low(superres.encode_low(low))
+    assert start is not None
+    for y, x in ((0, 0), (3, 3), (3, 4), (4, 15), (7, 8)):
+        torch.testing.assert_close(start[:, y * 16 + x], states[:, y // 4 * 4 + x // 4])
+    # It is sliced and repeated with the rest of what was read.
+    context, tokens, text = superres.read(low, *texts_of()), tokens_of(), texts_of()
+    logits = superres(tokens, context)
+    torch.testing.assert_close(superres(tokens[:2], context.first(2)), logits[:2], atol=1e-5, rtol=0)
+    twice = superres(tokens.repeat_interleave(2, 0), context.repeated(2))
+    torch.testing.assert_close(twice, logits.repeat_interleave(2, 0), atol=1e-5, rtol=0)
+    without = superres.read(low, *text)
+    without = dataclasses.replace(without, start=None)
+    assert not superres(tokens, without).allclose(logits, atol=1e-2)
+
+
+def test_aligned_starts_as_the_network_that_only_attends():
+    torch.manual_seed(0)
+    superres = SuperResTransformer(dataclasses.replace(TINY, aligned=True))
+    start = superres.read(low_of()).start
+    assert start is not None
+    assert not start.any()
 
 
 @torch.no_grad()

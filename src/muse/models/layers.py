@@ -128,6 +128,8 @@ class Context:
     keys_values: tuple[tuple[TextHeads, TextHeads], ...]
     is_word: Words
     """True where there is something to attend to, False where there is padding."""
+    start: States | None = None
+    """What the states of the tokens begin with, beside their embeddings, if anything."""
 
     def __len__(self) -> int:
         return len(self.is_word)
@@ -137,11 +139,13 @@ class Context:
         return Context(
             tuple((k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.keys_values),
             self.is_word.repeat_interleave(times, 0),
+            None if self.start is None else self.start.repeat_interleave(times, 0),
         )
 
     def first(self, num: int) -> "Context":
         """The first of several contexts."""
-        return Context(tuple((key[:num], value[:num]) for key, value in self.keys_values), self.is_word[:num])
+        keys_values = tuple((key[:num], value[:num]) for key, value in self.keys_values)
+        return Context(keys_values, self.is_word[:num], None if self.start is None else self.start[:num])
 
 
 class EncoderLayer(nn.Module):

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -63,6 +64,9 @@ class SuperResConfig:
     """Whether high-resolution tokens attend to all of them, or half of the heads to a block and half to a spread."""
     block: int = 8
     """Side of such a block, and of such a spread, in tokens."""
+    aligned: bool = False
+    """Whether the states of the high-resolution tokens begin with that of the low-resolution one that covers them. Muse
+    has them attend only; a small model learns slowly by attention where to look (docs/log.md)."""
     dropout: float = 0.0
     """Share of each layer's output that training drops."""
     vqgan_fingerprint: str | None = None
@@ -78,6 +82,11 @@ class SuperResConfig:
             )
         if self.attention == "multi-axis":
             self._check_multi_axis()
+        if self.aligned and (self.height % self.low_height or self.width % self.low_width):
+            raise ValueError(
+                f"a grid of {self.height} x {self.width} cannot be aligned with one of {self.low_height} x "
+                f"{self.low_width}; give multiples, or leave out aligned"
+            )
 
     def _check_multi_axis(self) -> None:
         if self.heads % 2:
@@ -124,6 +133,7 @@ class SuperResTransformer(nn.Module):
             for _ in range(config.low_depth)
         )
         self.norm_low = nn.LayerNorm(dim, bias=False)
+        self.project_low = nn.Linear(dim, dim, bias=False) if config.aligned else None
         self.embed = nn.Embedding(config.num_codes + 1, dim)
         self.positions = Positions2D(config.height, config.width, dim)
         self.layers = Stack(
@@ -136,6 +146,8 @@ class SuperResTransformer(nn.Module):
     def reset_parameters(self) -> None:
         """Normal weights of standard deviation 0.02, those that end a shortcut scaled down by the depth."""
         reset_weights(self.modules())
+        if self.project_low is not None:
+            nn.init.zeros_(self.project_low.weight)  # what it adds is learnt
         self.low_layers.reset_parameters()
         self.layers.reset_parameters()
 
@@ -145,7 +157,7 @@ class SuperResTransformer(nn.Module):
         The texts belong to the first samples of the batch; samples beyond them, or all if there is no text, attend to
         their low-resolution tokens only: one batch holds both branches of guidance, and dropped captions in training.
         Raises ValueError if the low-resolution grid is not the config's, or more texts than samples came."""
-        memory = self.encode_low(low_tokens)
+        memory = low = self.encode_low(low_tokens)
         is_visible = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         if text is not None and is_word is not None:
             missing = len(low_tokens) - len(text)
@@ -156,7 +168,15 @@ class SuperResTransformer(nn.Module):
             words = self.norm_text(self.project_text(text.to(self.project_text.weight.dtype)))
             memory = torch.cat([memory, F.pad(words, (0, 0, 0, 0, 0, missing))], dim=1)
             is_visible = torch.cat([is_visible, F.pad(is_word, (0, 0, 0, missing))], dim=1)
-        return Context(tuple(layer.attend_text.read(memory) for layer in self.layers), is_visible)  # pyright: ignore
+        keys_values = tuple(layer.attend_text.read(memory) for layer in self.layers)  # pyright: ignore
+        start = None if self.project_low is None else self.spread(self.project_low(low))
+        return Context(keys_values, is_visible, start)
+
+    def spread(self, low: Float[Tensor, "batch low dim"]) -> States:
+        """To each high-resolution position the state of the low-resolution one that covers it."""
+        config = self.config
+        down, across = config.height // config.low_height, config.width // config.low_width
+        return repeat(low, "b (h w) d -> b (h down w across) d", h=config.low_height, down=down, across=across)
 
     def encode_low(self, low_tokens: LowTokens) -> States:
         """The states of low-resolution tokens.
@@ -175,6 +195,8 @@ class SuperResTransformer(nn.Module):
         if len(context) != len(tokens):
             raise ValueError(f"{len(context)} contexts came for {len(tokens)} grids of tokens; give one for each")
         states = self.embed(tokens) + self.positions()
+        if context.start is not None:
+            states = states + context.start
         for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
             states = layer(states, keys_values, context.is_word)
         return self.head(self.norm(states if at is None else states[at]))

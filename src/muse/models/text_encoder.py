@@ -100,7 +100,7 @@ def load_narrow(folder: Path) -> tuple[Any, dict[str, Any]]:
     from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    encoder_class = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
+    encoder_class: Any = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
     return encoder_class.from_pretrained(None, config=config, state_dict=read_weights(folder), **LOADING)
 
 
