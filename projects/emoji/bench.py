@@ -301,23 +301,30 @@ def analytic_chance(metric: str, gallery: Gallery) -> float | None:
 def frechet_figures(
     drawn: Float[Tensor, "picture dim"], painted: Float[Tensor, "picture dim"], gallery: Gallery, options: BenchOptions
 ) -> FrechetFigures:
-    """Frechet distances of features, with real pictures set aside for the floor.
-
-    The interval is by the bootstrap's standard error: a resample repeats pictures, so its own distance is larger."""
+    """Frechet distances of features, with real pictures set aside for the floor."""
     rng = np.random.default_rng(options.seed)
     order = rng.permutation(len(gallery.features))
     num = min(len(drawn), len(order) // 2)
     reference = FrechetReference.of(gallery.features[order[num:]])
-    distance = reference.distance(drawn[:num])
-    again = [reference.distance(drawn[rng.integers(num, size=num)]) for _ in range(max(2, options.resamples // 10))]
-    reach = CONFIDENCE_Z * float(np.std(again))
     return FrechetFigures(
         num=num,
         num_reference=len(order) - num,
-        drawn=Figure(distance, max(0.0, distance - reach), distance + reach),
+        drawn=frechet_interval(reference, drawn[:num], options, rng),
         painted=reference.distance(painted[:num]),
         real=reference.distance(gallery.features[order[:num]]),
     )
+
+
+def frechet_interval(
+    reference: FrechetReference, drawn: Float[Tensor, "picture dim"], options: BenchOptions, rng: np.random.Generator
+) -> Figure:
+    """Frechet distance of drawn pictures' features.
+
+    The interval is by the bootstrap's standard error: a resample repeats pictures, so its own distance is larger."""
+    num, distance = len(drawn), reference.distance(drawn)
+    again = [reference.distance(drawn[rng.integers(num, size=num)]) for _ in range(max(2, options.resamples // 10))]
+    reach = CONFIDENCE_Z * float(np.std(again))
+    return Figure(distance, max(0.0, distance - reach), distance + reach)
 
 
 # -- the bench ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -37,7 +37,7 @@ from muse.pipeline import Muse
 from muse.shapes import Pictures, Tokens
 from muse.training.perceptual import PerceptualLoss
 from projects.emoji import dataset, recipe
-from projects.emoji.bench import BenchOptions, make_prompts
+from projects.emoji.bench import BenchOptions, frechet_interval, make_prompts
 from projects.emoji.dataset import EmojiArt
 from projects.emoji.files import write_atomically
 from projects.emoji.judge import efficientnet_lite0, gallery_records
@@ -45,7 +45,8 @@ from projects.emoji.scenes import Scene, paint
 from projects.emoji.train import usable
 
 BATCH = 16
-Describe = Callable[[Pictures], Float[Tensor, "picture dim"]]
+Features = Float[Tensor, "picture dim"]
+Describe = Callable[[Pictures], Features]
 """Pictures in [0, 1] to features."""
 
 
@@ -134,25 +135,14 @@ def encode(muse: Muse, images: list[Image.Image]) -> Tokens:
     return torch.cat([muse.to_tokens(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
 
 
-def distances(
-    describe: Describe, cascade: Pictures, bicubic: Pictures, real: Pictures, options: BenchOptions
-) -> Distances:
-    """Frechet distances of drawn pictures from those real ones that are not set aside as the floor.
-    Intervals by the bootstrap's standard error, as in the bench."""
+def distances(cascade: Features, bicubic: Features, real: Features, options: BenchOptions) -> Distances:
+    """Frechet distances of drawn pictures' features from those of the real ones that are not set aside as the floor."""
     rng = np.random.default_rng(options.seed)
-    features = describe(real)[rng.permutation(len(real))]
+    features = real[rng.permutation(len(real))]
     num = min(len(cascade), len(features) // 2)
     reference = FrechetReference.of(features[num:])
-
-    def figure(pictures: Pictures) -> Figure:
-        drawn = describe(pictures[:num])
-        rows: list[Int[np.ndarray, " picture"]] = [rng.integers(num, size=num) for _ in range(options.resamples // 10)]
-        reach = CONFIDENCE_Z * float(np.std([reference.distance(drawn[each]) for each in rows]))
-        distance = reference.distance(drawn)
-        return Figure(distance, max(0.0, distance - reach), distance + reach)
-
-    floor = reference.distance(features[:num])
-    return Distances(num, len(features) - num, figure(cascade), figure(bicubic), floor)
+    of_cascade, of_bicubic = (frechet_interval(reference, each[:num], options, rng) for each in (cascade, bicubic))
+    return Distances(num, len(features) - num, of_cascade, of_bicubic, reference.distance(features[:num]))
 
 
 def painted(art: EmojiArt, rows: list[int]) -> Pictures:
@@ -198,7 +188,7 @@ def main(command: Command) -> None:
     network = efficientnet_lite0(places.folder / "networks" / "judge" / "model.safetensors")
     perceptual = PerceptualLoss.from_file(places.perceptual)
 
-    def describe(pictures: Pictures) -> Float[Tensor, "picture dim"]:
+    def describe(pictures: Pictures) -> Features:
         return torch.cat([network(some * 2 - 1).mean((2, 3)) for some in pictures.split(BATCH)])
 
     held_out = list(usable(art, held_out=True))
@@ -223,9 +213,11 @@ def main(command: Command) -> None:
         to_images(torch.cat([each.decode(some, superres.config.height) for some in tokens.split(BATCH)]))
         for each in decoders
     ]
-    stack = [torch.stack([to_tensor(image) for image in images]) for images in (large[-1], enlarged)]
-    real = painted(large_art, [record.index for record in gallery_records(large_art)])
-    far = distances(describe, stack[0], stack[1], real, options)
+    ours, bicubic = (describe(torch.stack([to_tensor(image) for image in images])) for images in (large[-1], enlarged))
+    real = [record.index for record in gallery_records(large_art)]
+    parts = (real[at : at + BATCH] for at in range(0, len(real), BATCH))
+    theirs = torch.cat([describe(painted(large_art, part)) for part in parts])
+    far = distances(ours, bicubic, theirs, options)
     command.out.mkdir(parents=True, exist_ok=True)
     columns = [
         image for group in zip(enlarged[:24], *(images[:24] for images in large), strict=True) for image in group

@@ -23,6 +23,7 @@ import tyro
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from muse.checkpoint import rounded
 from projects.emoji import dataset, recipe
 from projects.emoji.dataset import EmojiArt, Record
 from projects.emoji.files import sha256_of, write_atomically
@@ -53,15 +54,9 @@ def pack_networks(networks: Path, out: Path) -> None:
         target = out / path.relative_to(networks)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.name == WEIGHTS:
-            weights = load_file(path)
-            save_file({name: halved(tensor) for name, tensor in weights.items()}, target, metadata={"format": "pt"})
+            save_file(rounded(load_file(path), torch.float16), target, metadata={"format": "pt"})
         else:
             shutil.copyfile(path, target)
-
-
-def halved(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor in half precision, if it holds fractions."""
-    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def pack_pictures(art: EmojiArt, manifest: dict[str, object], out: Path, quality: int) -> None:

@@ -138,7 +138,7 @@ def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_fu
     options = BenchOptions(per_category=2, only=("single",))
     order = np.random.default_rng(options.seed).permutation(len(pictures))
     floor = pictures[order[:half]]
-    far = cascade_bench.distances(describe, floor, 1 - floor, pictures, options)
+    far = cascade_bench.distances(describe(floor), describe(1 - floor), describe(pictures), options)
     assert far.cascade.value == pytest.approx(far.real)
     assert far.base_bicubic.value > far.cascade.value
 
