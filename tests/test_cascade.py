@@ -166,6 +166,38 @@ def test_shuffling_the_low_resolution_tokens_changes_the_logits_in_sampling(guid
     assert ((logits[0] - logits[1]).abs().amax(dim=(1, 2)) > 0.1).all()
 
 
+@pytest.fixture
+def upsampling_cascade(cascade, tiny_vqgan, tiny_vqgan_superres):
+    """The same with a super-resolution transformer that reads nothing of the tokens but the upsampled picture."""
+    superres = SuperResTransformer(replace(cascade.superres.config, upsampled_dim=8))
+    superres.load_state_dict(cascade.superres.state_dict(), strict=False)
+    torch.nn.init.normal_(superres.project_upsampled.weight, generator=seeded(2))
+    torch.nn.init.zeros_(superres.embed_low.weight)
+    parts = (cascade.text_encoder, tiny_vqgan, cascade.base, superres, tiny_vqgan_superres)
+    return Muse(*parts, defaults=cascade.defaults, superres_defaults=cascade.superres_defaults)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_the_upsampled_picture_of_the_low_resolution_tokens_reaches_super_resolution(
+    guidance, upsampling_cascade, cascade, texts, low, tmp_path
+):
+    options = replace(SUPERRES_DEFAULTS, guidance=guidance)
+
+    def drawn(muse, tokens):
+        return muse.draw_superres(tokens, *texts, SEEDS, options)
+
+    changed = low.clone()
+    changed[1] = low[1].flip(0)
+    plain, other = drawn(upsampling_cascade, low), drawn(upsampling_cascade, changed)
+    assert not plain[1].equal(other[1])
+    assert plain[[0, 2]].equal(other[[0, 2]])
+    upsampling_cascade.save_pretrained(tmp_path)
+    assert drawn(Muse.from_pretrained(tmp_path, "cpu", "float32"), low).equal(plain)
+    # Without it, nothing is left of the tokens.
+    torch.nn.init.zeros_(upsampling_cascade.superres.project_upsampled.weight)
+    assert drawn(upsampling_cascade, low).equal(drawn(upsampling_cascade, changed))
+
+
 def test_other_low_resolution_tokens_are_another_large_picture(cascade, texts, low):
     tokens = [cascade.draw_superres(each, *texts, SEEDS, SUPERRES_DEFAULTS) for each in (low, low.flip(1))]
     assert not tokens[0].equal(tokens[1])
@@ -300,6 +332,7 @@ def test_half_of_super_resolution_is_refused(cascade):
         ({"num_codes": 49}, "high-resolution VQGAN has 48 codes and the super-resolution transformer was made for 49"),
         ({"low_num_codes": 65}, "the VQGAN has 64 codes and the super-resolution transformer was made for 65"),
         ({"text_dim": 33}, "states of 32 numbers and the super-resolution transformer reads 33"),
+        ({"upsampled_dim": 9}, "latents of 8 numbers and the super-resolution transformer reads 9"),
         ({"low_height": 4}, "draws 8 x 8 tokens and the super-resolution transformer reads 4 x 8"),
         ({"height": 8}, "makes 8 x 16 tokens of 8 x 8, a picture of another shape"),
     ],

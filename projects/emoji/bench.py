@@ -578,8 +578,7 @@ def redraw_with(muse: Muse) -> Redraw:
     @torch.no_grad()
     def redraw(images: list[Image.Image]) -> list[Image.Image]:
         pictures = torch.stack([to_tensor(image) for image in images]).to(muse.device)
-        height = pictures.shape[2] // muse.vqgan.config.stride
-        return to_images(muse.vqgan.decode(muse.vqgan.encode(pictures), height))
+        return to_images(muse.vqgan.reconstruct(pictures))
 
     return redraw
 

@@ -87,8 +87,7 @@ class Distances:
 @torch.no_grad()
 def through(vqgan: VQGAN, pictures: Pictures) -> Pictures:
     """Pictures as a VQGAN gives them back."""
-    height = pictures.shape[-2] // vqgan.config.stride
-    return torch.cat([vqgan.decode(vqgan.encode(some), height) for some in pictures.split(BATCH)])
+    return torch.cat([vqgan.reconstruct(some) for some in pictures.split(BATCH)])
 
 
 @torch.no_grad()

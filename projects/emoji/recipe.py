@@ -249,6 +249,7 @@ def superres(places: Places) -> SuperResTraining:
             text_dim=384,
             block=8,
             aligned=True,
+            upsampled_dim=32,
         ),
         optimizer="muon",
     )

@@ -15,7 +15,7 @@ import tyro
 from muse.checkpoint import CONFIG, load_module
 from muse.data.batches import TokenBatch
 from muse.images import contact_sheet
-from muse.models.superres import SuperResConfig, SuperResTransformer
+from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
@@ -270,6 +270,7 @@ def superres(
         PairsOfStep(art, seen, seen_large, batch),
         validation,
         watch,
+        Upsampling(vqgan, vqgan_large, training.model),
     )
 
 

@@ -17,7 +17,7 @@ from muse.editing import Editing, Preview
 from muse.guidance import guided
 from muse.images import resized, to_images, to_tensor
 from muse.models.layers import Context, Texts, Words
-from muse.models.superres import SuperResConfig, SuperResTransformer
+from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
@@ -260,10 +260,11 @@ class Muse(Editing):
     ) -> Tokens:
         """High-resolution tokens of low-resolution ones and texts, as `draw_base` draws low-resolution ones of texts.
         Raises ValueError if the model has no super-resolution, or a low-resolution token is hidden or no code."""
-        superres, _ = self.high
+        superres, vqgan = self.high
         check_states(text, seeds)
         check_codes(low, superres.config.low_num_codes)
-        predict = superres_predict(superres, low, text, is_word, options)
+        upsampling = Upsampling(self.vqgan, vqgan, superres.config) if superres.config.upsampled_dim else None
+        predict = superres_predict(superres, low, text, is_word, options, upsampling)
         start = self._all_hidden(superres.config, len(seeds)) if start is None else start
         generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])
         return decode(start, predict, options, generators, superres.config.mask_id, as_superres(callback))
@@ -326,11 +327,17 @@ def guided_predict(
 
 
 def superres_predict(
-    superres: SuperResTransformer, low: LowTokens, text: Texts, is_word: Words, options: SamplingOptions
+    superres: SuperResTransformer,
+    low: LowTokens,
+    text: Texts,
+    is_word: Words,
+    options: SamplingOptions,
+    upsampling: Upsampling | None = None,
 ) -> Predict:
     """What `decode` calls: the super-resolution transformer under guidance, its low-resolution tokens and its text read
     once. Both branches have the low-resolution tokens; texts are as in `guided_predict`. Muse, section 2.7."""
-    return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word), len(low), options)
+    upsampled = upsampling and upsampling(low).repeat(2, 1, 1)
+    return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word, upsampled), len(low), options)
 
 
 def predict_both(
@@ -409,6 +416,11 @@ def check_parts(
     check_vqgan("super-resolution", config.num_codes, config.vqgan_fingerprint, "high-resolution VQGAN", vqgan_superres)
     check_vqgan("super-resolution", config.low_num_codes, config.vqgan_low_fingerprint, "VQGAN", vqgan)
     check_text("super-resolution", config.text_dim, text_encoder)
+    if config.upsampled_dim not in (0, vqgan_superres.config.code_dim):
+        raise CheckpointError(
+            f"the high-resolution VQGAN has latents of {vqgan_superres.config.code_dim} numbers and the "
+            f"super-resolution transformer reads {config.upsampled_dim}; take both from one model"
+        )
     check_grids(base, superres)
 
 

@@ -92,6 +92,8 @@ def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monk
     muse = Muse.from_pretrained(walked / "runs/superres/model", "cpu")
     assert muse.vqgan_superres is not None
     assert muse.vqgan_superres.fingerprint() == vqgan(5).fingerprint()
+    assert muse.superres is not None
+    assert muse.superres.config.upsampled_dim == vqgan(5).config.code_dim
     assert muse.generate(["a picture"], [1])[0].size == (32, 32)
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from muse.models.layers import CrossAttention, MultiAxisAttention, SelfAttention
-from muse.models.superres import PRESETS, SuperResConfig, SuperResTransformer
+from muse.models.superres import PRESETS, SuperResConfig, SuperResTransformer, Upsampling
+from muse.models.vqgan import VQGAN, VQGANConfig
 
 TINY = SuperResConfig(
     num_codes=20,
@@ -55,6 +56,12 @@ def texts_of(num=4, words=5, config=TINY, seed=2):
     return states, torch.arange(words) < torch.tensor([words - i % words for i in range(num)])[:, None]
 
 
+def latents_of(num=4, config=TINY, seed=3):
+    """What `read` takes beside tokens and texts."""
+    dim = config.upsampled_dim
+    return torch.randn(num, config.height * config.width, dim, generator=seeded(seed)) if dim else None
+
+
 # -- sizes --------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +104,7 @@ OTHER = {
     "attention": "full",
     "block": 8,
     "aligned": True,
+    "upsampled_dim": 7,
     "dropout": 0.5,
     "vqgan_fingerprint": "0123456789ab",
     "vqgan_low_fingerprint": "0123456789ab",
@@ -113,7 +121,7 @@ def test_every_field_of_the_config_runs_and_has_an_effect(field):
     config = dataclasses.replace(TINY, **{field: OTHER[field]})
     superres, plain = transformer_of(config), transformer_of()
     tokens, low, text = tokens_of(2, config), low_of(2, config), texts_of(2, config=config)
-    logits = superres(tokens, superres.read(low, *text))
+    logits = superres(tokens, superres.read(low, *text, latents_of(2, config)))
     assert logits.shape == (2, config.height * config.width, config.num_codes)
     if field in ("heads", "attention", "block"):  # the same weights, used otherwise
         superres.load_state_dict(plain.state_dict(), strict=True)
@@ -244,6 +252,78 @@ def test_aligned_starts_as_the_network_that_only_attends():
     assert not start.any()
 
 
+# -- the upsampled picture ---------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_each_token_begins_with_the_latent_of_the_upsampled_picture_at_its_place():
+    config = dataclasses.replace(TINY, aligned=True, upsampled_dim=7)
+    superres, low, text, latents = transformer_of(config), low_of(), texts_of(), latents_of(config=config)
+    changed = latents.clone()
+    changed[1, 37] += 1
+    before, after = superres.read(low, *text, latents).start, superres.read(low, *text, changed).start
+    assert (before != after).any(-1).nonzero().tolist() == [[1, 37]]
+    # What the low-resolution tokens add stays.
+    other = superres.read(low.flip(1), *text, latents).start
+    assert (other - before).abs().amax() > 0.1
+    tokens = tokens_of()
+    logits = [superres(tokens, superres.read(low, *text, each)) for each in (latents, changed)]
+    assert logits[0][[0, 2, 3]].allclose(logits[1][[0, 2, 3]], atol=1e-5)
+    assert not logits[0][1].allclose(logits[1][1], atol=1e-2)
+
+
+def test_the_upsampled_picture_is_ignored_at_the_start():
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, upsampled_dim=7)
+    start = SuperResTransformer(config).read(low_of(), upsampled=latents_of(config=config)).start
+    assert not start.any()
+
+
+@pytest.mark.parametrize(
+    ("dim", "given", "sentence"),
+    [
+        (0, 7, r"^latents of 7 numbers came for super-resolution that begins with 0; give what Upsampling makes"),
+        (7, 0, r"^latents of 0 numbers came for super-resolution that begins with 7; give what Upsampling makes"),
+        (7, 8, r"^latents of 8 numbers came for super-resolution that begins with 7; give what Upsampling makes"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused_with_one_sentence(dim, given, sentence):
+    superres = SuperResTransformer(dataclasses.replace(TINY, upsampled_dim=dim))
+    with pytest.raises(ValueError, match=sentence):
+        superres.read(low_of(), upsampled=latents_of(config=dataclasses.replace(TINY, upsampled_dim=given)))
+
+
+def vqgan_of(channels, num_codes):
+    torch.manual_seed(4)
+    vqgan = VQGAN(VQGANConfig(channels=channels, num_codes=num_codes, code_dim=6, blocks=1, norm_groups=4)).eval()
+    torch.nn.init.normal_(vqgan.quantizer.codebook)
+    return vqgan
+
+
+@torch.no_grad()
+def test_upsampling_shows_the_high_resolution_vqgan_the_picture_of_the_low_resolution_tokens():
+    """2 x 4 tokens of 4 pixels, upsampled 4 times as tall and wide, are 8 x 16 of 4 pixels."""
+    low_vqgan, high_vqgan = vqgan_of((8, 8, 8), 12), vqgan_of((8, 8, 8), 20)
+    upsampling, low = Upsampling(low_vqgan, high_vqgan, dataclasses.replace(TINY, upsampled_dim=6)), low_of()
+    latents = upsampling(low)
+    assert latents.shape == (4, 128, 6)
+    # Of pictures without detail nothing can be lost on the way: they are the same picture at another size.
+    pictures = torch.tensor([0.2, 0.7, 0.4, 0.9])[:, None, None, None].expand(-1, 3, 8, 16)
+    low_vqgan.decode = lambda tokens, height: pictures
+    large = high_vqgan.latents(pictures.repeat(1, 1, 4, 4))
+    torch.testing.assert_close(upsampling(low), large.flatten(2).mT, atol=1e-5, rtol=0)
+    # Left stays left, above stays above.
+    dark = torch.ones(1, 3, 8, 16)
+    dark[:, :, :2, 12:] = 0
+    low_vqgan.decode = lambda tokens, height: dark.expand(4, -1, -1, -1)
+    corner = torch.ones(4, 3, 32, 64)
+    corner[:, :, :8, 48:] = 0
+    seen = upsampling(low)
+    wanted, *mirrored = (high_vqgan.latents(corner.flip(dims)).flatten(2).mT for dims in ((), (2,), (3,), (2, 3)))
+    for wrong in mirrored:
+        assert (seen - wanted).abs().mean() < 0.6 * (seen - wrong).abs().mean()
+
+
 @torch.no_grad()
 def test_padding_words_never_change_the_logits():
     superres, tokens, low, (states, is_word) = transformer_of(), tokens_of(), low_of(), texts_of()
@@ -272,7 +352,13 @@ def test_what_is_read_once_gives_the_logits_of_reading_each_time():
 
 def test_nothing_but_the_tokens_and_what_was_read_conditions_the_network():
     assert list(inspect.signature(SuperResTransformer.forward).parameters) == ["self", "tokens", "context", "at"]
-    assert list(inspect.signature(SuperResTransformer.read).parameters) == ["self", "low_tokens", "text", "is_word"]
+    assert list(inspect.signature(SuperResTransformer.read).parameters) == [
+        "self",
+        "low_tokens",
+        "text",
+        "is_word",
+        "upsampled",
+    ]
 
 
 # -- multi-axis attention -----------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def test_tokens_are_written_row_by_row():
     assert grid.shape == (1, 2, 4)
     assert vqgan.encode(given)[0].tolist() == [*grid[0, 0].tolist(), *grid[0, 1].tolist()]
     assert vqgan.decode(vqgan.encode(given), height=2).equal(vqgan.decode_grid(grid))
+    assert vqgan.reconstruct(given).equal(vqgan.decode_grid(grid))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 
 from muse.checkpoint import load_module, save_module
 from muse.data.batches import TokenBatch
-from muse.models.superres import SuperResConfig, SuperResTransformer
+from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.pipeline import superres_predict
 from muse.sampling import SamplingOptions, decode
 from muse.training.superres import SuperResStage, SuperResTraining, draw_corruption, train_superres
@@ -182,6 +182,41 @@ def test_training_reads_low_resolution_tokens_with_mistakes_and_the_seed_alone_d
     assert seen[0].equal(seen[1])
     assert not seen[0].equal(seen[2])
     assert 0.1 < (seen[0] != batch(4).tokens).float().mean() < 0.7
+
+
+def test_training_upsamples_the_picture_of_the_tokens_with_their_mistakes(tmp_path, monkeypatch):
+    """As in sampling, where picture and tokens are both what the base has drawn."""
+    seen, read = [], SuperResTransformer.read
+
+    def spy(self, low, text, is_word, upsampled):
+        seen.append((low, upsampled))
+        return read(self, low, text, is_word, upsampled)
+
+    monkeypatch.setattr(SuperResTransformer, "read", spy)
+    config = dataclasses.replace(CONFIG, upsampled_dim=1)
+    training = SuperResTraining(engine=options(tmp_path), model=config, low_corruption=0.4)
+
+    class OfTokens(Upsampling):
+        """Latents that tell which tokens they are of."""
+
+        def __init__(self):
+            pass
+
+        def to(self, device):
+            return self
+
+        def __call__(self, low):
+            return low.float().repeat_interleave(4, 1)[..., None]
+
+    stage = SuperResStage(training, text_encoder(), OfTokens())
+    spread(stage.network)
+    losses = [stage.loss(stage.network, batch(4), seeded(seed)) for seed in (3, 3)]
+    losses[0].backward()
+    assert losses[0].equal(losses[1])
+    low, upsampled = seen[0]
+    assert 0.1 < (low != batch(4).tokens).float().mean() < 0.7
+    assert upsampled.equal(OfTokens()(low))
+    assert stage.network.project_upsampled.weight.grad.abs().amax() > 0
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.6])

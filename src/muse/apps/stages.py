@@ -18,7 +18,7 @@ from muse.data.crops import PicturesOfStep
 from muse.data.options import SourceOptions
 from muse.data.sources import RowSource, open_source
 from muse.images import contact_sheet
-from muse.models.superres import SuperResConfig, SuperResTransformer
+from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
@@ -176,11 +176,15 @@ class TrainSuperRes:
         vqgan = load_module(VQGAN, VQGANConfig, part_of(self.high, "vqgan_superres"))
         low, high = muse.vqgan.fingerprint(), vqgan.fingerprint()
         cache.check(low, high)
-        recipe = self.fitting(cache, muse.text_encoder)
+        recipe = self.fitting(cache, muse.text_encoder, vqgan)
         engine = recipe.training.engine
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
-        folder = train_superres(recipe.training, muse.text_encoder, high, low, batches, validation)
+        model = recipe.training.model
+        upsampling = Upsampling(muse.vqgan, vqgan, model) if model.upsampled_dim else None
+        folder = train_superres(
+            recipe.training, muse.text_encoder, high, low, batches, validation, upsampling=upsampling
+        )
         if is_first():
             superres = load_module(SuperResTransformer, SuperResConfig, folder)
             parts = (muse.text_encoder, muse.vqgan, muse.base, superres, vqgan)
@@ -188,13 +192,15 @@ class TrainSuperRes:
             cascade.to("cpu").save_pretrained(engine.folder / "model")
             print(engine.folder / "model")
 
-    def fitting(self, cache: TokenCache, text_encoder: TextEncoder) -> SuperResRecipe:
-        """The recipe with the grids, the codes and the text features of what it is trained on."""
+    def fitting(self, cache: TokenCache, text_encoder: TextEncoder, vqgan: VQGAN) -> SuperResRecipe:
+        """The recipe with the grids, the codes, the latents and the text features of what it is trained on."""
         low, high = cache.info.low, cache.info.high
         assert high is not None, "check would have refused the cache"
         sizes = {"low_num_codes": low.num_codes, "low_height": low.height, "low_width": low.width}
         large = {"num_codes": high.num_codes, "height": high.height, "width": high.width}
         model = replace(self.recipe.training.model, **sizes, **large, text_dim=text_encoder.dim)
+        if model.upsampled_dim:
+            model = replace(model, upsampled_dim=vqgan.config.code_dim)
         return replace(self.recipe, training=replace(self.recipe.training, model=model))
 
 

@@ -373,7 +373,7 @@ class Evaluation:
                 continue
             pictures = stack(self.the_real.read(part)).to(self.subject.device)
             with torch.no_grad():
-                images = to_images(vqgan.decode(vqgan.encode(pictures), pictures.shape[2] // vqgan.config.stride))
+                images = to_images(vqgan.reconstruct(pictures))
             for i, image in zip(part, images, strict=True):
                 cache.save(image, paths[i], picture=self.the_real.paths[i].name)
         return PictureSet(tuple(paths), None)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,9 +27,12 @@ from muse.models.layers import (
     code_head,
     reset_weights,
 )
+from muse.models.vqgan import VQGAN
 from muse.shapes import Hidden, LowTokens, Tokens
 
 Attention = Literal["full", "multi-axis"]
+Latents = Float[Tensor, "batch high latent"]
+"""What the high-resolution VQGAN's encoder makes of pictures, before they are rounded to codes."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ class SuperResConfig:
     aligned: bool = False
     """Whether the states of the high-resolution tokens begin with that of the low-resolution one that covers them. Muse
     has them attend only; a small model learns slowly by attention where to look (docs/log.md)."""
+    upsampled_dim: int = 0
+    """Features of the high-resolution VQGAN's latents, if the states of the high-resolution tokens begin with those of
+    the low-resolution picture, upsampled; 0 if they do not. Muse has them attend to its tokens only, and so learn to
+    paint it; the second of cascaded diffusion models (arXiv:2106.15282, section 2) is given that picture."""
     dropout: float = 0.0
     """Share of each layer's output that training drops."""
     vqgan_fingerprint: str | None = None
@@ -134,6 +141,8 @@ class SuperResTransformer(nn.Module):
         )
         self.norm_low = nn.LayerNorm(dim, bias=False)
         self.project_low = nn.Linear(dim, dim, bias=False) if config.aligned else None
+        latent_dim = config.upsampled_dim
+        self.project_upsampled = nn.Linear(latent_dim, dim, bias=False) if latent_dim else None
         self.embed = nn.Embedding(config.num_codes + 1, dim)
         self.positions = Positions2D(config.height, config.width, dim)
         self.layers = Stack(
@@ -146,17 +155,27 @@ class SuperResTransformer(nn.Module):
     def reset_parameters(self) -> None:
         """Normal weights of standard deviation 0.02, those that end a shortcut scaled down by the depth."""
         reset_weights(self.modules())
-        if self.project_low is not None:
-            nn.init.zeros_(self.project_low.weight)  # what it adds is learnt
+        for project in (self.project_low, self.project_upsampled):
+            if project is not None:
+                nn.init.zeros_(project.weight)  # what it adds is learnt
         self.low_layers.reset_parameters()
         self.layers.reset_parameters()
 
-    def read(self, low_tokens: LowTokens, text: Texts | None = None, is_word: Words | None = None) -> Context:
+    def read(
+        self,
+        low_tokens: LowTokens,
+        text: Texts | None = None,
+        is_word: Words | None = None,
+        upsampled: Latents | None = None,
+    ) -> Context:
         """What the layers need of low-resolution tokens and texts; it does not change while a picture is drawn.
+        `upsampled` are the latents that `Upsampling` makes of the same tokens, if the config has any.
 
         The texts belong to the first samples of the batch; samples beyond them, or all if there is no text, attend to
         their low-resolution tokens only: one batch holds both branches of guidance, and dropped captions in training.
-        Raises ValueError if the low-resolution grid is not the config's, or more texts than samples came."""
+        Raises ValueError if the low-resolution grid is not the config's, more texts than samples came, or there are
+        latents and the config has none, or the other way round."""
+        check_upsampled(upsampled, self.config)
         memory = low = self.encode_low(low_tokens)
         is_visible = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         if text is not None and is_word is not None:
@@ -169,8 +188,15 @@ class SuperResTransformer(nn.Module):
             memory = torch.cat([memory, F.pad(words, (0, 0, 0, 0, 0, missing))], dim=1)
             is_visible = torch.cat([is_visible, F.pad(is_word, (0, 0, 0, missing))], dim=1)
         keys_values = tuple(layer.attend_text.read(memory) for layer in self.layers)  # pyright: ignore
+        return Context(keys_values, is_visible, self.start(low, upsampled))
+
+    def start(self, low: Float[Tensor, "batch low dim"], upsampled: Latents | None) -> States | None:
+        """What the states of the high-resolution tokens begin with, beside their embeddings, if anything."""
         start = None if self.project_low is None else self.spread(self.project_low(low))
-        return Context(keys_values, is_visible, start)
+        if self.project_upsampled is None or upsampled is None:
+            return start
+        seen = self.project_upsampled(upsampled.to(self.project_upsampled.weight.dtype))
+        return seen if start is None else start + seen
 
     def spread(self, low: Float[Tensor, "batch low dim"]) -> States:
         """To each high-resolution position the state of the low-resolution one that covers it."""
@@ -200,6 +226,40 @@ class SuperResTransformer(nn.Module):
         for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
             states = layer(states, keys_values, context.is_word)
         return self.head(self.norm(states if at is None else states[at]))
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """Low-resolution tokens to the latents of their picture, upsampled bicubically, in the eyes of the high-resolution
+    VQGAN."""
+
+    low: VQGAN
+    high: VQGAN
+    config: SuperResConfig
+
+    def to(self, device: torch.device) -> "Upsampling":
+        """Move both VQGANs to a device."""
+        self.low.to(device)
+        self.high.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, low_tokens: LowTokens) -> Latents:
+        config, stride = self.config, self.high.config.stride
+        pictures = self.low.decode(low_tokens, config.low_height)
+        size = (config.height * stride, config.width * stride)
+        large = F.interpolate(pictures, size, mode="bicubic", align_corners=False).clamp(0, 1)
+        return rearrange(self.high.latents(large), "batch latent h w -> batch (h w) latent")
+
+
+def check_upsampled(upsampled: Latents | None, config: SuperResConfig) -> None:
+    """Raises ValueError if latents are not what the config has."""
+    found = 0 if upsampled is None else upsampled.shape[-1]
+    if found != config.upsampled_dim:
+        raise ValueError(
+            f"latents of {found} numbers came for super-resolution that begins with {config.upsampled_dim}; give what "
+            "Upsampling makes of the same low-resolution tokens, or nothing where that is 0"
+        )
 
 
 def attention_of(config: SuperResConfig) -> SelfAttention:

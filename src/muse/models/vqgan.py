@@ -261,6 +261,11 @@ class VQGAN(nn.Module):
         """Pictures in [0, 1] of grids of tokens."""
         return to_unit_range(self.decoder(self.quantizer.look_up(grid)))
 
+    def reconstruct(self, pictures: Pictures) -> Pictures:
+        """Pictures in [0, 1] as their tokens give them back.
+        Raises ValueError if a side is not a multiple of the stride."""
+        return self.decode(self.encode(pictures), pictures.shape[-2] // self.config.stride)
+
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change when any picture's tokens could: of the encoder and the codebook.
         The decoder may be finetuned without changing it."""

@@ -71,9 +71,10 @@ def estimate_superres(recipe: SuperResRecipe) -> Estimate:
         low = torch.zeros(1, config.low_height * config.low_width, dtype=torch.long)
         text = torch.zeros(1, WORDS, config.text_dim, dtype=torch.bfloat16)
         is_word = torch.ones(1, WORDS, dtype=torch.bool)
+        latents = torch.zeros(1, config.height * config.width, config.upsampled_dim, dtype=torch.bfloat16)
 
     def loss() -> Tensor:
-        logits = network(tokens, network.read(low, text, is_word))
+        logits = network(tokens, network.read(low, text, is_word, latents if config.upsampled_dim else None))
         return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
 
     return of_transformer(recipe, network, loss)

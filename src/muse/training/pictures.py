@@ -167,7 +167,5 @@ class PictureStage(ABC):
 @torch.no_grad()
 def reconstructions(vqgan: VQGAN, pictures: Pictures) -> Image.Image:
     """A sheet with each picture above what the VQGAN makes of it."""
-    tokens = vqgan.encode(pictures)
-    decoded = vqgan.decode(tokens, pictures.shape[-2] // vqgan.config.stride)
-    pairs = torch.stack([pictures, decoded], dim=1).flatten(0, 1)
+    pairs = torch.stack([pictures, vqgan.reconstruct(pictures)], dim=1).flatten(0, 1)
     return contact_sheet(to_images(pairs), columns=16)

@@ -209,7 +209,20 @@ def superres_paper_738m() -> SuperResRecipe:
 def superres_debug() -> SuperResRecipe:
     """A few steps of a tiny network, to see that everything works: seconds."""
     engine = replace(base_debug().training.engine, folder=Path("runs/superres"), keep_every=None)
-    model = SuperResConfig(height=8, width=8, dim=16, depth=2, low_depth=1, heads=2, mlp_dim=32, block=4)
+    model = SuperResConfig(
+        height=8,
+        width=8,
+        low_height=4,
+        low_width=4,
+        dim=16,
+        depth=2,
+        low_depth=1,
+        heads=2,
+        mlp_dim=32,
+        block=4,
+        aligned=True,
+        upsampled_dim=4,
+    )
     return SuperResRecipe(SuperResTraining(engine=engine, model=model), batch_size=4, held_out=2)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
-from muse.models.superres import SuperResConfig, SuperResTransformer
+from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.shapes import Tokens
 from muse.training.masked import Draw, MaskedStage, MaskedTraining
@@ -38,6 +38,10 @@ class SuperResStage(MaskedStage[SuperResTransformer]):
     name, network_class, config_class = "superres", SuperResTransformer, SuperResConfig
     training: SuperResTraining
 
+    def __init__(self, training: SuperResTraining, text_encoder: TextEncoder, upsampling: Upsampling | None = None):
+        super().__init__(training, text_encoder)
+        self.upsampling = upsampling and upsampling.to(self.engine.fabric.device)
+
     def units(self, network: SuperResTransformer) -> list[nn.Module]:
         return [*network.low_layers, *super().units(network)]
 
@@ -59,7 +63,8 @@ class SuperResStage(MaskedStage[SuperResTransformer]):
     ) -> Float[Tensor, "hidden code"]:
         is_wrong, instead = draw.more
         low = torch.where(is_wrong.to(batch.tokens.device), instead.to(batch.tokens), batch.tokens)
-        return network(masked, network.read(low, *(text or ())), draw.is_hidden)
+        upsampled = self.upsampling and self.upsampling(low)
+        return network(masked, network.read(low, *(text or (None, None)), upsampled), draw.is_hidden)
 
 
 def draw_corruption(
@@ -80,11 +85,13 @@ def train_superres(
     batch_at: Callable[[int], TokenBatch],
     validation: Sequence[TokenBatch],
     watch: Callable[[SuperResTransformer, int], None] | None = None,
+    upsampling: Upsampling | None = None,
 ) -> Path:
     """Train on pairs of token grids and captions, `batch_at` a step; returns the folder of the averaged transformer.
+    A config with `upsampled_dim` takes an `upsampling`.
 
     At every checkpoint the loss on the `validation` batches is reported, and `watch` is called with the averaged
     network, to draw with it."""
     fingerprints = {"vqgan_fingerprint": vqgan_fingerprint, "vqgan_low_fingerprint": vqgan_low_fingerprint}
     training = replace(training, model=replace(training.model, **fingerprints))
-    return SuperResStage(training, text_encoder).run(batch_at, validation, watch)
+    return SuperResStage(training, text_encoder, upsampling).run(batch_at, validation, watch)
