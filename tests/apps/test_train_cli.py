@@ -12,19 +12,20 @@ from PIL import Image
 from muse.apps.cli import main
 from muse.checkpoint import load_module, save_module
 from muse.models.transformer import PRESETS, MaskedTransformer, TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 from muse.training.estimate import estimate_base
 from muse.training.export import average_of_folders
-from muse.training.recipes import BASE_RECIPES, VQGAN_RECIPES, base_paper_3b, base_paper_632m
+from muse.training.recipes import BASE_RECIPES, SUPERRES_RECIPES, VQGAN_RECIPES, base_paper_3b, base_paper_632m
 from tests.data.picture_folders import plain_folder, vqgan
 
 DOCUMENT = Path(__file__).parents[2] / "docs/training.md"
-TOY = {"laptop": "debug", "128": "16", "my-pictures": "pictures"}
+TOY = {"laptop": "debug", "laptop_f8": "debug", "128": "16", "256": "32", "my-pictures": "pictures"}
 
 
-def walk_through():
-    """The commands of the first part of the document, their sizes those of a toy."""
-    block = re.findall(r"```sh\n(muse train vqgan.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
+def walk_through(part):
+    """The commands of a part of the document, their sizes those of a toy: the model (0), its super-resolution (1)."""
+    block = re.findall(r"```sh\n(muse train vqgan.*?)```", DOCUMENT.read_text(), re.DOTALL)[part]
     lines = block.replace("\\\n", " ").splitlines()
     return [[TOY.get(word, word) for word in shlex.split(line, comments=True)[1:]] for line in lines if line]
 
@@ -38,13 +39,13 @@ def walked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        for command in walk_through():
+        for command in walk_through(0):
             assert main(command) == 0, command
     return folder
 
 
 def test_the_walk_through_ends_with_a_picture_of_the_new_model(walked):
-    pictures = list(walked.glob("*.png"))
+    pictures = [path for path in walked.glob("*.png") if path.name != "large.png"]
     assert len(pictures) == 1
     assert Image.open(pictures[0]).size == (16, 16)
 
@@ -82,19 +83,19 @@ def test_the_average_of_one_folder_is_itself(tmp_path):
 
 def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monkeypatch, capsys):
     monkeypatch.chdir(walked)
-    save_module(vqgan(5), walked / "high")
-    for command in (
-        "train decoder debug pictures --vqgan high --engine.folder runs/decoder --decoder-blocks 2",
-        "tokenize pictures runs/pairs --model my-model --size 16 --high runs/decoder/vqgan --high-size 32",
-        "train superres debug runs/pairs --model my-model --high runs/decoder/vqgan --engine.folder runs/superres",
-    ):
-        assert main(command.split()) == 0, capsys.readouterr().err
+    decoder = "train decoder debug pictures --vqgan runs/vqgan-high/vqgan --engine.folder runs/decoder"
+    for command in (*walk_through(1), [*decoder.split(), "--decoder-blocks", "2"]):
+        assert main(command) == 0, capsys.readouterr().err
+    high = load_module(VQGAN, VQGANConfig, walked / "runs/vqgan-high/vqgan")
     muse = Muse.from_pretrained(walked / "runs/superres/model", "cpu")
     assert muse.vqgan_superres is not None
-    assert muse.vqgan_superres.fingerprint() == vqgan(5).fingerprint()
+    assert muse.vqgan_superres.fingerprint() == high.fingerprint()
     assert muse.superres is not None
-    assert muse.superres.config.upsampled_dim == vqgan(5).config.code_dim
-    assert muse.generate(["a picture"], [1])[0].size == (32, 32)
+    assert muse.superres.config.upsampled_dim == high.config.code_dim
+    assert Image.open(walked / "large.png").size == muse.size == (32, 32)
+    larger = load_module(VQGAN, VQGANConfig, walked / "runs/decoder/vqgan")
+    assert larger.fingerprint() == high.fingerprint()
+    assert larger.config.decoder_blocks == 2 != high.config.decoder_blocks
 
 
 # -- what would be ------------------------------------------------------------------------------------------------
@@ -102,7 +103,11 @@ def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monk
 
 @pytest.mark.parametrize(
     "recipe",
-    [f"vqgan {name}" for name in VQGAN_RECIPES] + [f"base {name}" for name in BASE_RECIPES] + ["superres paper_738m"],
+    [
+        *(f"vqgan {name}" for name in VQGAN_RECIPES),
+        *(f"base {name}" for name in BASE_RECIPES),
+        *(f"superres {name}" for name in SUPERRES_RECIPES),
+    ],
 )
 def test_a_dry_run_says_what_every_recipe_is_and_takes(recipe, capsys, tmp_path, monkeypatch):
     folder = tmp_path / "untouched"
