@@ -1,4 +1,5 @@
-"""Samplers side by side at equal steps: confidence and Halton order, with and without remasking, under either ramp.
+"""Samplers side by side at equal steps: confidence and Halton order, with and without remasking, under either ramp
+where the guidance of the model's defaults is not 0, at which they are one. Of a cascade the base alone draws.
 
     python -m projects.emoji.samplers --model emoji --out runs-local/emoji/samplers
 
@@ -39,10 +40,16 @@ def settings(around: SamplingOptions, steps: Sequence[int] = STEPS) -> dict[str,
         name_of(sampler, remask, ramp): [
             replace(around, sampler=sampler, remask=remask, guidance_ramp=ramp, steps=num) for num in steps
         ]
-        for ramp in get_args(Ramp)
+        for ramp in ramps_at(around.guidance)
         for sampler in get_args(Sampler)
         for remask in REMASKED
     }
+
+
+def ramps_at(guidance: float) -> tuple[Ramp, ...]:
+    """The ramps that differ at a scale of guidance."""
+    ramps: tuple[Ramp, ...] = get_args(Ramp)
+    return ramps if guidance else ramps[:1]
 
 
 def name_of(sampler: Sampler, remask: float, ramp: Ramp) -> str:
@@ -68,7 +75,7 @@ def compare(
                 bar.update()
     about = {"model": model, "commit": git_commit(), "machine": machine(), "bench": asdict(bench.options)}
     write_results(folder, "samplers", about | {"samplers": cells}, "\n".join(table(cells)))
-    plot(cells, folder / "samplers.png")
+    plot(cells, ramps_at(around.guidance), folder / "samplers.png")
     return cells
 
 
@@ -104,11 +111,10 @@ def interval(figure: dict[str, float], form: str) -> str:
     return f"{figure['value']:{form}} ({figure['low']:{form}}–{figure['high']:{form}})"
 
 
-def plot(cells: dict[str, list[Cell]], path: Path) -> None:
+def plot(cells: dict[str, list[Cell]], ramps: Sequence[Ramp], path: Path) -> None:
     """Share of the ceiling and Frechet distance against steps, a column for each ramp."""
     from matplotlib.figure import Figure
 
-    ramps: tuple[Ramp, ...] = get_args(Ramp)
     figure = Figure(figsize=(6.5 * len(ramps), 8), layout="constrained")
     panels: Any = figure.subplots(2, len(ramps), squeeze=False, sharey="row")
     for column, ramp in enumerate(ramps):
@@ -150,7 +156,7 @@ def main(command: Command) -> None:
     bench = Bench(art, Judge.load(command.folder, art), command.bench)
     muse = Muse.from_pretrained(command.model)
     cells = compare(
-        lambda options: draw_with(muse, options), bench, command.out, muse.defaults, command.steps, command.model
+        lambda options: draw_with(muse, options, "low"), bench, command.out, muse.defaults, command.steps, command.model
     )
     print("\n".join(table(cells)))
 

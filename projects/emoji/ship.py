@@ -6,6 +6,7 @@ Ship only what beats, by `bench.py`, the weights that are there: every commit of
 """
 
 import json
+import math
 from pathlib import Path
 
 import matplotlib as mpl
@@ -79,16 +80,17 @@ def ship(places: recipe.Places, bench: Path) -> Path:
 
 
 def draw_curves(places: recipe.Places, destination: Path) -> None:
-    """Plot what both stages logged: losses, and the codebook's usage."""
-    stages = {stage: read_metrics(places.folder / stage / "metrics.jsonl") for stage in ("vqgan", "base")}
-    panels = (
-        ("vqgan", ("reconstruction", "perceptual")),
-        ("vqgan", ("codebook_perplexity",)),
-        ("vqgan", ("adversarial", "discriminator")),
-        ("base", ("loss", "validation_loss")),
-    )
-    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4))
-    for axis, (stage, names) in zip(axes, panels, strict=True):
+    """Plot what the stages logged: losses, and the codebooks' usage; a row before super-resolution and one of it."""
+    runs = ("vqgan", "base", "vqgan-superres", "superres")
+    stages = {run: read_metrics(path) for run in runs if (path := places.folder / run / "metrics.jsonl").is_file()}
+    kinds = {
+        "vqgan": (("reconstruction", "perceptual"), ("codebook_perplexity",), ("adversarial", "discriminator")),
+        "transformer": (("loss", "validation_loss"),),
+    }
+    panels = [(run, names) for run in stages for names in kinds["vqgan" if run.startswith("vqgan") else "transformer"]]
+    rows = math.ceil(len(panels) / 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(20, 4 * rows), squeeze=False)
+    for axis, (stage, names) in zip(axes.flat, panels, strict=False):
         for name in names:
             points = [(row["step"], row[name]) for row in stages[stage] if name in row]
             axis.plot(*zip(*points, strict=True), label=name) if points else None

@@ -3,8 +3,9 @@
     python -m projects.emoji.sweep --model MODEL --out FOLDER
 
 First guidance t with either ramp at 24 steps; then, each around the best of those, steps, samplers, temperatures and
-choice noise. The best is what has the highest mean share of the ceiling over all headline figures. Every finished cell
-is a line of FOLDER/cells.jsonl and is not run again; FOLDER/sweep.json and FOLDER/sweep.png are made from all of them.
+choice noise; of a cascade the base alone draws. The best is what has the highest mean share of the ceiling over all
+headline figures. Every finished cell is a line of FOLDER/cells.jsonl and is not run again; FOLDER/sweep.json and
+FOLDER/sweep.png are made from all of them.
 """
 
 import json
@@ -203,7 +204,7 @@ def main(command: Command) -> None:
     bench = Bench(art, Judge.load(command.folder, art), command.bench)
     muse = Muse.from_pretrained(command.model)
     result = run_sweep(
-        lambda options: draw_with(muse, options), bench, command.out, muse.defaults, command.axes, command.model
+        lambda options: draw_with(muse, options, "low"), bench, command.out, muse.defaults, command.axes, command.model
     )
     print(f"Plot: {command.out / 'sweep.png'}; all figures: {command.out / 'sweep.json'}\n")
     print(json.dumps({name: result[name] for name in ("model", "commit", "best")}))

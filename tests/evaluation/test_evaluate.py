@@ -5,8 +5,10 @@ import shutil
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 from PIL import Image
 
+from muse.checkpoint import CheckpointError
 from muse.evaluation.drawing import Shard
 from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of, sweep_values, with_sampling
 from muse.evaluation.protocols import EvaluationOptions
@@ -170,6 +172,15 @@ def test_metrics_without_weights_are_skipped_with_a_sentence_and_the_others_run(
     assert report.skipped["fid"] in (tmp_path / "report.md").read_text()
 
 
+def test_weights_of_another_network_are_refused_before_anything_is_drawn(evaluation_in, tmp_path):
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "resnet.pth")
+    folder, networks = tmp_path / "out", evaluation_in(tmp_path).networks
+    wrong = replace(networks, inception=str(tmp_path / "resnet.pth"))
+    with pytest.raises(CheckpointError, match=r"resnet.pth holds the weights of another network"):
+        evaluation_in(folder, networks=wrong, metrics=("clip", "fid")).run(QUICK)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -269,3 +280,15 @@ def test_the_pictures_of_a_cascade_depend_on_its_super_resolution_options_too(ti
     cascade.superres_defaults = replace(cascade.superres_defaults, guidance=7.5)
     assert settings_of(cascade, QUICK) != before
     assert settings_of(tiny_muse, QUICK) == {"sampling": asdict(QUICK)}
+
+
+def test_the_small_pictures_of_a_cascade_are_those_of_its_base(evaluation_in, tiny_muse, cascade_folder, tmp_path):
+    cascade = Muse.from_pretrained(cascade_folder, "cpu", "float32")
+    subject = Subject("cascade", cascade.vqgan, cascade)
+    with pytest.raises(ValueError, match=r"real pictures are 128 x 128 and the model draws 256 x 256; give --resize"):
+        evaluation_in(tmp_path, subject=subject)
+    low = evaluation_in(tmp_path, subject=subject, size="low", metrics=("alignment",)).draw(QUICK, Shard())
+    assert low.drawn.size() == (128, 128)
+    plain = evaluation_in(tmp_path / "plain", metrics=("alignment",)).draw(QUICK, Shard())
+    pairs = zip(low.drawn.read(range(3)), plain.drawn.read(range(3)), strict=True)
+    assert all(one.tobytes() == other.tobytes() for one, other in pairs)

@@ -5,7 +5,7 @@ Torch and the networks are imported by the commands, so that `muse --help` answe
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -41,6 +41,8 @@ class Evaluate:
     """How many pictures; each prompt once before any comes again."""
     resize: Annotated[int | None, ByTheProtocol] = None
     """Side in pixels to which all pictures, drawn and real, are cropped and resized."""
+    size: Annotated[Literal["low", "high"] | None, ByTheProtocol] = None
+    """low leaves super-resolution out."""
     seed: Annotated[int | None, ByTheProtocol] = None
     """Chooses prompts, pictures and the resamples of intervals."""
     batch: Annotated[int | None, ByTheProtocol] = None
@@ -109,7 +111,7 @@ class Evaluate:
         plain = Protocol("", "", EvaluationOptions())
         protocol = protocol_named(self.protocol) if self.protocol else plain
         metrics = tuple(filter(None, self.metrics.split(","))) if self.metrics is not None else None
-        given = {"num": self.n, "resize": self.resize, "seed": self.seed, "batch": self.batch}
+        given = {"num": self.n, "resize": self.resize, "size": self.size, "seed": self.seed, "batch": self.batch}
         options = protocol.with_options(metrics=metrics, **given)
         about = {"data": (self.data or self.reference or Path()).name}
         return options, about | ({"protocol": f"{self.protocol}: {protocol.about}"} if self.protocol else {})

@@ -1,5 +1,6 @@
 """Draw, look, score, write: an evaluation of one model from end to end."""
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ from muse.evaluation.report import (
 from muse.evaluation.sources import PictureSet, Request, shown
 from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Muse
+from muse.pipeline import INDEX, Muse, Size
 from muse.sampling import SamplingOptions
 
 Values = Float[np.ndarray, " picture"]
@@ -157,6 +158,32 @@ class Evaluation:
         if self.options.needs_real:
             self.check_sizes()
 
+    def find_networks(self) -> None:
+        """Load the networks of all metrics; those that cannot be had are told of when they are wanted.
+        Raises CheckpointError if a file holds another network, before anything is drawn."""
+        for metric in self.options.metrics:
+            with contextlib.suppress(MissingWeights):
+                self.network_of(metric)
+
+    def network_of(self, metric: str) -> object:
+        """What a metric looks with, if anything.
+        Raises MissingWeights or CheckpointError if it cannot be loaded."""
+        match metric:
+            case "fid" | "rfid" | "is":
+                return self.inception
+            case "frechet" | "rfrechet":
+                return self.feature_network
+            case "pr":
+                return self.manifold_network
+            case "clip":
+                return self.clip
+            case "alignment":
+                return self.aligner
+            case "perceptual":
+                return self.perceptual
+            case _:
+                return None
+
     def counts(self, metric: str) -> list[tuple[str, int]]:
         """How many pictures a metric would have, by kind."""
         drawn = [("drawn", len(self.requests))] if metric in DRAWN_METRICS else []
@@ -166,12 +193,14 @@ class Evaluation:
     def check_sizes(self) -> None:
         """Raises ValueError if drawn and real pictures cannot be compared as they are."""
         assert self.real is not None, "checked before"
-        size = self.real.size()
-        if self.subject.muse and self.options.draws and not self.options.resize and size != self.subject.muse.size:
-            raise ValueError(
-                f"real pictures are {shown(size)} and the model draws {shown(self.subject.muse.size)}; "
-                "give --resize to bring both to one size"
-            )
+        size, muse = self.real.size(), self.subject.muse
+        if muse and self.options.draws and not self.options.resize:
+            drawn = muse.low_size if self.options.size == "low" else muse.size
+            if size != drawn:
+                raise ValueError(
+                    f"real pictures are {shown(size)} and the model draws {shown(drawn)}; "
+                    "give --resize to bring both to one size"
+                )
         stride = self.subject.vqgan.config.stride
         if any(metric in REDRAWN_METRICS for metric in self.options.metrics) and any(side % stride for side in size):
             fitting = max(min(size) // stride, 1) * stride
@@ -185,6 +214,8 @@ class Evaluation:
         """Draw and score; None on every rank but the first, which does not score.
         `sampling` is how the model draws, its own defaults if not given."""
         shard = shard or Shard()
+        if shard.rank == 0:
+            self.find_networks()
         setting = self.draw(sampling, shard)
         return self.score(setting) if shard.rank == 0 else None
 
@@ -195,9 +226,10 @@ class Evaluation:
             return Setting(None, (), PictureSet((), self.options.resize), Timing((), self.options.batch))
         sampling = sampling or muse.defaults
         cache = PictureCache(
-            self.folder / "cache" / "pictures", {"model": self.subject.fingerprint, **settings_of(muse, sampling)}
+            self.folder / "cache" / "pictures",
+            {"model": self.subject.fingerprint, **settings_of(muse, sampling, self.options.size)},
         )
-        timing = draw_all(draw_with(muse, sampling), self.requests, cache, self.options.batch, shard)
+        timing = draw_all(draw_with(muse, sampling, self.options.size), self.requests, cache, self.options.batch, shard)
         paths = tuple(cache.path_of(request) for request in self.requests)
         return Setting(sampling, self.requests, PictureSet(paths, self.options.resize), timing)
 
@@ -234,11 +266,12 @@ class Evaluation:
 
     def describe(self, setting: Setting) -> dict[str, Any]:
         """All that it takes to do the same again."""
+        muse = self.subject.muse
         return {
             "model": self.subject.name,
             "fingerprint": self.subject.fingerprint,
             **self.about,
-            **(settings_of(self.subject.muse, setting.sampling) if self.subject.muse else {"sampling": None}),
+            **(settings_of(muse, setting.sampling, self.options.size) if muse else {"sampling": None}),
             "evaluation": asdict(self.options),
             "software": f"muse {__version__}",
             "commit": git_commit(),
@@ -302,7 +335,7 @@ class Evaluation:
 
     def measure_precision_and_recall(self, pictures: PictureSet) -> list[Measurement]:
         """On the given network's features, or else Inception's."""
-        network = self.feature_network if self.networks.features or not self.networks.inception else self.inception
+        network = self.manifold_network
         drawn, real = self.features(network, pictures), self.features(network, self.the_real)
         shares = {"precision": (drawn, real), "recall": (real, drawn)}
         return [
@@ -406,6 +439,10 @@ class Evaluation:
     def feature_network(self) -> FeatureNetwork:
         return load_features(self.networks.features, self.subject.device)
 
+    @property
+    def manifold_network(self) -> FeatureNetwork:
+        return self.feature_network if self.networks.features or not self.networks.inception else self.inception
+
     @cached_property
     def clip(self) -> ClipScorer:
         return ClipScorer.load(self.networks.clip, self.subject.device)
@@ -468,15 +505,17 @@ def load_perceptual(where: str | None) -> Callable[[Any, Any], PerPicture]:
     return distances
 
 
-def draw_with(muse: Muse, sampling: SamplingOptions) -> Draw:
+def draw_with(muse: Muse, sampling: SamplingOptions, size: Size | None = None) -> Draw:
     """A model as a drawer."""
-    return lambda prompts, seeds: muse.generate(prompts, seeds, options=sampling)
+    return lambda prompts, seeds: muse.generate(prompts, seeds, options=sampling, size=size)
 
 
-def settings_of(muse: Muse, sampling: SamplingOptions | None) -> dict[str, Any]:
+def settings_of(muse: Muse, sampling: SamplingOptions | None, size: Size | None = None) -> dict[str, Any]:
     """All options that a model's pictures depend on; those of super-resolution are the model's own."""
     settings = {"sampling": sampling and asdict(sampling)}
-    return settings if muse.superres is None else {**settings, "superres_sampling": asdict(muse.superres_defaults)}
+    if muse.superres is None or size == "low":
+        return settings
+    return {**settings, "superres_sampling": asdict(muse.superres_defaults)}
 
 
 def places_by_group(requests: Sequence[Request]) -> dict[str, list[int]]:

@@ -209,7 +209,7 @@ def folder_of(name: str, flag: str) -> Path:
             return download(name)
         except CheckpointError as error:
             raise MissingWeights(
-                f"{error}; fetch config.json and model.safetensors of it, give it as {flag}"
+                f"{error}; fetch its files (all .json, .txt and .safetensors of it) into a folder, give that as {flag}"
             ) from error
     raise MissingWeights(f"there is no folder {name}; give a folder or a hub name as {flag}")
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from muse.pipeline import Size
+
 DRAWN_METRICS = MappingProxyType(
     {
         "fid": "Frechet distance of Inception-v3 features; lower is better",
@@ -43,6 +45,8 @@ class EvaluationOptions:
     """Pictures of each prompt where `num` is not given."""
     resize: int | None = None
     """Side in pixels to which all pictures are cropped and resized before anything looks at them."""
+    size: Size | None = None
+    """low leaves super-resolution out; the largest that the model draws if not given."""
     seed: int = 0
     """Chooses the prompts, the seed of each picture and the bootstrap's resamples."""
     batch: int = 16
@@ -120,7 +124,7 @@ PROTOCOLS = MappingProxyType(
         "emoji": Protocol(
             about="1,000 pictures of the project's own prompts, on the frozen judge's features",
             data="the folder that `python -m projects.emoji.protocol` writes",
-            options=EvaluationOptions(metrics=("frechet", "pr", "alignment")),
+            options=EvaluationOptions(metrics=("frechet", "pr", "alignment"), resize=128),
         ),
     }
 )

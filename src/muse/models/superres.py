@@ -73,7 +73,8 @@ class SuperResConfig:
     upsampled_dim: int = 0
     """Features of the high-resolution VQGAN's latents, if the states of the high-resolution tokens begin with those of
     the low-resolution picture, upsampled; 0 if they do not. Muse has them attend to its tokens only, and so learn to
-    paint it; the second of cascaded diffusion models (arXiv:2106.15282, section 2) is given that picture."""
+    paint it; the second of cascaded diffusion models (arXiv:2106.15282, section 2) is given that picture. It is
+    painted by the low-resolution VQGAN's decoder, which should stay what it was in training."""
     dropout: float = 0.0
     """Share of each layer's output that training drops."""
     vqgan_fingerprint: str | None = None
@@ -89,6 +90,8 @@ class SuperResConfig:
             )
         if self.attention == "multi-axis":
             self._check_multi_axis()
+        if self.upsampled_dim < 0:
+            raise ValueError(f"upsampled_dim is {self.upsampled_dim}; give the features of a latent, or 0")
         if self.aligned and (self.height % self.low_height or self.width % self.low_width):
             raise ValueError(
                 f"a grid of {self.height} x {self.width} cannot be aligned with one of {self.low_height} x "

@@ -290,3 +290,13 @@ def test_samplers_are_compared_at_equal_steps_and_go_on_where_they_were_stopped(
     assert rows[2].startswith("| confidence, linear ramp | 4 |")
     assert set(json.loads((tmp_path / "samplers.json").read_text())["samplers"]) == set(cells)
     assert Image.open(tmp_path / "samplers.png").width > 1000
+
+
+def test_without_guidance_the_ramps_are_one_sampler():
+    names = samplers.settings(SamplingOptions(guidance=0.0))
+    assert list(names) == [
+        "confidence, linear ramp",
+        "confidence, remasking, linear ramp",
+        "halton, linear ramp",
+        "halton, remasking, linear ramp",
+    ]

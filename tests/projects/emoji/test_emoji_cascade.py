@@ -29,7 +29,17 @@ MODELS = {
     "vqgan_superres": dataclasses.replace(TINY_VQGAN, num_codes=24),
     "base": TransformerConfig(num_codes=16, height=8, width=8, **SIZE),
     "superres": SuperResConfig(
-        num_codes=24, low_num_codes=16, height=16, width=16, low_height=8, low_width=8, low_depth=1, block=4, **SIZE
+        num_codes=24,
+        low_num_codes=16,
+        height=16,
+        width=16,
+        low_height=8,
+        low_width=8,
+        low_depth=1,
+        block=4,
+        aligned=True,
+        upsampled_dim=4,
+        **SIZE,
     ),
 }
 
