@@ -1,25 +1,44 @@
 """Training from the shell: the walk-through of docs/training.md at toy size, dry runs, exports, and what is refused."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from muse.apps import stages
 from muse.apps.cli import main
 from muse.checkpoint import load_module, save_module
+from muse.images import contact_sheet
+from muse.models.discriminator import PatchDiscriminator
+from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.transformer import PRESETS, MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import Muse
-from muse.training.estimate import estimate_base
-from muse.training.export import average_of_folders
-from muse.training.recipes import BASE_RECIPES, SUPERRES_RECIPES, VQGAN_RECIPES, base_paper_3b, base_paper_632m
+from muse.pipeline import Muse, find_model, load_text_encoder
+from muse.training.decoder import with_larger_decoder
+from muse.training.estimate import estimate_base, estimate_decoder, estimate_vqgan
+from muse.training.export import average_of_folders, remember_parts
+from muse.training.recipes import (
+    BASE_RECIPES,
+    DECODER_RECIPES,
+    SUPERRES_RECIPES,
+    VQGAN_RECIPES,
+    base_paper_3b,
+    base_paper_632m,
+    decoder_laptop,
+    vqgan_laptop_f8,
+)
 from tests.data.picture_folders import plain_folder, vqgan
 
-DOCUMENT = Path(__file__).parents[2] / "docs/training.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs/training.md"
 TOY = {"laptop": "debug", "laptop_f8": "debug", "128": "16", "256": "32", "my-pictures": "pictures"}
 
 
@@ -44,6 +63,25 @@ def walked(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def enlarged(walked):
+    """The folder in which super-resolution was walked as well, for a model that draws it in 5 steps."""
+    index = walked / "my-model/model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "superres_defaults": {"steps": 5}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(walked)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        for command in walk_through(1):
+            assert main(command) == 0, command
+    return walked
+
+
+def command_of(stage, folder):
+    """The command of the walk-through that trains a transformer, into another folder."""
+    (words,) = (words for part in (0, 1) for words in walk_through(part) if words[:2] == ["train", stage])
+    return [*words[:-1], str(folder)]
+
+
 def test_the_walk_through_ends_with_a_picture_of_the_new_model(walked):
     pictures = [path for path in walked.glob("*.png") if path.name != "large.png"]
     assert len(pictures) == 1
@@ -65,11 +103,16 @@ def test_a_damaged_picture_is_counted_in_the_last_line(walked, capsys):
     )
 
 
-def test_the_exported_weights_are_the_average_of_those_that_were_kept(walked):
-    kept = sorted((walked / "runs/base/kept").glob("step-*/base"))
+@pytest.mark.parametrize(
+    ("stage", "network", "config"),
+    [("base", MaskedTransformer, TransformerConfig), ("superres", SuperResTransformer, SuperResConfig)],
+)
+def test_the_exported_weights_are_the_average_of_those_that_were_kept(enlarged, tmp_path, stage, network, config):
+    assert main(["export", str(enlarged / "runs" / stage), str(tmp_path / "model")]) == 0
+    kept = sorted((enlarged / "runs" / stage / "kept").glob(f"step-*/{stage}"))
     assert [path.parent.name for path in kept] == ["step-00000002", "step-00000004", "step-00000006"]
-    weights = [load_module(MaskedTransformer, TransformerConfig, path).state_dict() for path in kept]
-    exported = load_module(MaskedTransformer, TransformerConfig, walked / "my-model/base").state_dict()
+    weights = [load_module(network, config, path).state_dict() for path in kept]
+    exported = load_module(network, config, tmp_path / "model" / stage).state_dict()
     for name, weight in exported.items():
         first, second, third = (each[name] for each in weights)
         torch.testing.assert_close(weight, 0.49 * first + 0.21 * second + 0.3 * third)
@@ -81,19 +124,89 @@ def test_the_average_of_one_folder_is_itself(tmp_path):
     assert all(made.state_dict()[name].equal(weight) for name, weight in average_of_folders([tmp_path]).items())
 
 
-def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monkeypatch, capsys):
-    monkeypatch.chdir(walked)
-    decoder = "train decoder debug pictures --vqgan runs/vqgan-high/vqgan --engine.folder runs/decoder"
-    for command in (*walk_through(1), [*decoder.split(), "--decoder-blocks", "2"]):
-        assert main(command) == 0, capsys.readouterr().err
-    high = load_module(VQGAN, VQGANConfig, walked / "runs/vqgan-high/vqgan")
-    muse = Muse.from_pretrained(walked / "runs/superres/model", "cpu")
+def test_a_run_of_super_resolution_is_exported_as_a_whole_cascade(enlarged, tmp_path):
+    assert main(["export", str(enlarged / "runs/superres"), str(tmp_path / "large")]) == 0
+    high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan")
+    small = Muse.from_pretrained(enlarged / "my-model", "cpu")
+    muse = Muse.from_pretrained(tmp_path / "large", "cpu")
     assert muse.vqgan_superres is not None
     assert muse.vqgan_superres.fingerprint() == high.fingerprint()
     assert muse.superres is not None
     assert muse.superres.config.upsampled_dim == high.config.code_dim
-    assert Image.open(walked / "large.png").size == muse.size == (32, 32)
-    larger = load_module(VQGAN, VQGANConfig, walked / "runs/decoder/vqgan")
+    assert (muse.defaults, muse.superres_defaults.steps) == (small.defaults, 5)
+    assert Image.open(enlarged / "large.png").size == muse.size == (32, 32)
+    assert muse.generate(["a ladybird"], [0])[0].size == (32, 32)
+
+
+def sheet_of(num):
+    """Width and height of a sheet of large pictures side by side."""
+    return contact_sheet([Image.new("RGB", (32, 32))] * num, columns=8).size
+
+
+def test_super_resolution_leaves_a_cascade_and_what_it_drew_at_every_checkpoint(enlarged):
+    muse = Muse.from_pretrained(enlarged / "runs/superres/model", "cpu")
+    assert muse.size == (32, 32)
+    assert muse.superres_defaults.steps == 5
+    for step in (3, 6):  # of two held-out captions
+        assert Image.open(enlarged / f"runs/superres/drawn-{step:06}.png").size == sheet_of(2)
+
+
+def test_super_resolution_draws_the_prompts_that_are_given(enlarged, tmp_path, monkeypatch):
+    monkeypatch.chdir(enlarged)
+    more = ["--prompts", "a ladybird", "a ladybird", "two foxes", "--engine.steps", "1"]
+    assert main([*command_of("superres", tmp_path), *more]) == 0
+    assert Image.open(tmp_path / "drawn-000001.png").size == sheet_of(3)
+
+
+def test_two_processes_draw_and_leave_a_cascade_too(enlarged, tmp_path):
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "muse"]
+    more = ["--engine.strategy", "fsdp", "--engine.steps", "2"]
+    ran = subprocess.run(
+        [sys.executable, "-m", *command, *command_of("superres", tmp_path), *more],
+        cwd=enlarged,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr[-6000:]
+    assert ran.stdout.split() == [str(tmp_path / "model")]
+    assert Image.open(tmp_path / "drawn-000002.png").size == sheet_of(2)
+    assert Muse.from_pretrained(tmp_path / "model", "cpu").size == (32, 32)
+
+
+@pytest.mark.parametrize("stage", ["base", "superres"])
+def test_a_run_that_is_killed_after_a_checkpoint_can_be_exported(enlarged, tmp_path, monkeypatch, stage):
+    class Killed(BaseException):
+        pass
+
+    train = getattr(stages, f"train_{stage}")
+
+    def killed(*arguments):
+        train(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(stages, f"train_{stage}", killed)
+    monkeypatch.chdir(enlarged)
+    with pytest.raises(Killed):
+        main([*command_of(stage, tmp_path / "run"), "--engine.steps", "3"])
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "model")]) == 0
+    assert Muse.from_pretrained(tmp_path / "model", "cpu").size == ((16, 16) if stage == "base" else (32, 32))
+
+
+@pytest.mark.parametrize("parts", [("vqgan", "text_encoder"), ("model", "vqgan_superres")])
+def test_a_run_without_weights_is_refused_with_one_sentence(here, capsys, parts):
+    remember_parts(here / "run", **{part: here / part for part in parts})
+    assert main(["export", "run", "out"]) == 2
+    assert capsys.readouterr().err == "muse: run has no weights yet; a run leaves some at its first checkpoint\n"
+
+
+def test_a_larger_decoder_trains_by_command_too(enlarged, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(enlarged)
+    decoder = f"train decoder debug pictures --vqgan runs/vqgan-high/vqgan --engine.folder {tmp_path}"
+    assert main([*decoder.split(), "--decoder-blocks", "2"]) == 0, capsys.readouterr().err
+    high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan")
+    larger = load_module(VQGAN, VQGANConfig, tmp_path / "vqgan")
     assert larger.fingerprint() == high.fingerprint()
     assert larger.config.decoder_blocks == 2 != high.config.decoder_blocks
 
@@ -107,6 +220,7 @@ def test_super_resolution_and_a_larger_decoder_train_by_command_too(walked, monk
         *(f"vqgan {name}" for name in VQGAN_RECIPES),
         *(f"base {name}" for name in BASE_RECIPES),
         *(f"superres {name}" for name in SUPERRES_RECIPES),
+        *(f"decoder {name}" for name in DECODER_RECIPES),
     ],
 )
 def test_a_dry_run_says_what_every_recipe_is_and_takes(recipe, capsys, tmp_path, monkeypatch):
@@ -135,6 +249,30 @@ def test_the_estimate_of_the_papers_models_is_what_theory_says():
     assert PRESETS["muse-3b"] == base_paper_3b().training.model
 
 
+def test_the_estimate_of_a_larger_decoder_counts_what_it_trains_and_the_encoder_only_on_the_way_forward():
+    recipe, vqgan_recipe = decoder_laptop(), vqgan_laptop_f8()
+    assert recipe.made_for == vqgan_recipe.training.model
+    estimate, of_vqgan = estimate_decoder(recipe), estimate_vqgan(vqgan_recipe)
+    larger = with_larger_decoder(VQGAN(recipe.made_for), recipe.training.decoder_channels, 2)
+    trained = (larger.decoder, PatchDiscriminator(recipe.training.discriminator))
+    assert estimate.parameters == sum(p.numel() for part in trained for p in part.parameters())
+    fixed = sum(p.numel() for part in (larger.encoder, larger.quantizer) for p in part.parameters())
+    assert estimate.state_bytes == 4 * (5 * estimate.parameters + 2 * fixed)
+    assert estimate.batch_size == of_vqgan.batch_size == 8
+    assert estimate.flops > of_vqgan.flops
+
+
+def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlarged, monkeypatch, capsys):
+    monkeypatch.chdir(enlarged)
+    told = []
+    for vqgan_of in ("runs/vqgan-high/vqgan", "emoji"):
+        assert main(["train", "decoder", "debug", "--dry-run", "--vqgan", vqgan_of]) == 0
+        told.append(capsys.readouterr().out)
+    parameters = [re.findall(r"^parameters +([\d,]+)$", each, re.MULTILINE) for each in told]
+    assert parameters[0] != parameters[1]
+    assert re.search(r"^made-for.num-codes +2048$", told[1], re.MULTILINE)
+
+
 # -- what is refused ----------------------------------------------------------------------------------------------
 
 
@@ -149,6 +287,10 @@ def test_the_estimate_of_the_papers_models_is_what_theory_says():
         ("train base debug empty --vqgan emoji", r"empty is no whole token cache; make one with: muse tokenize SOURCE"),
         ("train vqgan debug empty", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
         ("train vqgan debug pictures --engine.strategy fsdp", r"a VQGAN is small and its codebook is one for all"),
+        (
+            "train decoder debug --dry-run --decoder-blocks 0",
+            r"decoder_blocks is 0 and the decoder has 1 already",
+        ),
         ("tokenize empty out", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
         ("tokenize pictures out --size 100", r"size 100 is not a multiple of 16; try 96"),
         ("export empty out", r"empty/parts.json is missing"),
@@ -171,6 +313,31 @@ def test_a_cache_made_by_another_vqgan_is_refused_with_one_sentence(walked, tmp_
     assert re.search(
         r"^muse: the low tokens of runs/tokens are of VQGAN \w+ and this is VQGAN", capsys.readouterr().err
     )
+
+
+def test_text_states_of_another_encoder_are_refused_with_one_sentence(enlarged, tmp_path, monkeypatch, capsys):
+    """Of equal width, so that only the states tell."""
+    monkeypatch.chdir(enlarged)
+    encoder = load_text_encoder(find_model("emoji") / "text_encoder")
+    words = next(encoder.parameters())
+    words.data = words.flip(0)
+    shutil.copytree("my-model", tmp_path / "other")
+    encoder.save(tmp_path / "other/text_encoder")
+    high, tokens = "runs/vqgan-high/vqgan", str(tmp_path / "tokens")
+    made = f"--model my-model --size 16 --high {high} --high-size 32 --text-encoder emoji"
+    assert main(["tokenize", "pictures", tokens, *made.split()]) == 0
+    base = ["train", "base", "debug", tokens, "--vqgan", "my-model", "--engine.steps", "1", "--engine.folder"]
+    superres = ["train", "superres", "debug", tokens, "--high", high, "--engine.steps", "1", "--engine.folder"]
+    for stage, flag in ((base, "--text-encoder"), (superres, "--model")):
+        capsys.readouterr()
+        assert main([*stage, str(tmp_path / "run"), flag, str(tmp_path / "other")]) == 2
+        assert re.search(
+            r"^muse: the text states of \S+ are not those of this text encoder; give the one that made them \(.*\), or",
+            capsys.readouterr().err,
+            re.MULTILINE,
+        )
+    assert not (tmp_path / "run").exists()
+    assert main([*base, str(tmp_path / "run")]) == 0
 
 
 def test_every_field_of_a_recipe_stands_in_its_help(capsys):

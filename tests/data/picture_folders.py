@@ -63,17 +63,46 @@ def awkward_folder(folder: Path) -> Path:
 
 def tar_file(path: Path, seeds, damaged=()) -> Path:
     """A webdataset tar: pictures and captions."""
+    files = {}
+    for seed in seeds:
+        files[f"{seed:04}.png"] = b"no picture" if seed in damaged else encoded(picture(seed))
+        files[f"{seed:04}.json"] = json.dumps({"caption": f"p {seed}"}).encode()
+    return tar_with(path, files)
+
+
+def mixed_tar(path: Path) -> Path:
+    """A webdataset tar whose samples are not alike, each named by what is odd about it."""
+    png, jpg = encoded(picture(0)), encoded(picture(1), "JPEG")
+    files = {
+        "in/mute.png": png,
+        "in/jpeg.jpg": jpg,
+        "in/jpeg.txt": b"a jpeg",
+        "in/large.JPG": jpg,
+        "in/large.json": b'{"caption": "a large one"}',
+        "in/broken.png": png,
+        "in/broken.json": b'{"caption": "half',
+        "in/latin.tif": encoded(picture(2), "TIFF"),
+        "in/latin.txt": "a caf\xe9".encode("latin-1"),
+        "in/blind.txt": b"no picture",
+        "in/both.json": b"{",
+        "in/both.txt": b"a text",
+        "in/both.png": png,
+        "in/._both.png": b"what a Mac adds",
+        "in/number.png": png,
+        "in/number.json": b'{"caption": 7}',
+        "in/list.png": png,
+        "in/list.json": b"[1]",
+    }
+    return tar_with(path, files)
+
+
+def tar_with(path: Path, files: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for seed in seeds:
-            content = b"no picture" if seed in damaged else encoded(picture(seed))
-            for name, data in (
-                (f"{seed:04}.png", content),
-                (f"{seed:04}.json", json.dumps({"caption": f"p {seed}"}).encode()),
-            ):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     return path
 
 

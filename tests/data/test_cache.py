@@ -1,7 +1,9 @@
 """Pictures to a token cache and back: whole, resumed, over several processes, and refused by another VQGAN."""
 
+import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,17 @@ from muse.data.order import shuffled
 from muse.data.pictures import fit, read_picture
 from muse.data.sources import RowSource, open_source
 from muse.data.tokenize import Networks, TokenizeOptions, as_batch, tokenize
-from tests.data.picture_folders import SIZE, awkward_folder, parquet_file, plain_folder, tar_file, vqgan
+from tests.data.picture_folders import (
+    SIZE,
+    awkward_folder,
+    encoded,
+    mixed_tar,
+    parquet_file,
+    picture,
+    plain_folder,
+    tar_file,
+    vqgan,
+)
 
 OPTIONS = TokenizeOptions(size=SIZE, high_size=32, batch_size=4, threads=2)
 LOW, HIGH = vqgan(0), vqgan(1)
@@ -119,6 +131,89 @@ def test_a_folder_begun_with_another_vqgan_is_refused_with_one_sentence(mine, wh
         make(mine, whole, Networks(HIGH, HIGH))
 
 
+def add(folder):
+    picture(9).save(folder / "0a.png")
+
+
+def swap(folder):
+    (folder / "5.png").rename(folder / "6.png")
+
+
+def grow(folder):
+    (folder / "0.txt").write_text("another caption")
+
+
+def touch(folder):
+    os.utime(folder / "4.png", (1, 1))
+
+
+OTHER = r"^\S+tokens was begun as another cache \({}\); give another folder, or delete it$"
+SINCE = r"^{} has changed since \S+tokens was made of it; give another folder for the tokens, or delete it$"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "sentence"),
+    [
+        (add, {}, OTHER.format("number of pictures was 6 and is 7")),
+        (swap, {}, OTHER.format("names of pictures differs")),
+        (grow, {}, SINCE.format("0.txt")),
+        (touch, {}, SINCE.format("4.png")),
+        (None, {"caption_column": "words"}, OTHER.format("--source.caption-column was None and is words")),
+        (None, {"rows_per_piece": 5}, OTHER.format("--source.rows-per-piece was 4 and is 5")),
+    ],
+)
+def test_a_source_that_changed_is_refused_with_one_sentence_that_says_what(tmp_path, change, options, sentence):
+    folder, options = plain_folder(tmp_path / "mine"), {"rows_per_piece": 4, **options}
+    tally = make(open_source(str(folder), SourceOptions(rows_per_piece=4)), tmp_path / "tokens")
+    assert tally == make(open_source(str(folder), SourceOptions(rows_per_piece=4)), tmp_path / "tokens")
+    if change is not None:
+        change(folder)
+    with pytest.raises(ValueError, match=sentence):
+        make(open_source(str(folder), SourceOptions(**options)), tmp_path / "tokens")
+
+
+def test_captions_of_the_metadata_that_changed_are_named(tmp_path):
+    folder = plain_folder(tmp_path / "mine")
+    (folder / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "a"}')
+    make(open_source(str(folder)), tmp_path / "tokens")
+    (folder / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "b"}')
+    with pytest.raises(ValueError, match=SINCE.format("the caption of 1.png")):
+        make(open_source(str(folder)), tmp_path / "tokens")
+
+
+@pytest.mark.parametrize("make_file", [tar_file, parquet_file])
+def test_a_file_cut_short_that_was_got_again_goes_on_and_one_that_was_done_may_not_change(tmp_path, make_file):
+    first, second = (make_file(tmp_path / f"in/{name}.{make_file.__name__[:-5]}", range(9)) for name in "ab")
+    whole_file = second.read_bytes()
+    second.write_bytes(whole_file[: len(whole_file) // 2])
+
+    def again():
+        options = SourceOptions(caption_column="words", picture_column="scan")
+        return make(
+            open_source(str(tmp_path / "in"), options if make_file is parquet_file else None), tmp_path / "tokens"
+        )
+
+    with pytest.raises(ValueError, match=rf"{second} is damaged or cut short after \d rows"):
+        again()
+    second.write_bytes(whole_file)
+    assert again().sentence() == "18 of 18 pictures used"
+    make_file(first, range(9, 18))
+    os.utime(first, (1, 1))
+    with pytest.raises(ValueError, match=SINCE.format(first)):
+        again()
+    shutil.copy(second, second.with_stem("c"))
+    with pytest.raises(ValueError, match=OTHER.format("number of files was 2 and is 3")):
+        again()
+
+
+def test_a_cache_of_a_version_that_noted_less_is_refused(mine, tmp_path):
+    make(mine, tmp_path / "tokens")
+    plan = {**tokenizing.info_of(Networks(LOW), OPTIONS, "mine").as_json(), "pieces": 4}
+    (tmp_path / "tokens" / tokenizing.PLAN).write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match=OTHER.format("number of pictures was not noted and is 10")):
+        make(mine, tmp_path / "tokens")
+
+
 def test_pictures_without_captions_are_refused_with_one_sentence(tmp_path):
     folder = plain_folder(tmp_path / "mute", 2)
     for path in folder.glob("*.txt"):
@@ -153,6 +248,15 @@ def test_tars_are_tokenized_and_the_damaged_picture_in_one_is_skipped(tmp_path):
     tally = make(open_source(str(tmp_path / "tars")), tmp_path / "tokens")
     assert tally.sentence() == "5 of 6 pictures used; skipped 1 damaged"
     assert [row[0] for row in rows_of(tmp_path / "tokens")] == ["p 0", "p 1", "p 2", "p 3", "p 5"]
+
+
+def test_tars_whose_samples_are_not_alike_are_tokenized_and_what_cannot_be_is_counted_by_kind(tmp_path):
+    tally = make(open_source(str(mixed_tar(tmp_path / "a.tar"))), tmp_path / "tokens")
+    assert tally.sentence() == (
+        "4 of 9 pictures used; skipped 1 with a damaged .json, 3 without a caption, 1 without a picture"
+    )
+    captions = [row[0] for row in rows_of(tmp_path / "tokens")]
+    assert captions == ["a jpeg", "a large one", "a caf\xe9", "a text"]
 
 
 # -- reading it ---------------------------------------------------------------------------------------------------
@@ -261,13 +365,28 @@ def test_crops_are_random_by_the_seed_and_a_share_is_the_same(mine):
     assert 0 <= crops(0).min() < crops(0).max() <= 1
 
 
-def test_a_damaged_picture_gives_way_to_another_and_is_counted_once(tmp_path):
+def test_a_damaged_picture_gives_way_to_another_and_all_kinds_are_counted_once(tmp_path):
     source = open_source(str(awkward_folder(tmp_path / "awkward")))
     assert isinstance(source, RowSource)
     crops = PicturesOfStep(source, 16, 5, seed=0)
     for step in range(8):
         assert crops(step).shape == (5, 3, 16, 16)
-    assert crops.tally.sentence() == "8 of 10 pictures used; skipped 2 damaged"
+    assert crops.tally.sentence() == (
+        "8 of 10 pictures used; skipped 2 damaged; "
+        "converted 1 16-bit, 1 CMYK, 1 animated, 2 palette, 1 rotated, 1 transparent"
+    )
+
+
+def test_one_picture_among_damaged_ones_is_found_and_those_are_read_once(tmp_path, monkeypatch):
+    for i in range(60):
+        (tmp_path / f"{i:02}.png").write_bytes(encoded(picture(0)) if i == 41 else b"no picture")
+    source = open_source(str(tmp_path))
+    assert isinstance(source, RowSource)
+    read: list[int] = []
+    monkeypatch.setattr(source, "row", lambda index, row=source.row: (read.append(index), row(index))[1])
+    crops = PicturesOfStep(source, 16, 5, seed=0, held_out=1)
+    assert all(crops(step).equal(crops(step)) for step in range(4))
+    assert 40 < len(set(read)) == len(read) - (read.count(41) - 1)
 
 
 def test_a_source_without_a_single_picture_is_refused_with_one_sentence(tmp_path):
@@ -275,5 +394,5 @@ def test_a_source_without_a_single_picture_is_refused_with_one_sentence(tmp_path
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     source = open_source(str(tmp_path))
     assert isinstance(source, RowSource)
-    with pytest.raises(ValueError, match=r"^20 pictures one after the other cannot be read; see that the source holds"):
+    with pytest.raises(ValueError, match=r"^none of the 3 pictures can be read; see that the source holds pictures$"):
         PicturesOfStep(source, 16, 2, seed=0)(0)

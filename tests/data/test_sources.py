@@ -7,7 +7,9 @@ import pytest
 
 from muse.data.options import SourceOptions
 from muse.data.sources import open_source
-from tests.data.picture_folders import encoded, parquet_file, picture, plain_folder, tar_file
+from tests.data.picture_folders import encoded, mixed_tar, parquet_file, picture, plain_folder, tar_file, tar_with
+
+CUT_SHORT = r"^\S*{} is damaged or cut short after {} rows \(.*\); get it again$"
 
 
 @pytest.fixture(autouse=True)
@@ -81,11 +83,71 @@ def test_a_tar_that_is_cut_short_is_named_with_one_sentence(tmp_path):
     path = tar_file(tmp_path / "whole.tar", range(12))
     cut = tmp_path / "cut.tar"
     cut.write_bytes(path.read_bytes()[:11_000])
-    with pytest.raises(ValueError, match=r"^\S*cut.tar is damaged or cut short after \d+ rows \(.*\); get it again$"):
+    with pytest.raises(ValueError, match=CUT_SHORT.format("cut.tar", r"\d+")):
         all_rows(open_source(str(cut)))
     cut.write_bytes(b"nothing like a tar")
-    with pytest.raises(ValueError, match=r"^\S*cut.tar cannot be read as webdataset \(.*\); get it again or"):
+    with pytest.raises(ValueError, match=CUT_SHORT.format("cut.tar", 0)):
         open_source(str(cut))
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("end", [5 * 1024, 5 * 1024 + 300])  # between two samples, and in a header
+def test_a_tar_that_is_cut_where_a_file_ends_is_cut_short_too(tmp_path, one_by_one, end):
+    tar_file(tmp_path / "a.tar", range(2))
+    cut = tar_file(tmp_path / "b.tar", range(12))
+    assert cut.read_bytes()[5 * 1024 :].startswith(b"0002.json")
+    cut.write_bytes(cut.read_bytes()[:end])
+    with pytest.raises(ValueError, match=CUT_SHORT.format("b.tar", 2)):
+        all_rows(open_source(str(tmp_path), one_by_one=one_by_one))
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_samples_of_a_tar_need_not_be_alike(tmp_path, one_by_one):
+    """One without a picture or a caption has none, and says so if its .json is damaged; the others are whole."""
+    source = open_source(str(mixed_tar(tmp_path / "a.tar")), one_by_one=one_by_one)
+    rows = {row.name: (row.picture is not None, list(row.captions), row.flaw) for row in all_rows(source)}
+    assert rows == {
+        "in/mute": (True, [], ""),
+        "in/jpeg": (True, ["a jpeg"], ""),
+        "in/large": (True, ["a large one"], ""),
+        "in/broken": (True, [], "with a damaged .json"),
+        "in/latin": (True, ["a caf\xe9"], ""),
+        "in/blind": (False, ["no picture"], ""),
+        "in/both": (True, ["a text"], ""),
+        "in/number": (True, [], ""),
+        "in/list": (True, [], ""),
+    }
+
+
+def test_endings_of_a_tar_are_chosen_by_name(tmp_path):
+    png = encoded(picture(0))
+    files = {"0.jpg": b"other", "0.mask.png": png, "0.txt": b"other", "0.meta.json": b'{"text": "mine"}'}
+    path = str(tar_with(tmp_path / "a.tar", files))
+    (row,) = all_rows(open_source(path, SourceOptions("mask.png", "meta.json.text")))
+    assert (row.picture, row.captions) == (png, ["mine"])
+    with pytest.raises(
+        ValueError, match=r"a.tar has the columns jpg, mask.png, txt, meta.json, meta.json.text, and non"
+    ):
+        open_source(path, SourceOptions(caption_column="verses"))
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("damage", ["cut", "torn"])
+def test_a_parquet_file_that_is_cut_short_is_named_with_one_sentence(tmp_path, number, one_by_one, damage):
+    paths = [parquet_file(tmp_path / f"p/{i}.parquet", range(3)) for i in range(2)]
+    content = paths[number].read_bytes()
+    torn = content[:300] + bytes(300) + content[600:]
+    paths[number].write_bytes(content[:-50] if damage == "cut" else torn)
+    with pytest.raises(ValueError, match=CUT_SHORT.format(f"{number}.parquet", 0)):
+        all_rows(open_source(str(tmp_path / "p"), SourceOptions(picture_column="scan"), one_by_one=one_by_one))
+
+
+def test_a_text_that_is_not_utf8_is_read_as_latin_1(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 1)
+    (folder / "0.txt").write_bytes("a caf\xe9".encode("latin-1"))
+    (row,) = all_rows(open_source(str(folder)))
+    assert row.captions == ["a caf\xe9"]
 
 
 def test_a_folder_without_pictures_is_refused_with_one_sentence(tmp_path):

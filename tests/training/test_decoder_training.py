@@ -7,8 +7,9 @@ import torch
 
 from muse.checkpoint import load_module
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.training.decoder import DecoderStage, DecoderTraining, with_larger_decoder
+from muse.training.decoder import DecoderStage, DecoderTraining, train_decoder, with_larger_decoder
 from muse.training.perceptual import PerceptualLoss
+from tests.training.test_engine import metrics_of
 from tests.training.tiny_runs import VQGAN_CONFIG, decoder_training, options, pictures_at, run_decoder, trained_vqgan
 
 NEVER = 10**6
@@ -149,6 +150,26 @@ def test_the_discriminator_is_felt_from_its_step_on(tmp_path):
     ]
     with pytest.raises(ValueError, match="the adversarial loss starts at step 1, before its discriminator learns at 2"):
         decoder_training(options(tmp_path), discriminator_from=2, adversarial_from=1)
+
+
+def test_at_every_checkpoint_the_watched_pictures_are_compared_with_what_the_averaged_network_makes_of_them(tmp_path):
+    watched, perceptual = large_pictures_at(99)[:2], perceptual_loss()
+    training = decoder_training(options(tmp_path, steps=4))
+    folder = train_decoder(training, trained_vqgan(), large_pictures_at, watched, perceptual)
+    lines = metrics_of(tmp_path)
+    assert [step for step, line in lines.items() if "validation_reconstruction" in line] == [2, 4]
+    with torch.no_grad():
+        decoded = load_module(VQGAN, VQGANConfig, folder).reconstruct(watched)
+        difference, distance = (decoded - watched).abs().mean().item(), perceptual(decoded, watched).item()
+    assert lines[4]["validation_reconstruction"] == pytest.approx(difference, rel=1e-4)
+    assert lines[4]["validation_perceptual"] == pytest.approx(training.perceptual_weight * distance, rel=1e-4)
+
+
+def test_without_watched_pictures_nothing_is_drawn_or_compared(tmp_path):
+    training = decoder_training(options(tmp_path, steps=2))
+    train_decoder(training, trained_vqgan(), pictures_at, pictures_at(99)[:0], perceptual=None)
+    assert "validation_reconstruction" not in metrics_of(tmp_path)[2]
+    assert not list(tmp_path.glob("reconstructions-*.png"))
 
 
 def test_by_default_the_decoder_has_the_papers_blocks_and_the_weights_of_its_losses(tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -237,17 +238,44 @@ def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, sta
     assert_same_run(tmp_path, unbroken[stage])
 
 
+def kill_at_random(stage, folder, rng):
+    """Begin a run, or go on with it, and kill it before any of its steps; or while it saves: when a file of the
+    checkpoint is to be flushed, or when the whole one is to take its name. Returns where it was killed."""
+    latest = state.latest(folder / "checkpoints")
+    done = int(latest.name.removeprefix("step-")) if latest else 0
+    where = rng.choice(["step", "step", "fsync", "replace"])
+    step = rng.randrange(done, options(folder).steps) if where == "step" else -1
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            if where != "step":
+                setattr(os, where, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            RUNS[stage](options(folder), signalling(BATCHES[stage], step, signal.SIGKILL))
+        os._exit(1)
+    place = f"step {step}" if where == "step" else f"{where} after step {done}"
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, place
+    return place
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_killed_three_times_at_any_step_equals_the_unbroken_one(tmp_path, stage, unbroken):
-    for step in (1, 5, 4):  # before the first checkpoint, after the second, and just when it was written
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                RUNS[stage](options(tmp_path), signalling(BATCHES[stage], step, signal.SIGKILL))
-            os._exit(1)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+def test_a_run_killed_three_times_at_random_equals_the_unbroken_one(tmp_path, stage, unbroken):
+    """KILL_SEED, printed when the test fails, brings the same kills again."""
+    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
+    rng = random.Random(seed)
+    print(f"KILL_SEED={seed}")
+    print("killed at", [kill_at_random(stage, tmp_path, rng) for _ in range(3)])
     RUNS[stage](options(tmp_path))
     assert_same_run(tmp_path, unbroken[stage])
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(tmp_path, call, unbroken):
+    RUNS["base"](options(tmp_path), signalling(tokens_at, 2, signal.SIGTERM))
+    rng = unittest.mock.Mock(choice=lambda places: call)
+    assert kill_at_random("base", tmp_path, rng) == f"{call} after step 3"
+    assert state_of(tmp_path)["step"] == 3
+    RUNS["base"](options(tmp_path))
+    assert_same_run(tmp_path, unbroken["base"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -386,6 +414,31 @@ def test_a_gradient_that_is_no_number_leaves_the_weights_between_two_lines_of_me
     assert line.weight.weight.item() == 0
 
 
+class Cliff(Line):
+    """The third step has a finite loss and an infinite gradient."""
+
+    def step(self, batch, step):
+        if step != 2:
+            return super().step(batch, step)
+        weight = self.weight.weight
+        loss = (weight - weight.detach()).sqrt().sum()
+        self.engine.update(loss, self.optimizer, self.weight)
+        return {"loss": loss.detach()}
+
+
+@pytest.mark.parametrize("changes", [{"save_every": 1}, {"save_every": 2, "keep_every": 3}])
+def test_a_weight_that_is_no_number_is_neither_saved_nor_kept_though_the_loss_is_one(tmp_path, changes):
+    line, kept = Cliff(options(tmp_path, clip=None, log_every=100, **changes)), []
+    with pytest.raises(
+        NotFinite, match=r"^the sum of the weights is (nan|inf) at step \d; the last checkpoint is kept"
+    ):
+        line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
+    saved = state_of(tmp_path)
+    assert saved["step"] == 2
+    assert math.isfinite(saved["weight"]["weight"].item())
+    assert kept == []
+
+
 # -- what a run leaves --------------------------------------------------------------------------------------------
 
 
@@ -409,6 +462,11 @@ def test_what_a_vqgan_run_leaves_is_the_averaged_vqgan_in_half_precision(tmp_pat
     for name, weight in vqgan.state_dict().items():
         assert weight.equal(averaged[name].half().float()), name
     assert (unbroken["vqgan"] / "reconstructions-000006.png").is_file()
+    assert {step for step, line in metrics_of(unbroken["vqgan"]).items() if "validation_reconstruction" in line} == {
+        2,
+        4,
+        6,
+    }
     assert vqgan.encode(torch.rand(1, 3, 8, 8)).shape == (1, 16)
 
 

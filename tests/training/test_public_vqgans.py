@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import types
 
 import pytest
 import torch
@@ -173,6 +175,62 @@ def test_a_folder_of_diffusers_becomes_a_vqgan_of_ours_with_equal_outputs(attent
     codes = theirs.quantize.embedding(tokens).movedim(-1, 1)
     decoded = theirs.decode(codes, force_not_quantize=True, return_dict=False)[0]
     torch.testing.assert_close(ours.decoder(ours.quantizer.look_up(tokens)), decoded, atol=1e-4, rtol=0)
+
+
+def lightning(monkeypatch, name):
+    """A class of the callbacks of PyTorch Lightning, which pickles by this name."""
+    home = "pytorch_lightning.callbacks.model_checkpoint"
+    for module in ("pytorch_lightning", "pytorch_lightning.callbacks", home):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    callback = type(name, (), {"__module__": home})
+    setattr(sys.modules[home], name, callback)
+    return callback
+
+
+def save_of_lightning(path, callback):
+    """A checkpoint as PyTorch Lightning 1.0 wrote those of taming transformers."""
+    theirs = Theirs((1, 2), 1, 12, 12, 32, "taming")
+    with torch.no_grad():
+        theirs.decode(torch.zeros(1, 12, 4, 4))
+        theirs.encode(torch.zeros(1, 3, 8, 8))
+    adam = {"step": 5, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
+    groups = [{"lr": 1e-4, "betas": (0.5, 0.9), "eps": 1e-8, "amsgrad": False, "params": [0]}]
+    best = {
+        "monitor": "val/rec_loss",
+        "best_model_score": torch.tensor(0.3),
+        "best_model_path": "checkpoints/epoch=000003.ckpt",
+        "current_score": torch.tensor(0.3),
+        "dirpath": "checkpoints",
+    }
+    content = {
+        "epoch": 4,
+        "global_step": 5,
+        "pytorch-lightning_version": "1.0.8",
+        "callbacks": {callback: best},
+        "optimizer_states": [{"state": {0: adam}, "param_groups": groups}],
+        "lr_schedulers": [],
+        "state_dict": {**theirs.weights, "loss.discriminator.main.0.weight": torch.zeros(3)},
+    }
+    torch.save(content, path)
+
+
+def test_a_checkpoint_that_names_the_callback_of_lightning_is_read(tmp_path, monkeypatch):
+    with monkeypatch.context() as patches:
+        save_of_lightning(tmp_path / "last.ckpt", lightning(patches, "ModelCheckpoint"))
+    assert torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "last.ckpt") == [
+        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+    ]
+    before = torch.serialization.get_safe_globals()
+    assert import_vqgan(tmp_path / "last.ckpt").config.num_codes == 32
+    assert torch.serialization.get_safe_globals() == before
+    assert "pytorch_lightning" not in sys.modules
+
+
+def test_another_class_of_lightning_is_not_opened(tmp_path, monkeypatch):
+    with monkeypatch.context() as patches:
+        save_of_lightning(tmp_path / "last.ckpt", lightning(patches, "Other"))
+    with pytest.raises(CheckpointError, match=r"last.ckpt holds more than tensors, .*; save its state_dict alone$"):
+        import_vqgan(tmp_path / "last.ckpt")
 
 
 class Pickled:

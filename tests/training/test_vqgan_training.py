@@ -143,11 +143,12 @@ def test_the_average_has_the_present_codebook(tmp_path):
 
 
 def test_reconstructions_show_each_picture_above_what_became_of_it(tmp_path):
-    vqgan, given = stage_of(tmp_path).vqgan, pictures_at(0)[:3]
-    sheet = reconstructions(vqgan, given)
+    given, decoded = pictures_at(0)[:3], pictures_at(1)[:3]
+    sheet = reconstructions(given, decoded)
     assert sheet.width > sheet.height
-    red, green, blue = (given[0, :, 0, 0] * 255).round().int().tolist()
-    assert sheet.getpixel((4, 4)) == (red, green, blue)
+    for picture, place in ((given[0], (4, 4)), (decoded[0], (4, sheet.height // 2))):
+        red, green, blue = (picture[:, 0, 0] * 255).round().int().tolist()
+        assert sheet.getpixel(place) == (red, green, blue)
 
 
 # -- the perceptual loss ------------------------------------------------------------------------------------------

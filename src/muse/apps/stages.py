@@ -5,20 +5,22 @@ A new stage is a dataclass with `recipe` first, a `recipes` and a `run`, and a l
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+import numpy as np
 import tyro
 
-from muse.checkpoint import load_module
-from muse.data.cache import TokenCache, TokensOfStep, held_out_batches
+from muse.checkpoint import load_module, read_config
+from muse.data.batches import TokenBatch
+from muse.data.cache import TokenCache, TokensOfStep, batch_of, held_out_batches
 from muse.data.crops import PicturesOfStep
 from muse.data.options import SourceOptions
 from muse.data.sources import RowSource, open_source
 from muse.images import contact_sheet
-from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
+from muse.models.superres import SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
@@ -26,8 +28,15 @@ from muse.pipeline import Muse, find_model, load_text_encoder
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
 from muse.training.engine import EngineOptions
-from muse.training.estimate import Estimate, describe, estimate_base, estimate_superres, estimate_vqgan
-from muse.training.export import export, remember_parts
+from muse.training.estimate import (
+    Estimate,
+    describe,
+    estimate_base,
+    estimate_decoder,
+    estimate_superres,
+    estimate_vqgan,
+)
+from muse.training.export import enlarging, export, remember_parts
 from muse.training.perceptual import PerceptualLoss
 from muse.training.recipes import (
     BASE_RECIPES,
@@ -45,6 +54,8 @@ from muse.training.vqgan import train_vqgan
 log = logging.getLogger(__name__)
 Flat = tyro.conf.arg(name="")
 """The fields of a part of a command stand beside its own."""
+UNLIKE = 0.2
+"""Share of the length of text states by which they may differ and still be the same encoder's."""
 
 
 class Stage(Protocol):
@@ -120,29 +131,19 @@ class TrainBase:
         text_folder = part_of(self.text_encoder, "text_encoder")
         text_encoder = load_text_encoder(text_folder)
         recipe = fitting(self.recipe, cache, text_encoder)
-        self.train(recipe, cache, vqgan, text_encoder)
-        if is_first():
-            run = recipe.training.engine.folder
-            remember_parts(run, vqgan_folder, text_folder)
-            export(run, run / "model")
-            print(run / "model")
-
-    def train(self, recipe: BaseRecipe, cache: TokenCache, vqgan: VQGAN, text_encoder: TextEncoder) -> None:
-        """Train, drawing the prompts at every checkpoint."""
+        check_text(cache, text_encoder)
         engine = recipe.training.engine
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
-        prompts = self.prompts or tuple(caption for batch in validation for caption in batch.captions)[:8]
+        prompts = self.prompts or captions_of(validation)
 
         def watch(base: MaskedTransformer, step: int) -> None:
-            """All processes draw, as each may have but a shard; the first one writes."""
-            muse = Muse(text_encoder, vqgan.to(base.embed.weight.device), base)
-            images = muse.generate(prompts, list(range(len(prompts))))
             if is_first():
-                contact_sheet(images, columns=8).save(engine.folder / f"drawn-{step:06}.png")
+                remember_parts(engine.folder, vqgan=vqgan_folder, text_encoder=text_folder)
+            draw(Muse(text_encoder, vqgan.to(base.embed.weight.device), base), prompts, engine.folder, step)
 
-        watcher = watch if prompts else None
-        train_base(recipe.training, text_encoder, vqgan.fingerprint(), batches, validation, watcher)
+        train_base(recipe.training, text_encoder, vqgan.fingerprint(), batches, validation, watch)
+        finish(engine.folder)
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class TrainSuperRes:
     """The model whose pictures shall become larger: its VQGAN made the low tokens, its text encoder reads captions."""
     high: str = ""
     """The folder of the VQGAN that made the high tokens."""
+    prompts: tuple[str, ...] = ()
+    """Drawn by the model and made larger at every checkpoint; captions that training never sees if none are given."""
     dry_run: bool = False
     """Say what the run would be and what it would take, and do nothing."""
 
@@ -172,25 +175,29 @@ class TrainSuperRes:
         require(self.model, "model", "--model with the folder of the one whose pictures shall become larger")
         require(self.high, "VQGAN of the high tokens", "--high with its folder")
         assert self.tokens is not None
-        cache, muse = TokenCache(self.tokens), Muse.from_pretrained(self.model, precision="float32")
-        vqgan = load_module(VQGAN, VQGANConfig, part_of(self.high, "vqgan_superres"))
+        model_folder, high_folder = find_model(self.model), part_of(self.high, "vqgan_superres")
+        cache, muse = TokenCache(self.tokens), Muse.from_pretrained(model_folder, "cpu", "float32")
+        vqgan = load_module(VQGAN, VQGANConfig, high_folder)
         low, high = muse.vqgan.fingerprint(), vqgan.fingerprint()
         cache.check(low, high)
+        check_text(cache, muse.text_encoder)
         recipe = self.fitting(cache, muse.text_encoder, vqgan)
         engine = recipe.training.engine
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
         model = recipe.training.model
         upsampling = Upsampling(muse.vqgan, vqgan, model) if model.upsampled_dim else None
-        folder = train_superres(
-            recipe.training, muse.text_encoder, high, low, batches, validation, upsampling=upsampling
-        )
-        if is_first():
-            superres = load_module(SuperResTransformer, SuperResConfig, folder)
-            parts = (muse.text_encoder, muse.vqgan, muse.base, superres, vqgan)
-            cascade = Muse(*parts, name=engine.folder.name, defaults=muse.defaults)
-            cascade.to("cpu").save_pretrained(engine.folder / "model")
-            print(engine.folder / "model")
+        prompts = self.prompts or captions_of(validation)
+
+        def watch(superres: SuperResTransformer, step: int) -> None:
+            if is_first():
+                remember_parts(engine.folder, model=model_folder, vqgan_superres=high_folder)
+            for part in (muse.vqgan, muse.base, vqgan):
+                part.to(superres.embed.weight.device)
+            draw(enlarging(muse, superres, vqgan, muse.name), prompts, engine.folder, step)
+
+        train_superres(recipe.training, muse.text_encoder, high, low, batches, validation, watch, upsampling)
+        finish(engine.folder)
 
     def fitting(self, cache: TokenCache, text_encoder: TextEncoder, vqgan: VQGAN) -> SuperResRecipe:
         """The recipe with the grids, the codes, the latents and the text features of what it is trained on."""
@@ -210,12 +217,15 @@ class TrainDecoder:
 
     recipe: Annotated[DecoderRecipe, Flat]
     pictures: tyro.conf.Positional[str] = ""
-    """A folder, tars or parquet files, or a data set of the hub."""
+    """A folder, tars or parquet files, or a data set of the hub. Only a dry run needs none."""
     vqgan: str = ""
-    """The folder of the VQGAN, or the name or folder of a model that has one."""
+    """The folder of the VQGAN, or the name or folder of a model that has one. A dry run without it counts with the
+    VQGAN that the recipe was made for."""
     source: SourceOptions = field(default_factory=SourceOptions)
     perceptual: Path | None = None
     """SqueezeNet weights for the perceptual loss, as `python -m projects.emoji.networks` converts them."""
+    dry_run: bool = False
+    """Say what the run would be and what it would take, and do nothing."""
 
     @staticmethod
     def recipes() -> Mapping[str, Callable[[], DecoderRecipe]]:
@@ -223,6 +233,12 @@ class TrainDecoder:
 
     def run(self) -> None:
         """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        if self.dry_run:
+            recipe = self.recipe
+            if self.vqgan:
+                recipe = replace(recipe, made_for=read_config("VQGAN", VQGANConfig, part_of(self.vqgan, "vqgan")))
+            print_plan(recipe, estimate_decoder(recipe), recipe.training.engine)
+            return
         require(self.pictures, "pictures", "a folder, tars, parquet files or a data set of the hub")
         require(self.vqgan, "VQGAN", "--vqgan with the folder of the one whose decoder shall be larger")
         vqgan = load_module(VQGAN, VQGANConfig, part_of(self.vqgan, "vqgan"))
@@ -262,6 +278,43 @@ def fitting(recipe: BaseRecipe, cache: TokenCache, text_encoder: TextEncoder) ->
         text_dim=text_encoder.dim,
     )
     return replace(recipe, training=replace(recipe.training, model=model))
+
+
+def check_text(cache: TokenCache, text_encoder: TextEncoder) -> None:
+    """Raises ValueError if another text encoder made the text states of the cache: its first caption, read anew, has
+    other states. As the cache rounds to 16 bits, and encoders are stored in 16 or 8, they may differ a little."""
+    if cache.info.text_dim is None:
+        return
+    batch = batch_of(cache, np.zeros(1, np.int64), np.zeros(1))
+    assert batch.text is not None
+    states, _ = text_encoder(batch.captions)
+    if states.shape != batch.text.shape or (states - batch.text).norm() > UNLIKE * batch.text.norm():
+        raise ValueError(
+            f"the text states of {cache.folder} are not those of this text encoder; give the one that made them "
+            f"({cache.info.text_encoder}), or tokenize again"
+        )
+
+
+def captions_of(batches: Sequence[TokenBatch], num: int = 8) -> tuple[str, ...]:
+    """The first captions of batches."""
+    return tuple(caption for batch in batches for caption in batch.captions)[:num]
+
+
+def draw(muse: Muse, prompts: Sequence[str], folder: Path, step: int) -> None:
+    """Leave a sheet of what a model draws of prompts at a checkpoint, if there are any. All processes draw, as each may
+    have but a shard; the first one writes."""
+    if not prompts:
+        return
+    images = muse.generate(prompts, list(range(len(prompts))))
+    if is_first():
+        contact_sheet(images, columns=8).save(folder / f"drawn-{step:06}.png")
+
+
+def finish(run: Path) -> None:
+    """Write the model of a run that has ended, and say where."""
+    if is_first():
+        export(run, run / "model")
+        print(run / "model")
 
 
 def part_of(place: str, part: str) -> Path:

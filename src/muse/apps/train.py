@@ -45,7 +45,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Export:
-    """Write the model of a run of the base transformer as a folder that `muse generate --model` draws with."""
+    """Write the model of a run of either transformer as a folder that `muse generate --model` draws with."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run's folder."""

@@ -1,26 +1,31 @@
 """Batches of pictures by the number of the step, read from a source as they are wanted: what a VQGAN trains on."""
 
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from muse.data.order import shuffled
-from muse.data.pictures import Tally, Unusable, fit, read_picture
+from muse.data.pictures import CONVERTED, SKIPPED, Tally, Unusable, fit, read_picture
 from muse.data.sources import RowSource
 from muse.shapes import Pictures
 
 HELD_OUT, TRAINED, CROPPED = 4, 5, 6
 """Streams of random numbers: which rows are held out, their order in training, where they are cropped."""
-TRIES = 20
-"""Rows tried one after the other for one place in a batch."""
+STRIDES = 20
+"""A row that cannot be read gives way to one that is this part of an epoch away, lest a batch have it twice."""
+KINDS = (*CONVERTED, *SKIPPED)
 
 
 class PicturesOfStep:
     """Squares of `size` pixels: the shorter side scaled to it, the longer one cropped at random, by the seed.
 
-    Each epoch takes every row once, in an order of its own. A row that cannot be read gives way to the next; which were
-    not, in this and all worker processes, is in `tally`."""
+    Each epoch takes every row once, in an order of its own. A row that cannot be read gives way to another, and is not
+    tried again; how many were not, and how many were converted, in this and all worker processes, is in `tally`."""
 
     def __init__(self, source: RowSource, size: int, batch_size: int, seed: int, held_out: int = 0):
         """Raises ValueError if there are too few rows."""
@@ -28,7 +33,8 @@ class PicturesOfStep:
             raise ValueError(f"the source has {len(source)} pictures and {held_out} are held out; hold out fewer")
         self.source, self.size, self.batch_size, self.seed = source, size, batch_size, seed
         self.held_out, self.num = held_out, num
-        self.is_damaged = torch.zeros(len(source), dtype=torch.bool).share_memory_()
+        self.stride = next(step for step in range(num // STRIDES + 1, num + 2) if math.gcd(step, num) == 1)
+        self.seen = torch.zeros(len(source), dtype=torch.int16).share_memory_()  # a bit for each kind
 
     def __call__(self, step: int) -> Pictures:
         return self.share(step, slice(None))
@@ -46,29 +52,44 @@ class PicturesOfStep:
         return torch.stack(found) if found else torch.zeros(0, 3, self.size, self.size)
 
     def _picture(self, place: int, crop: tuple[float, float]) -> Float[Tensor, "3 size size"]:
-        for attempt in range(TRIES):
-            epoch, inside = divmod(place + attempt * (self.num // TRIES + 1), self.num)
-            (inside,) = shuffled(np.array([inside]), self.num, (TRAINED, self.seed, epoch))
-            (row,) = shuffled(np.array([inside + self.held_out]), len(self.source), (HELD_OUT,))
-            if (picture := self._read(int(row), crop)) is not None:
+        for row in self._rows(place):
+            if not self.seen[row] & SKIPS and (picture := self._read(row, crop)) is not None:
                 return picture
-        raise ValueError(f"{TRIES} pictures one after the other cannot be read; see that the source holds pictures")
+        raise ValueError(f"none of the {self.num} pictures can be read; see that the source holds pictures")
+
+    def _rows(self, place: int) -> Iterator[int]:
+        """Every row that is trained on, in the order in which they are tried for a place."""
+        epoch, first = divmod(place, self.num)
+        for tried in range(0, self.num, STRIDES):
+            inside = (first + np.arange(tried, min(tried + STRIDES, self.num)) * self.stride) % self.num
+            inside = shuffled(inside, self.num, (TRAINED, self.seed, epoch)) + self.held_out
+            yield from shuffled(inside, len(self.source), (HELD_OUT,)).tolist()
 
     def _read(self, row: int, crop: tuple[float, float]) -> Float[Tensor, "3 size size"] | None:
         source = self.source.row(row).picture
         try:
-            image, _ = read_picture(source) if source is not None else (None, None)
-        except Unusable:
-            image = None
-        if image is None:
-            self.is_damaged[row] = True
+            if source is None:
+                raise Unusable("without a picture")
+            image, kinds = read_picture(source)
+        except Unusable as error:
+            self.seen[row] = bits_of([str(error)])
             return None
+        self.seen[row] = bits_of(kinds)
         return torch.from_numpy(np.asarray(fit(image, self.size, crop)).copy()).permute(2, 0, 1).float() / 255
 
     @property
     def tally(self) -> Tally:
-        """Rows so far found to be damaged."""
-        tally = Tally(len(self.source))
-        if damaged := int(self.is_damaged.sum()):
-            tally.skipped["damaged"] = damaged
-        return tally
+        """All rows, and those that have been found to be unusable or were converted."""
+
+        def counts(kinds: Iterable[str]) -> Counter[str]:
+            return +Counter({kind: int((self.seen & bits_of([kind]) != 0).sum()) for kind in kinds})
+
+        return Tally(len(self.source), counts(SKIPPED), counts(CONVERTED))
+
+
+def bits_of(kinds: Iterable[str]) -> int:
+    """Kinds as one number."""
+    return sum(1 << KINDS.index(kind) for kind in kinds)
+
+
+SKIPS = bits_of(SKIPPED)

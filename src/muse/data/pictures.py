@@ -14,6 +14,10 @@ SUFFIXES = frozenset(
 )
 """How the names of picture files end."""
 
+CONVERTED = ("animated", "rotated", "transparent", "16-bit", "CMYK", "palette", "grey")
+SKIPPED = ("damaged", "too large", "without a picture")
+"""The kinds of pictures, as they are counted."""
+
 
 class Unusable(ValueError):
     """A picture or row that is skipped; the message is its kind, as it is counted."""

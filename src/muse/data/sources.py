@@ -1,25 +1,35 @@
-"""Pictures and captions wherever they are: a folder, tars, parquet, a data set of the hub. `datasets` reads all but the
-first."""
+"""Pictures and captions wherever they are: a folder, tars, parquet, a data set of the hub. `datasets` reads the last
+two."""
 
 import glob
+import hashlib
 import json
 import re
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from textwrap import shorten
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from muse.data.options import SourceOptions
 from muse.data.pictures import SUFFIXES, clean
+from muse.data.tars import Sample, content_of, json_of, samples_of, text_of
 
+Item = TypeVar("Item")
+Traits = dict[str, Any]
+"""What a source is known by, under names that an error can say; what would only be letters to a reader is a digest."""
 PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "jpeg", "png", "webp", "image_bytes")
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "prompt", "description")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 METADATA = "metadata.jsonl"
-FORMATS = {".tar": "webdataset", ".parquet": "parquet"}
-CUT_SHORT = (tarfile.ReadError, EOFError, OSError)
-"""What reading a file that is cut short raises."""
+FORMATS = (".tar", ".parquet")
+PICTURE_ENDINGS = (*PICTURE_COLUMNS, *sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
+"""How the names of pictures in tars end."""
+LOOKED_AT = 100
+"""Samples of a tar that are looked at for the endings they have."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Row:
     name: str
     picture: bytes | Path | None
     captions: Sequence[str]
+    flaw: str = ""
+    """Why there are no captions, as it is counted, if a file that should hold them is damaged."""
 
 
 @runtime_checkable
@@ -39,6 +51,14 @@ class Source(Protocol):
     def num_pieces(self) -> int: ...
 
     def rows(self, piece: int) -> Iterator[Row]: ...
+
+    def traits(self) -> Traits:
+        """What may not change while a cache is made of it: which rows there are, and how they are read."""
+        ...
+
+    def states(self, piece: int) -> Traits:
+        """What may not change once a piece is done: the state of each of its files."""
+        ...
 
 
 @runtime_checkable
@@ -65,9 +85,13 @@ class Pieces:
     def num_pieces(self) -> int:
         return -(-len(self) // self.rows_per_piece)
 
-    def rows(self, piece: int) -> Iterator[Row]:
+    def indices(self, piece: int) -> range:
+        """The numbers of the rows of a piece."""
         start = piece * self.rows_per_piece
-        for index in range(start, min(start + self.rows_per_piece, len(self))):
+        return range(start, min(start + self.rows_per_piece, len(self)))
+
+    def rows(self, piece: int) -> Iterator[Row]:
+        for index in self.indices(piece):
             yield self.row(index)
 
 
@@ -78,7 +102,7 @@ class FolderSource(Pieces):
     `file_name`, as `datasets`' imagefolder reads it."""
 
     def __init__(self, folder: Path, options: SourceOptions):
-        self.folder, self.rows_per_piece = folder, options.rows_per_piece
+        self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
         self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         self.told = read_metadata(folder, options.caption_column)
         if not self.paths:
@@ -91,19 +115,38 @@ class FolderSource(Pieces):
     def has_captions(self) -> bool:
         return bool(self.told) or any(path.with_suffix(".txt").is_file() for path in self.paths)
 
+    def name(self, index: int) -> str:
+        """A picture's path in the folder."""
+        return self.paths[index].relative_to(self.folder).as_posix()
+
     def row(self, index: int) -> Row:
-        path = self.paths[index]
-        name, beside = path.relative_to(self.folder).as_posix(), path.with_suffix(".txt")
-        lines = beside.read_text(errors="replace").splitlines() if beside.is_file() else []
+        path, name = self.paths[index], self.name(index)
+        beside = path.with_suffix(".txt")
+        lines = text_of(beside.read_bytes()).splitlines() if beside.is_file() else []
         return Row(name, path, clean([*lines, *self.told.get(name, [])]))
+
+    def traits(self) -> Traits:
+        names = digest(map(self.name, range(len(self))))
+        return {"number of pictures": len(self), **asked(self.options), "names of pictures": names}
+
+    def states(self, piece: int) -> Traits:
+        states: Traits = {}
+        for index in self.indices(piece):
+            path, name = self.paths[index], self.name(index)
+            states[name] = state_of(path)
+            if (beside := path.with_suffix(".txt")).is_file():
+                states[str(Path(name).with_suffix(".txt"))] = state_of(beside)
+            if name in self.told:
+                states[f"the caption of {name}"] = digest(self.told[name])
+        return states
 
 
 class TableSource(Pieces):
     """A data set of `datasets` in memory-mapped columns."""
 
     def __init__(self, table: Any, options: SourceOptions, name: str):
-        self.columns = Columns(options, name)
-        self.table, self.rows_per_piece, self.name = undecoded(table), options.rows_per_piece, name
+        self.columns, self.options, self.name = Columns(options, name), options, name
+        self.table, self.rows_per_piece, self.fingerprint = undecoded(table), options.rows_per_piece, table._fingerprint
 
     def __len__(self) -> int:
         return len(self.table)
@@ -111,13 +154,21 @@ class TableSource(Pieces):
     def row(self, index: int) -> Row:
         return self.columns.row(self.table[index], str(index))
 
+    def traits(self) -> Traits:
+        return {"number of rows": len(self), **asked(self.options), "content": digest([self.fingerprint])}
+
+    def states(self, piece: int) -> Traits:
+        return {}  # the fingerprint is that of all rows
+
 
 class StreamSource:
     """A data set of `datasets` that is read file by file, each file a piece."""
 
-    def __init__(self, stream: Any, options: SourceOptions, name: str, files: Sequence[str] = ()):
-        self.columns = Columns(options, name)
-        self.stream, self.name, self.files = stream.decode(False), name, files
+    def __init__(
+        self, stream: Any, options: SourceOptions, name: str, files: Sequence[str] = (), revision: str | None = None
+    ):
+        self.columns, self.options = Columns(options, name), options
+        self.stream, self.name, self.files, self.revision = stream.decode(False), name, files, revision
 
     @property
     def num_pieces(self) -> int:
@@ -125,14 +176,134 @@ class StreamSource:
 
     def rows(self, piece: int) -> Iterator[Row]:
         """Raises ValueError if the file is cut short."""
-        num = 0
+        file = self.files[piece] if self.files else f"file {piece} of {self.name}"
+        for num, record in enumerate(whole(self.stream.shard(num_shards=self.num_pieces, index=piece), file)):
+            yield self.columns.row(record, f"{piece}-{num}")
+
+    def traits(self) -> Traits:
+        names = digest([*self.files, str(self.revision)])
+        return {"number of files": self.num_pieces, **asked(self.options), "names of files": names}
+
+    def states(self, piece: int) -> Traits:
+        return {self.files[piece]: state_of(Path(self.files[piece]))} if self.files else {}
+
+
+class TarSource:
+    """Webdataset tars that are read from their beginning, each a piece."""
+
+    def __init__(self, files: Sequence[str], options: SourceOptions, name: str):
+        """Raises ValueError if the first tar is damaged where it begins, or has no pictures there."""
+        self.files, self.options = files, options
+        looked_at = islice(whole(endings_of(files[0]), files[0]), LOOKED_AT)
+        if names := list(dict.fromkeys(name for sample in looked_at for name in sample)):
+            choose(names, options.picture_column, PICTURE_ENDINGS, "picture", name)
+            if options.caption_column is not None:
+                choose(names, options.caption_column, (), "caption", name)
+
+    @property
+    def num_pieces(self) -> int:
+        return len(self.files)
+
+    def rows(self, piece: int) -> Iterator[Row]:
+        """Raises ValueError if the tar is cut short."""
+        yield from whole(rows_of(self.files[piece], self.options), self.files[piece])
+
+    def traits(self) -> Traits:
+        return {"number of files": len(self.files), **asked(self.options), "names of files": digest(self.files)}
+
+    def states(self, piece: int) -> Traits:
+        return {self.files[piece]: state_of(Path(self.files[piece]))}
+
+
+class TarRows(Pieces):
+    """The rows of webdataset tars, found once by their headers and then read from where they lie."""
+
+    def __init__(self, files: Sequence[str], options: SourceOptions, name: str):
+        """Raises ValueError if a tar is cut short, or there are no pictures where the first begins."""
+        self.tars, self.rows_per_piece = TarSource(files, options, name), options.rows_per_piece
+        starts = [np.fromiter(whole(starts_of(file), file), np.int64) for file in files]
+        self.starts, self.ends = np.concatenate(starts), np.cumsum([len(each) for each in starts])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def row(self, index: int) -> Row:
+        """Raises ValueError if the tar is not what it was."""
+        file = self.tars.files[int(np.searchsorted(self.ends, index, side="right"))]
+        return next(whole(rows_of(file, self.tars.options, int(self.starts[index])), file))
+
+    def traits(self) -> Traits:
+        return {"number of rows": len(self), **self.tars.traits()}
+
+    def states(self, piece: int) -> Traits:
+        files = np.unique(np.searchsorted(self.ends, self.indices(piece), side="right"))
+        return {name: state for file in files for name, state in self.tars.states(int(file)).items()}
+
+
+def whole(items: Iterable[Item], file: str) -> Iterator[Item]:
+    """What is read from a file, to its end.
+    Raises ValueError that names the file if it cannot be."""
+    reading, num = iter(items), 0
+    while True:
         try:
-            for record in self.stream.shard(num_shards=self.num_pieces, index=piece):
-                yield self.columns.row(record, f"{piece}-{num}")
-                num += 1
-        except CUT_SHORT as error:
-            file = self.files[piece] if self.files else f"file {piece} of {self.name}"
-            raise ValueError(f"{file} is damaged or cut short after {num} rows ({error}); get it again") from error
+            item = next(reading)
+        except StopIteration:
+            return
+        except Exception as error:  # there are as many kinds as formats
+            raise cut_short(file, num, error) from error
+        yield item
+        num += 1
+
+
+def cut_short(file: str, num: int, error: Exception) -> ValueError:
+    """The error of a file that cannot be read to its end."""
+    reason = shorten(str(error.__cause__ or error) or type(error).__name__, 200)
+    return ValueError(f"{file} is damaged or cut short after {num} rows ({reason}); get it again")
+
+
+def rows_of(path: str, options: SourceOptions, start: int = 0) -> Iterator[Row]:
+    """The rows of a tar from that which starts at a byte."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        for sample in samples_of(file):
+            yield row_of(file, sample, options)
+
+
+def starts_of(path: str) -> Iterator[int]:
+    """The byte at which each row of a tar starts."""
+    with open(path, "rb") as file:
+        for sample in samples_of(file):
+            yield sample.start
+
+
+def endings_of(path: str) -> Iterator[list[str]]:
+    """The endings of each sample of a tar, and the fields of its .json files."""
+    with open(path, "rb") as file:
+        for sample in samples_of(file):
+            record, _ = told(file, sample, [ending for ending in sample.places if is_json_file(ending)])
+            yield [*sample.places, *columns_in(record)]
+
+
+def row_of(file: BinaryIO, sample: Sample, options: SourceOptions) -> Row:
+    """A sample as a row, by the endings that it has."""
+    endings = [options.picture_column.lower()] if options.picture_column else PICTURE_ENDINGS
+    picture = next((content_of(file, sample.places[each]) for each in endings if each in sample.places), None)
+    names = usual(options.caption_column, CAPTION_COLUMNS)
+    record, flaw = told(file, sample, [e for e in sample.places if any(f"{n}.".startswith(f"{e}.") for n in names)])
+    captions = next((found for name in names if (found := clean(texts(field_of(record, name))))), [])
+    return Row(sample.key, picture, captions, "" if captions else flaw)
+
+
+def told(file: BinaryIO, sample: Sample, endings: Iterable[str]) -> tuple[dict[str, Any], str]:
+    """Texts and .json files of a sample by their endings, and which of them is damaged, if one is."""
+    record, flaw = {}, ""
+    for ending in endings:
+        content = content_of(file, sample.places[ending])
+        try:
+            record[ending] = json_of(content) if is_json_file(ending) else text_of(content)
+        except ValueError:
+            flaw = f"with a damaged .{ending}"
+    return record, flaw
 
 
 @dataclass
@@ -155,26 +326,38 @@ class Columns:
     def _find(self, record: Mapping[str, Any]) -> None:
         if "picture" in vars(self):
             return
-        columns = [*record, *(f"{key}.{field}" for key, value in record.items() if is_json(value) for field in value)]
-        self.picture = self._choose(columns, self.options.picture_column, PICTURE_COLUMNS, "picture")
+        columns = [*record, *columns_in(record)]
+        self.picture = choose(columns, self.options.picture_column, PICTURE_COLUMNS, "picture", self.name)
         try:
-            self.caption = self._choose(columns, self.options.caption_column, CAPTION_COLUMNS, "caption")
+            self.caption = choose(columns, self.options.caption_column, CAPTION_COLUMNS, "caption", self.name)
         except ValueError:
             if self.options.caption_column is not None:
                 raise
             self.caption = None
         self.columns = columns
 
-    def _choose(self, columns: list[str], wanted: str | None, usual: Sequence[str], kind: str) -> str:
-        names = (wanted,) if wanted else (*usual, *(f"json.{name}" for name in usual))
-        for name in names:
-            if name in columns:
-                return name
-        shown = ", ".join(column for column in columns if not column.startswith("__"))
-        raise ValueError(
-            f"{self.name} has the columns {shown}, and none is called {wanted or 'like a ' + kind}; "
-            f"say which it is by --source.{kind}-column"
-        )
+
+def choose(columns: Sequence[str], wanted: str | None, names: Sequence[str], kind: str, source: str) -> str:
+    """The column of a kind among those of a source.
+    Raises ValueError if there is none."""
+    for name in usual(wanted, names):
+        if name in columns:
+            return name
+    shown = ", ".join(column for column in columns if not column.startswith("__"))
+    raise ValueError(
+        f"{source} has the columns {shown}, and none is called {wanted or 'like a ' + kind}; "
+        f"say which it is by --source.{kind}-column"
+    )
+
+
+def usual(wanted: str | None, names: Sequence[str]) -> Sequence[str]:
+    """The names that a column may have."""
+    return (wanted,) if wanted else (*names, *(f"json.{name}" for name in names))
+
+
+def columns_in(record: Mapping[str, Any]) -> list[str]:
+    """The fields of the records in a record."""
+    return [f"{key}.{field}" for key, value in record.items() if is_json(value) for field in value]
 
 
 def is_json(value: Any) -> bool:
@@ -182,23 +365,45 @@ def is_json(value: Any) -> bool:
     return isinstance(value, Mapping) and "bytes" not in value
 
 
+def is_json_file(ending: str) -> bool:
+    """Whether a file of a tar is JSON."""
+    return f".{ending}".endswith(".json")
+
+
 def field_of(record: Mapping[str, Any], name: str | None) -> Any:
     """A field of a record, or of a record in it."""
     if name is None or name in record:
         return record.get(name) if name else None
-    outer, _, inner = name.partition(".")
-    return (record.get(outer) or {}).get(inner)
+    inside = (value.get(name.removeprefix(f"{key}.")) for key, value in record.items() if is_json(value))
+    return next((value for value in inside if value is not None), None)
 
 
 def texts(value: Any) -> list[str]:
-    """A caption, or several, as a list."""
-    if value is None:
-        return []
+    """A caption, or several, as a list; what is neither says nothing."""
     if isinstance(value, bytes):
-        return value.decode(errors="replace").splitlines()
+        return text_of(value).splitlines()
     if isinstance(value, str):
         return [value]
-    return [text for each in value for text in texts(each)]
+    return [text for each in value for text in texts(each)] if isinstance(value, Sequence) else []
+
+
+def asked(options: SourceOptions) -> Traits:
+    """The options of a source, as the command line calls them."""
+    return {f"--source.{name.replace('_', '-')}": value for name, value in vars(options).items()}
+
+
+def digest(texts: Iterable[str]) -> Traits:
+    """A few letters that differ where the texts do."""
+    return {"sha256": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]}
+
+
+def state_of(path: Path) -> Sequence[int]:
+    """How large a file is and when it was written, in seconds, as copies keep no more; nothing if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, int(found.st_mtime)]
 
 
 def read_metadata(folder: Path, column: str | None) -> dict[str, list[str]]:
@@ -207,7 +412,7 @@ def read_metadata(folder: Path, column: str | None) -> dict[str, list[str]]:
     path, told = folder / METADATA, {}
     if not path.is_file():
         return told
-    for i, line in enumerate(path.read_text().splitlines(), start=1):
+    for i, line in enumerate(text_of(path.read_bytes()).splitlines(), start=1):
         try:
             record = json.loads(line) if line.strip() else None
             if record is not None:
@@ -247,34 +452,53 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
 
 
 def open_files(files: list[str], options: SourceOptions, name: str, one_by_one: bool) -> Source:
-    """Raises ValueError if the first file cannot be read at all."""
-    kind = FORMATS[Path(files[0]).suffix]
+    """Raises ValueError if the first file cannot be read at all, or no column is a picture."""
+    if Path(files[0]).suffix == ".tar":
+        return TarRows(files, options, name) if one_by_one else TarSource(files, options, name)
+    load = library().load_dataset
     try:
-        data = library().load_dataset(kind, data_files={"train": files}, split="train", streaming=not one_by_one)
+        data = load("parquet", data_files={"train": files}, split="train", streaming=not one_by_one)
     except Exception as error:  # the library's builders raise many kinds
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f"{name} cannot be read as {kind} ({reason}); get it again or give other files") from error
+        raise cut_short(next((file for file in files if not is_whole(file)), name), 0, error) from error
     return TableSource(data, options, name) if one_by_one else StreamSource(data, options, name, files)
+
+
+def is_whole(path: str) -> bool:
+    """Whether a parquet file can be read to its end."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        for _ in pyarrow.parquet.ParquetFile(path).iter_batches():
+            pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def open_hub(name: str, options: SourceOptions, one_by_one: bool) -> Source:
     """Raises ValueError if the hub does not give it."""
+    datasets = library()
     try:
-        data = library().load_dataset(name, options.config, split=options.split, streaming=not one_by_one)
+        if one_by_one:
+            return TableSource(datasets.load_dataset(name, options.config, split=options.split), options, name)
+        builder = datasets.load_dataset_builder(name, options.config)
+        stream = builder.as_streaming_dataset(split=options.split)
     except Exception as error:  # the hub's client raises many kinds, of its own and of its libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"the data set {name} is no folder here and the hub did not give it ({reason})") from error
-    return TableSource(data, options, name) if one_by_one else StreamSource(data, options, name)
+    return StreamSource(stream, options, name, revision=builder.hash)
 
 
 def library() -> Any:
-    """`datasets`, without its progress bars.
+    """`datasets`, without its progress bars and its log, as all that it logs of errors is raised too.
     Raises ValueError if it is not installed."""
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("tars, parquet and the hub need `datasets`; pip install 'muse-t2i[train]'") from error
+        raise ValueError("parquet and the hub need `datasets`; pip install 'muse-t2i[train]'") from error
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     return datasets
 
 

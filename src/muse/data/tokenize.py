@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,15 @@ from PIL import Image
 from muse.checkpoint import read_json, write_whole
 from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
 from muse.data.pictures import Tally, Unusable, fit, read_picture
-from muse.data.sources import FolderSource, Row, Source
+from muse.data.sources import FolderSource, Row, Source, Traits
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
 from muse.shapes import Pictures
 
 log = logging.getLogger(__name__)
 PLAN = "plan.json"
+STATES = "files"
+"""The field of a piece's counts that holds the states of the files it was made of."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ def tokenize(
     count: int = 1,
 ) -> Tally | None:
     """Write this process's pieces of a cache, of `count` processes; the count of all rows if the cache is whole now.
-    Raises ValueError if the folder holds another cache, or the source has no captions."""
+    Raises ValueError if the folder holds another cache, or files of which it was made have changed since, or the source
+    has no captions."""
     info = info_of(networks, options, name)
     begin(folder, info, source)
-    mine = [piece for piece in range(index, source.num_pieces, count) if not counts_path(folder, piece).is_file()]
+    mine = [piece for piece in range(index, source.num_pieces, count) if not is_done(source, piece, folder)]
     clock, rows_done = time.monotonic(), 0
     for done, piece in enumerate(mine, start=1):
         tally = tokenize_piece(source, piece, folder, networks, options, info)
@@ -130,10 +133,9 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
             f"no picture of {source.folder} has a caption; write them in .txt files beside the pictures, "
             "or in a metadata.jsonl with file_name and caption"
         )
-    plan, path = {**info.as_json(), "pieces": source.num_pieces}, folder / PLAN
-    if path.is_file() and (found := read_json(path)) != json.loads(json.dumps(plan)):
-        other = next(key for key in plan if found.get(key) != json.loads(json.dumps(plan[key])))
-        raise ValueError(f"{folder} was begun as another cache ({other} differs); give another folder, or delete it")
+    plan, path = {**info.as_json(), **source.traits(), "pieces": source.num_pieces}, folder / PLAN
+    if path.is_file() and (change := change_of(plan, read_json(path))) is not None:
+        raise ValueError(f"{folder} was begun as another cache ({change}); give another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         fresh = path.with_suffix(f".{os.getpid()}.tmp")  # other processes may be as quick
@@ -141,11 +143,35 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
         os.replace(fresh, path)
 
 
+def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
+    """What is no longer as it was found, in words, if anything is."""
+    for key, value in json.loads(json.dumps(plan)).items():
+        then = found.get(key, "not noted")
+        if then != value:
+            return f"{key} differs" if dict in (type(then), type(value)) else f"{key} was {then} and is {value}"
+    return None
+
+
+def is_done(source: Source, piece: int, folder: Path) -> bool:
+    """Whether a piece has its shard.
+    Raises ValueError if a file of which it was made has changed since."""
+    path = counts_path(folder, piece)
+    if not path.is_file():
+        return False
+    then, now = read_json(path).get(STATES, {}), source.states(piece)
+    changed = next((name for name in {**then, **now} if then.get(name) != now.get(name)), None)
+    if changed is not None:
+        raise ValueError(
+            f"{changed} has changed since {folder} was made of it; give another folder for the tokens, or delete it"
+        )
+    return True
+
+
 def tokenize_piece(
     source: Source, piece: int, folder: Path, networks: Networks, options: TokenizeOptions, info: CacheInfo
 ) -> Tally:
     """Write one shard, and beside it what was skipped and converted."""
-    tally, rows = Tally(), Rows()
+    tally, rows, states = Tally(), Rows(), source.states(piece)
     batch: list[tuple[Row, list[Image.Image]]] = []
     for prepared in prepared_rows(source.rows(piece), networks, options, tally):
         batch.append(prepared)
@@ -155,7 +181,7 @@ def tokenize_piece(
     if batch:
         encode(batch, networks, rows)
     write_shard(folder, piece, rows.columns(info), info)
-    write_whole(counts_path(folder, piece), json.dumps(vars(tally)) + "\n")
+    write_whole(counts_path(folder, piece), json.dumps({**vars(tally), STATES: states}) + "\n")
     return tally
 
 
@@ -193,7 +219,7 @@ def prepare(row: Row, networks: Networks, options: TokenizeOptions) -> tuple[Row
     """A row's picture in each size.
     Raises Unusable if it has no caption or no picture."""
     if not row.captions:
-        raise Unusable("without a caption")
+        raise Unusable(row.flaw or "without a caption")
     if row.picture is None:
         raise Unusable("without a picture")
     image, kinds = read_picture(row.picture)

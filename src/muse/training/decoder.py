@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from muse.models.vqgan import VQGAN, Decoder, ResNetBlock
+from muse.models.vqgan import VQGAN, Decoder, ResNetBlock, VQGANConfig
 from muse.shapes import Pictures
 from muse.training.engine import Metrics
 from muse.training.perceptual import PerceptualLoss
@@ -56,17 +56,21 @@ def with_larger_decoder(vqgan: VQGAN, channels: tuple[int, ...] | None, blocks: 
     The decoder takes over the old weights where shapes agree, and added blocks start as shortcuts: one that only has
     more blocks paints as the old one did.
     Raises ValueError if the decoder would have fewer blocks, or other resolutions."""
-    config = vqgan.config
+    larger = VQGAN(larger_config(vqgan.config, channels, blocks))
+    larger.encoder.load_state_dict(vqgan.encoder.state_dict(), strict=True)
+    larger.quantizer.load_state_dict(vqgan.quantizer.state_dict(), strict=True)
+    take_over(larger.decoder, vqgan.decoder, vqgan.config.decoder_blocks, blocks)
+    return larger
+
+
+def larger_config(config: VQGANConfig, channels: tuple[int, ...] | None, blocks: int) -> VQGANConfig:
+    """The shape of a VQGAN with a decoder of other channels and more blocks.
+    Raises ValueError if the decoder would have fewer blocks, or other resolutions."""
     if blocks < config.decoder_blocks:
         raise ValueError(
             f"decoder_blocks is {blocks} and the decoder has {config.decoder_blocks} already; give as many or more"
         )
-    wider = channels or config.decoder_channels
-    larger = VQGAN(replace(config, decoder_channels=wider, decoder_blocks=blocks))
-    larger.encoder.load_state_dict(vqgan.encoder.state_dict(), strict=True)
-    larger.quantizer.load_state_dict(vqgan.quantizer.state_dict(), strict=True)
-    take_over(larger.decoder, vqgan.decoder, config.decoder_blocks, blocks)
-    return larger
+    return replace(config, decoder_channels=channels or config.decoder_channels, decoder_blocks=blocks)
 
 
 @torch.no_grad()
@@ -108,5 +112,6 @@ def train_decoder(
     """Train a larger decoder on batches of pictures in [0, 1], `batch_at` a step; returns the folder of the VQGAN with
     the averaged decoder. It has the fingerprint of the one that came, as no token changes.
 
-    At every checkpoint the reconstructions of the `watched` pictures are drawn."""
+    At every checkpoint the reconstructions of the `watched` pictures are drawn, and how far they are from them is
+    reported."""
     return DecoderStage(training, vqgan, perceptual).run(batch_at, watched)

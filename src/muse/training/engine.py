@@ -110,7 +110,7 @@ class Dealt(Protocol):
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the last checkpoint is untouched."""
+    """The loss, a gradient or a weight became NaN or infinite; the last checkpoint is untouched."""
 
 
 def learning_rate(step: int, options: EngineOptions) -> float:
@@ -309,7 +309,7 @@ class Engine:
 
         `batch_at` gives the whole batch of a step, or, if it is `Dealt`, a process's share of it. What `after_save`
         measures is logged too. `keep` writes the weights that stay into a folder. All processes call all of them.
-        Raises NotFinite when a loss is no number."""
+        Raises NotFinite when a loss is no number, or a weight that is to be written."""
         options = self.options
         if isinstance(batch_at, Dealt):
             check_split(batch_at.batch_size, self.ranks.count, options.accumulate)
@@ -333,10 +333,14 @@ class Engine:
                 self.step += 1
                 is_asked_to_stop = self.ranks.any(self._asked_to_stop, self.fabric.device)
                 last = self.step == options.steps or is_asked_to_stop
-                if keep is not None and options.keep_every and self.step % options.keep_every == 0:
-                    keep(options.folder / "kept" / f"step-{self.step:08}")
-                if last or self.step % options.save_every == 0:
+                is_saved = last or self.step % options.save_every == 0
+                is_kept = options.keep_every is not None and self.step % options.keep_every == 0
+                if is_saved or is_kept:
                     self._check(metrics, self.step)
+                    self._check({"the sum of the weights": self._sum_of_weights(state)}, self.step)
+                if keep is not None and is_kept:
+                    keep(options.folder / "kept" / f"step-{self.step:08}")
+                if is_saved:
                     self.save(state)
                     metrics |= after_save(self.step)
                 if last or self.step % options.log_every == 0:
@@ -362,6 +366,13 @@ class Engine:
                 others(step, numbers)
 
             yield write
+
+    def _sum_of_weights(self, state: Mapping[str, saved.Stateful]) -> Tensor:
+        """The sum of the absolute weights of all networks and processes: no number if one of them is none. Without
+        clipping, a finite loss with an infinite gradient makes such weights."""
+        weights = [p.detach() for part in state.values() if isinstance(part, nn.Module) for p in part.parameters()]
+        mine = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
+        return self.ranks.sum(torch.stack([weight.float().abs().sum() for weight in mine]).sum())
 
     def _check(self, metrics: Metrics, step: int) -> None:
         for name, value in metrics.items():

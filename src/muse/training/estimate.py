@@ -12,8 +12,9 @@ from muse.models.discriminator import PatchDiscriminator
 from muse.models.superres import SuperResTransformer
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN
+from muse.training.decoder import larger_config
 from muse.training.engine import EngineOptions
-from muse.training.recipes import BaseRecipe, SuperResRecipe, VQGANRecipe
+from muse.training.recipes import BaseRecipe, DecoderRecipe, SuperResRecipe, VQGANRecipe
 
 WORDS = 64
 """Sub-words of a caption, for the count."""
@@ -113,6 +114,31 @@ def estimate_vqgan(recipe: VQGANRecipe) -> Estimate:
     flops, kept = count(loss, both)
     parameters = sum(p.numel() for p in both.parameters())
     return Estimate(parameters, flops * recipe.batch_size, 4 * 5 * parameters, 0, kept, recipe.batch_size)
+
+
+def estimate_decoder(recipe: DecoderRecipe) -> Estimate:
+    """What training a larger decoder for the VQGAN of the recipe and its discriminator takes, the perceptual network
+    left out. Counted in float32; of the encoder and the codebook there are only the weights and their average.
+    Raises ValueError if the decoder would have fewer blocks, or other resolutions, than the VQGAN's."""
+    training, side = recipe.training, recipe.size // recipe.made_for.stride
+    config = larger_config(recipe.made_for, training.decoder_channels, training.decoder_blocks)
+    with torch.device("meta"):
+        vqgan, discriminator = VQGAN(config), PatchDiscriminator(training.discriminator)
+        pictures = torch.zeros(1, 3, recipe.size, recipe.size)
+        codes = torch.zeros(1, config.code_dim, side, side)
+
+    def loss() -> Tensor:
+        decoded = vqgan.decoder(codes)
+        return (decoded - pictures).abs().mean() + discriminator(decoded).mean() + discriminator(pictures).mean()
+
+    trained = nn.ModuleList([vqgan.decoder, discriminator])
+    flops, kept = count(loss, trained)
+    encoding, _ = count(lambda: vqgan.latents(pictures), vqgan)
+    parameters = sum(p.numel() for p in trained.parameters())
+    fixed = sum(p.numel() for part in (vqgan.encoder, vqgan.quantizer) for p in part.parameters())
+    flops += encoding // 3  # which is not gone back through
+    state_bytes = 4 * (5 * parameters + 2 * fixed)
+    return Estimate(parameters, flops * recipe.batch_size, state_bytes, 0, kept, recipe.batch_size)
 
 
 def count(loss: Callable[[], Tensor], module: nn.Module) -> tuple[int, int]:

@@ -3,25 +3,29 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from muse.checkpoint import CheckpointError, load_module, read_json, read_weights, write_whole
+from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 
 PARTS = "parts.json"
-"""Where a run of a transformer remembers the folders of the VQGAN and the text encoder that it was trained with."""
+"""Where a run of a transformer remembers the folders of what it was trained with: the base its `vqgan` and
+`text_encoder`, super-resolution the `model` that it enlarges and its own `vqgan_superres`."""
 DECAY = 0.7
+Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
 
 
-def remember_parts(run: Path, vqgan: Path, text_encoder: Path) -> None:
-    """Note the folders of the other parts of the model."""
+def remember_parts(run: Path, **folders: Path) -> None:
+    """Note the folders of the other parts of the model, by the names in PARTS."""
     run.mkdir(parents=True, exist_ok=True)
-    parts = {"vqgan": str(vqgan.absolute()), "text_encoder": str(text_encoder.absolute())}
+    parts = {name: str(folder.absolute()) for name, folder in folders.items()}
     write_whole(run / PARTS, json.dumps(parts, indent=2) + "\n")
 
 
@@ -35,30 +39,50 @@ def average_of_folders(folders: Sequence[Path], decay: float = DECAY) -> dict[st
     return average
 
 
-def exported(run: Path, decay: float = DECAY, last: int | None = None) -> MaskedTransformer:
+def exported(
+    cls: type[Network], config_class: type, run: Path, name: str, decay: float = DECAY, last: int | None = None
+) -> Network:
     """The transformer of a run: the average of the weights that it kept, or, if it kept none, its moving average.
     Raises CheckpointError if the run has left neither."""
-    kept = sorted((run / "kept").glob("step-*/base"))[-last if last else None :]
+    kept = sorted((run / "kept").glob(f"step-*/{name}"))[-last if last else None :]
     if not kept:
-        if not (run / "base").is_dir():
+        if not (run / name).is_dir():
             raise CheckpointError(f"{run} has no weights yet; a run leaves some at its first checkpoint")
-        return load_module(MaskedTransformer, TransformerConfig, run / "base")
-    base = load_module(MaskedTransformer, TransformerConfig, kept[-1])
-    base.load_state_dict(average_of_folders(kept, decay), strict=True)
-    return base
+        return load_module(cls, config_class, run / name)
+    network = load_module(cls, config_class, kept[-1])
+    network.load_state_dict(average_of_folders(kept, decay), strict=True)
+    return network
 
 
 def export(
     run: Path, folder: Path, *, decay: float = DECAY, last: int | None = None, dtype: torch.dtype | None = None
 ) -> Muse:
-    """Write the model of a run of the base transformer, with the VQGAN and the text encoder that it was trained with.
+    """Write the model of a run of either transformer, with the parts that it was trained with: of super-resolution,
+    with the model that it enlarges.
     Raises CheckpointError if a part is missing, or the parts do not fit each other."""
-    parts = read_json(run / PARTS)
-    muse = Muse(
-        TextEncoder.from_folder(Path(parts["text_encoder"])),
-        load_module(VQGAN, VQGANConfig, Path(parts["vqgan"])),
-        exported(run, decay, last),
-        name=folder.name,
-    )
+    parts = {name: Path(place) for name, place in read_json(run / PARTS).items()}
+    if "model" in parts:
+        superres = exported(SuperResTransformer, SuperResConfig, run, "superres", decay, last)
+        vqgan = load_module(VQGAN, VQGANConfig, parts["vqgan_superres"])
+        muse = enlarging(Muse.from_pretrained(parts["model"], "cpu", "float32"), superres, vqgan, folder.name)
+    else:
+        base = exported(MaskedTransformer, TransformerConfig, run, "base", decay, last)
+        vqgan = load_module(VQGAN, VQGANConfig, parts["vqgan"])
+        muse = Muse(TextEncoder.from_folder(parts["text_encoder"]), vqgan, base, name=folder.name)
     muse.save_pretrained(folder, dtype)
     return muse
+
+
+def enlarging(muse: Muse, superres: SuperResTransformer, vqgan: VQGAN, name: str) -> Muse:
+    """A model with super-resolution, or another one, behind it; what either stage draws with stays.
+    Raises CheckpointError if the parts do not fit each other."""
+    return Muse(
+        muse.text_encoder,
+        muse.vqgan,
+        muse.base,
+        superres,
+        vqgan,
+        name=name,
+        defaults=muse.defaults,
+        superres_defaults=muse.superres_defaults,
+    )

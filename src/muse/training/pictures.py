@@ -145,17 +145,21 @@ class PictureStage(ABC):
     def run(self, batch_at: Callable[[int], Pictures], watched: Pictures, dtype: torch.dtype | None = None) -> Path:
         """Train to the end; returns the folder of the averaged VQGAN, rounded to `dtype`.
 
-        At every checkpoint the reconstructions of the `watched` pictures are drawn."""
+        At every checkpoint the reconstructions of the `watched` pictures are drawn, and how far they are from them is
+        reported."""
         folder = self.training.engine.folder / "vqgan"
+        watched = watched.to(self.engine.fabric.device)
 
         def after_save(step: int) -> Metrics:
             vqgan = self.averaged()
             self.engine.export(vqgan, folder, dtype)
+            if not len(watched):
+                return {}
+            with torch.no_grad():
+                decoded = vqgan.reconstruct(watched)
             if self.engine.ranks.is_first:
-                reconstructions(vqgan, watched.to(self.engine.fabric.device)).save(
-                    self.training.engine.folder / f"reconstructions-{step:06}.png"
-                )
-            return {}
+                reconstructions(watched, decoded).save(self.training.engine.folder / f"reconstructions-{step:06}.png")
+            return self.validate(watched, decoded)
 
         def keep(kept: Path) -> None:
             self.engine.export(self.vqgan, kept / "vqgan")
@@ -163,9 +167,15 @@ class PictureStage(ABC):
         self.engine.run(self.state(), batch_at, self.step, after_save, keep)
         return folder
 
+    @torch.no_grad()
+    def validate(self, pictures: Pictures, decoded: Pictures) -> Metrics:
+        """How far reconstructions are from their pictures, weighted as in training; every process finds the same."""
+        metrics = {"validation_reconstruction": (decoded - pictures).abs().mean()}
+        if self.perceptual is not None:
+            metrics["validation_perceptual"] = self.training.perceptual_weight * self.perceptual(decoded, pictures)
+        return metrics
 
-@torch.no_grad()
-def reconstructions(vqgan: VQGAN, pictures: Pictures) -> Image.Image:
-    """A sheet with each picture above what the VQGAN makes of it."""
-    pairs = torch.stack([pictures, vqgan.reconstruct(pictures)], dim=1).flatten(0, 1)
-    return contact_sheet(to_images(pairs), columns=16)
+
+def reconstructions(pictures: Pictures, decoded: Pictures) -> Image.Image:
+    """A sheet with each picture above what became of it."""
+    return contact_sheet(to_images(torch.cat([pictures, decoded], dim=2)), columns=16)

@@ -49,6 +49,8 @@ MIDDLE = {
 LEVEL = re.compile(r"(?:down|up|down_blocks|up_blocks|conv_blocks)\.(\d+)\.(\w+)(?:\.(\d+))?\.(.+)")
 MID = re.compile(r"(?:mid|mid_block)\.((?:resnets|attentions)\.\d|block_\d|attn_\d|\d)\.(.+)")
 KINDS = {"block": "resnet", "res": "resnet", "resnets": "resnet", "attn": "attention", "attentions": "attention"}
+LIGHTNING = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+"""The class that its old versions wrote into checkpoints, those of taming transformers among them, as a mere key."""
 NORM_GROUPS = 32
 """Groups of the normalisations of all of them, unless a config says otherwise; no weight shows it."""
 
@@ -64,9 +66,13 @@ class Place:
     rest: str
 
 
+class ModelCheckpoint:
+    """Stands for Lightning's class of this name, and does nothing."""
+
+
 def import_vqgan(source: Path) -> VQGAN:
     """The VQGAN of a folder of diffusers or a checkpoint file of taming transformers or LlamaGen.
-    Raises CheckpointError if it is none of these; no pickle but of plain tensors is opened."""
+    Raises CheckpointError if it is none of these; no code of a pickle is run."""
     config = read_json(source / "config.json") if source.is_dir() else {}
     theirs = without_trainers(read_folder(source) if source.is_dir() else read_file(source))
     if "quantize.embedding.weight" not in theirs:
@@ -103,7 +109,8 @@ def read_file(path: Path) -> Weights:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(ModelCheckpoint, LIGHTNING)]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors, and nothing else of a pickle is opened; save its state_dict alone"

@@ -3,7 +3,7 @@
 Times are for the command in each docstring; where none was taken, the docstring says so."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +31,7 @@ class VQGANRecipe:
     batch_size: int = 256
     """Pictures in the batch of a step, of all processes together."""
     held_out: int = 16
-    """Pictures that training never sees; their reconstructions are drawn at every checkpoint."""
+    """Pictures that training never sees; their reconstructions are drawn and compared at every checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class DecoderRecipe:
     batch_size: int = 256
     """Pictures in the batch of a step, of all processes together."""
     held_out: int = 16
-    """Pictures that training never sees; their reconstructions are drawn at every checkpoint."""
+    """Pictures that training never sees; their reconstructions are drawn and compared at every checkpoint."""
+    made_for: Annotated[VQGANConfig, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=VQGANConfig)
+    """The VQGAN that the recipe was made for, with which a dry run counts that is given none."""
 
 
 # -- the VQGAN ----------------------------------------------------------------------------------------------------
@@ -260,7 +262,7 @@ def superres_laptop() -> SuperResRecipe:
 
 def superres_debug() -> SuperResRecipe:
     """A few steps of a tiny network, to see that everything works: seconds."""
-    engine = replace(base_debug().training.engine, folder=Path("runs/superres"), keep_every=None)
+    engine = replace(base_debug().training.engine, folder=Path("runs/superres"))
     model = SuperResConfig(
         height=8,
         width=8,
@@ -280,11 +282,37 @@ def superres_debug() -> SuperResRecipe:
 
 def decoder_paper_f8() -> DecoderRecipe:
     """The decoder of Muse's f=8 tokenizer with twice the channels and blocks (section 2.5). Never run by us."""
-    engine = replace(vqgan_paper_f16().training.engine, folder=Path("runs/decoder"))
+    paper = vqgan_paper_f8()
     training = DecoderTraining(
-        engine=engine, decoder_channels=(256, 512, 512, 1024), discriminator_from=50_000, adversarial_from=60_000
+        engine=replace(paper.training.engine, folder=Path("runs/decoder")),
+        decoder_channels=(256, 512, 512, 1024),
+        discriminator_from=50_000,
+        adversarial_from=60_000,
     )
-    return DecoderRecipe(training)
+    return DecoderRecipe(training, made_for=paper.training.model)
+
+
+def decoder_laptop() -> DecoderRecipe:
+    """Half as many channels again and twice the blocks for the decoder of the laptop's f=8 VQGAN. Never run by us."""
+    laptop = vqgan_laptop_f8()
+    engine = replace(
+        laptop.training.engine,
+        folder=Path("runs/decoder"),
+        learning_rate=4e-4,
+        warmup=100,
+        ema_decay=0.995,
+    )
+    training = DecoderTraining(
+        engine,
+        decoder_channels=(96, 192),
+        decoder_blocks=2,
+        discriminator=laptop.training.discriminator,
+        perceptual_weight=0.1,
+        adversarial_weight=laptop.training.adversarial_weight,
+        discriminator_from=1800,
+        adversarial_from=2000,
+    )
+    return DecoderRecipe(training, laptop.size, laptop.batch_size, laptop.held_out, laptop.training.model)
 
 
 def decoder_debug() -> DecoderRecipe:
@@ -296,7 +324,7 @@ def decoder_debug() -> DecoderRecipe:
         discriminator_from=3,
         adversarial_from=4,
     )
-    return DecoderRecipe(training, size=tiny.size, batch_size=tiny.batch_size, held_out=tiny.held_out)
+    return DecoderRecipe(training, tiny.size, tiny.batch_size, tiny.held_out, tiny.training.model)
 
 
 VQGAN_RECIPES: dict[str, Callable[[], VQGANRecipe]] = {
@@ -317,4 +345,8 @@ SUPERRES_RECIPES: dict[str, Callable[[], SuperResRecipe]] = {
     "paper_738m": superres_paper_738m,
     "debug": superres_debug,
 }
-DECODER_RECIPES: dict[str, Callable[[], DecoderRecipe]] = {"paper_f8": decoder_paper_f8, "debug": decoder_debug}
+DECODER_RECIPES: dict[str, Callable[[], DecoderRecipe]] = {
+    "laptop": decoder_laptop,
+    "paper_f8": decoder_paper_f8,
+    "debug": decoder_debug,
+}

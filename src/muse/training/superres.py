@@ -91,7 +91,7 @@ def train_superres(
     A config with `upsampled_dim` takes an `upsampling`.
 
     At every checkpoint the loss on the `validation` batches is reported, and `watch` is called with the averaged
-    network, to draw with it."""
+    network, to draw with it; in every process, as each may have but a shard."""
     fingerprints = {"vqgan_fingerprint": vqgan_fingerprint, "vqgan_low_fingerprint": vqgan_low_fingerprint}
     training = replace(training, model=replace(training.model, **fingerprints))
     return SuperResStage(training, text_encoder, upsampling).run(batch_at, validation, watch)

@@ -120,5 +120,6 @@ def train_vqgan(
 ) -> Path:
     """Train on batches of pictures in [0, 1], `batch_at` a step; returns the folder of the averaged VQGAN.
 
-    At every checkpoint the reconstructions of the `watched` pictures are drawn."""
+    At every checkpoint the reconstructions of the `watched` pictures are drawn, and how far they are from them is
+    reported."""
     return VQGANStage(training, perceptual).run(batch_at, watched, torch.float16)
