@@ -11,6 +11,7 @@ from PIL import Image
 from muse.checkpoint import CheckpointError
 from muse.evaluation.drawing import Shard
 from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of, sweep_values, with_sampling
+from muse.evaluation.lpips import Lpips
 from muse.evaluation.protocols import EvaluationOptions
 from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, requests_for
 from muse.pipeline import Muse
@@ -138,16 +139,21 @@ def test_a_vqgan_alone_is_measured_by_what_it_gives_back(tiny_folder, evaluation
 
     save_file(PerceptualLoss().state_dict(), tmp_path / "squeezenet.safetensors")
     subject = Subject.load(tiny_folder / "vqgan", "cpu")
+    torch.save(Lpips().state_dict(), tmp_path / "alexnet.pth")
     networks = Networks(
-        features=evaluation_in(tmp_path).networks.features, perceptual=str(tmp_path / "squeezenet.safetensors")
+        features=evaluation_in(tmp_path).networks.features,
+        perceptual=str(tmp_path / "squeezenet.safetensors"),
+        lpips=str(tmp_path / "alexnet.pth"),
     )
-    metrics = ("rfrechet", "psnr", "ssim", "perceptual")
+    metrics = ("rfrechet", "psnr", "ssim", "perceptual", "lpips")
     evaluation = evaluation_in(tmp_path, subject=subject, networks=networks, metrics=metrics)
     report = evaluation.run()
     names = [measurement.name for measurement in report.measurements]
-    assert names == ["rfrechet_eye", "psnr", "ssim", "perceptual"]
+    assert names == ["rfrechet_eye", "psnr", "ssim", "perceptual", "lpips"]
     assert 0 < report.figure("psnr").value < 40
     assert report.figure("perceptual").value > 0
+    assert report.figure("lpips").value > 0
+    assert report.measurements[-1].weights.startswith("AlexNet sha256 ")
     evaluation.write(report)  # there are no drawn pictures to show
     assert not (tmp_path / "sheet.png").exists()
 

@@ -32,7 +32,8 @@ class Evaluate:
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(optional)")] = None
     """A ready-made evaluation: coco-30k, cc3m, parti-prompts, geneval or emoji; other options still count."""
     metrics: Annotated[str | None, ByTheProtocol] = None
-    """Any of fid,is,frechet,pr,clip,alignment for drawn pictures, rfid,rfrechet,psnr,ssim,perceptual for the VQGAN."""
+    """Any of fid,is,frechet,pr,clip,alignment for drawn pictures; rfid,rfrechet,psnr,ssim,perceptual,lpips for the
+    VQGAN."""
     reference: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: in DATA)")] = None
     """Folder of real pictures."""
     out: Path = Path("evaluation")
@@ -61,6 +62,8 @@ class Evaluate:
     """Our own towers for alignment."""
     perceptual: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     """Weights of SqueezeNet for the perceptual distance."""
+    lpips: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    """Weights of torchvision's AlexNet for LPIPS: a file, or owner/name/file on the hub."""
 
     def run(self) -> None:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be evaluated."""
@@ -127,6 +130,7 @@ class Evaluate:
             features=self.features or (str(brought[0]) if brought else None),
             alignment=self.alignment or (str(towers) if towers else None),
             perceptual=self.perceptual,
+            lpips=self.lpips,
             **({"clip": self.clip} if self.clip else {}),
         )
 

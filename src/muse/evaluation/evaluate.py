@@ -22,6 +22,7 @@ from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
 from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, draw_all, fingerprint_of
 from muse.evaluation.intervals import around, mean_of, wilson
+from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import (
     Features,
     FrechetReference,
@@ -75,6 +76,7 @@ class Networks:
     clip: str = HUB_NAME
     alignment: str | None = None
     perceptual: str | None = None
+    lpips: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ class Evaluation:
                 return self.aligner
             case "perceptual":
                 return self.perceptual
+            case "lpips":
+                return self.lpips
             case _:
                 return None
 
@@ -371,10 +375,15 @@ class Evaluation:
 
     def measure_redrawn(self, metric: str) -> Measurement:
         """A score of each real picture against itself, once through the VQGAN."""
-        compare = {"psnr": psnr, "ssim": ssim}.get(metric) or self.perceptual
         weights = ""
-        if metric == "perceptual":
-            weights = f"SqueezeNet 1.1 sha256 {sha256_of(Path(self.networks.perceptual or ''))[:16]}"
+        match metric:
+            case "perceptual":
+                compare = self.perceptual
+                weights = f"SqueezeNet 1.1 sha256 {sha256_of(Path(self.networks.perceptual or ''))[:16]}"
+            case "lpips":
+                compare, weights = self.lpips, self.lpips.name
+            case _:
+                compare = {"psnr": psnr, "ssim": ssim}[metric]
         parts = [
             compare(stack(self.the_real.read(part)), stack(self.redrawn.read(part)))
             for part in progress(parts_of(len(self.the_real)), metric)
@@ -454,6 +463,10 @@ class Evaluation:
     @cached_property
     def perceptual(self) -> Callable[[Any, Any], PerPicture]:
         return load_perceptual(self.networks.perceptual)
+
+    @cached_property
+    def lpips(self) -> Lpips:
+        return Lpips.load(self.networks.lpips)
 
     # -- files ----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ REDRAWN_METRICS = MappingProxyType(
         "psnr": "peak signal-to-noise ratio, in dB; higher is better",
         "ssim": "structural similarity; higher is better",
         "perceptual": "distance of SqueezeNet features, which is LPIPS without its learned weights; lower is better",
+        "lpips": "LPIPS on AlexNet; lower is better",
     }
 )
 """Metrics of a VQGAN: real pictures against themselves, once there and back."""
