@@ -185,3 +185,16 @@ def randomised(module, std):
     for parameter in module.parameters():
         parameter.normal_(std=std, generator=generator)
     return module
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium without a screen, for tests with the mark browser."""
+    from playwright.sync_api import sync_playwright
+
+    from benchmarks.chromium import launch
+
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()

@@ -137,3 +137,52 @@ def test_votes_that_are_none_are_refused_in_one_sentence(page, tmp_path):
 def test_a_comparison_of_no_prompts_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one prompt"):
         write_page([], ("a", "b"), tmp_path, 0)
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_a_rater_votes_by_keys_goes_back_closes_the_page_and_downloads_the_votes(browser, page, tmp_path):
+    red = next(
+        pair["left"] if told["one_is_left"] else pair["right"]
+        for pair, told in zip(content_of(page[0])["pairs"], read(page[1])["pairs"], strict=True)
+    )
+    context, failures = browser.new_context(), []
+    view = context.new_page()
+    view.on("pageerror", lambda error: failures.append(str(error)))
+    view.goto(page[0].as_uri())
+
+    def press_for_red():
+        is_left = view.locator("#left-image").get_attribute("src") == red
+        view.keyboard.press("ArrowLeft" if is_left else "ArrowRight")
+
+    def count():
+        return int(view.locator("#count").inner_text())
+
+    orders = []
+    for _ in range(3):
+        orders.append(view.locator("#prompt").inner_text())
+        press_for_red()
+    view.keyboard.press("Backspace")
+    assert count() == 2
+    view.keyboard.press("ArrowDown")
+    view.reload()  # closed and opened again, all votes are there
+    assert count() == 3
+    view.locator("#back").click()
+    assert view.locator("#prompt").inner_text() == orders[2]
+    while count() < len(PROMPTS):
+        press_for_red()
+    assert view.get_by_text("That was the last pair").is_visible()
+    assert not view.locator("#rating").is_visible()
+    with view.expect_download() as download:
+        view.keyboard.press("d")
+    votes = tmp_path / download.value.suggested_filename
+    download.value.save_as(votes)
+    context.close()
+    assert failures == []
+    preference = count_votes(page[1], [votes])
+    assert (preference.num_votes, preference.num_ties) == (21, 0)
+    assert preference.share is not None
+    assert preference.share.value == 1
+    assert [vote["id"] for vote in read(votes)["votes"]] != list(range(21))  # an order of the rater's own

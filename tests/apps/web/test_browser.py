@@ -19,18 +19,6 @@ PATIENCE = 60_000
 """Milliseconds that a picture may take on a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    from benchmarks.chromium import launch
-
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser, url):
     """Open the page; at the end no script has failed, and no other host was asked."""
