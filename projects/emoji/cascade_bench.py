@@ -14,7 +14,7 @@ how near to real pictures the large ones come.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muse.checkpoint import load_module
-from muse.evaluation.intervals import CONFIDENCE_Z, Figure
-from muse.evaluation.metrics import FrechetReference, psnr, ssim
+from muse.evaluation.intervals import CONFIDENCE_Z, Figure, mean_of
+from muse.evaluation.metrics import FrechetReference, as_array, psnr, ssim
 from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
 from muse.models.vqgan import VQGAN, VQGANConfig
@@ -57,10 +57,10 @@ class Reconstruction:
     name: str
     size: int
     num: int
-    psnr: float
-    ssim: float
-    perceptual: float
-    frechet: float
+    psnr: Figure
+    ssim: Figure
+    perceptual: Figure
+    frechet: Figure
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,28 @@ def through(vqgan: VQGAN, pictures: Pictures) -> Pictures:
 
 @torch.no_grad()
 def reconstruction(
-    name: str, vqgan: VQGAN, pictures: Pictures, perceptual: PerceptualLoss, describe: Describe
+    name: str,
+    vqgan: VQGAN,
+    pictures: Pictures,
+    perceptual: PerceptualLoss,
+    describe: Describe,
+    options: BenchOptions,
 ) -> Reconstruction:
     """What a VQGAN makes of pictures, in figures."""
-    redrawn = through(vqgan, pictures)
-    pairs = list(zip(redrawn.split(BATCH), pictures.split(BATCH), strict=True))
-    return Reconstruction(
-        name,
-        pictures.shape[-1],
-        len(pictures),
-        float(torch.cat([psnr(one, other) for one, other in pairs]).mean()),
-        float(torch.cat([ssim(one, other) for one, other in pairs]).mean()),
-        float(np.average([float(perceptual(*pair)) for pair in pairs], weights=[len(one) for one, _ in pairs])),
-        FrechetReference.of(describe(pictures)).distance(describe(redrawn)),
-    )
+    redrawn, rng = through(vqgan, pictures), np.random.default_rng(options.seed)
+    scores = {
+        "psnr": torch.cat([psnr(*pair) for pair in in_pairs(redrawn, pictures, BATCH)]),
+        "ssim": torch.cat([ssim(*pair) for pair in in_pairs(redrawn, pictures, BATCH)]),
+        "perceptual": torch.stack([perceptual(*pair) for pair in in_pairs(redrawn, pictures, 1)]),
+    }
+    means = {metric: mean_of(as_array(values), options.resamples, rng) for metric, values in scores.items()}
+    distance = frechet_interval(FrechetReference.of(describe(pictures)), describe(redrawn), options, rng)
+    return Reconstruction(name, pictures.shape[-1], len(pictures), **means, frechet=distance)
+
+
+def in_pairs(these: Pictures, those: Pictures, num: int) -> Iterator[tuple[Pictures, Pictures]]:
+    """Equally many pictures of two rows, `num` at a time."""
+    yield from zip(these.split(num), those.split(num), strict=True)
 
 
 @torch.no_grad()
@@ -193,13 +201,13 @@ def main(command: Command) -> None:
     held_out = list(usable(art, held_out=True))
     small_pictures, large_pictures = painted(art, held_out), painted(large_art, held_out)
     rows = [
-        reconstruction("f=16", muse.vqgan, small_pictures, perceptual, describe),
-        reconstruction("f=8", vqgan, large_pictures, perceptual, describe),
+        reconstruction("f=16", muse.vqgan, small_pictures, perceptual, describe, options),
+        reconstruction("f=8", vqgan, large_pictures, perceptual, describe, options),
     ]
     decoders = [vqgan]
     if command.plain is not None:
         plain = load_module(VQGAN, VQGANConfig, command.plain)
-        rows.insert(1, reconstruction("f=8, first decoder", plain, large_pictures, perceptual, describe))
+        rows.insert(1, reconstruction("f=8, first decoder", plain, large_pictures, perceptual, describe, options))
         decoders.insert(0, plain)
     chosen = make_prompts(art, options)
     seen = [prompt for prompt in chosen if prompt.split == "seen"]
@@ -241,7 +249,8 @@ def as_markdown(rows: list[Reconstruction], kept: Agreement, far: Distances) -> 
         f"| VQGAN, {rows[0].num} held-out pictures | px | PSNR, dB | SSIM | perceptual | Frechet |",
         "| --- | --- | --- | --- | --- | --- |",
         *(
-            f"| {row.name} | {row.size} | {row.psnr:.2f} | {row.ssim:.4f} | {row.perceptual:.4f} | {row.frechet:.1f} |"
+            f"| {row.name} | {row.size} | {interval(row.psnr, places=2)} | {interval(row.ssim, places=4)} "
+            f"| {interval(row.perceptual, places=4)} | {interval(row.frechet)} |"
             for row in rows
         ),
         "",
@@ -255,8 +264,9 @@ def as_markdown(rows: list[Reconstruction], kept: Agreement, far: Distances) -> 
     return "\n".join(lines)
 
 
-def interval(figure: Figure, factor: float = 1) -> str:
-    return f"{factor * figure.value:.1f} ({factor * figure.low:.1f}–{factor * figure.high:.1f})"
+def interval(figure: Figure, factor: float = 1, places: int = 1) -> str:
+    value, low, high = (f"{factor * each:.{places}f}" for each in (figure.value, figure.low, figure.high))
+    return f"{value} ({low}–{high})"
 
 
 if __name__ == "__main__":
