@@ -17,18 +17,24 @@ THINGS = ("a red apple", "a fox", "a rocket", "a slice of pizza", "a mushroom", 
 STYLES = ("3d style", "flat style", "noto style", "twitter style")
 SHEET = [f"{thing}, {style}" for style in STYLES for thing in THINGS]
 """What the picture of the README shows, with one seed for all: chosen before anything was drawn."""
-SHOWN = 6
-"""Steps that are shown, evenly spread, the last among them."""
+SHOWN, SHOWN_LARGE = 4, 3
+"""Steps that are shown of the base and of super-resolution, evenly spread, the last among them."""
 
 
 def steps(muse: Muse) -> Image.Image:
     """A row for each prompt: the grid after some of its steps, hidden tokens grey."""
     frames: list[list[Image.Image]] = []
-    shown = {round((i + 1) * muse.defaults.steps / SHOWN) for i in range(SHOWN)}
+    shown = {
+        stage: {round((i + 1) * steps / num) for i in range(num)}
+        for stage, steps, num in (
+            ("base", muse.defaults.steps, SHOWN),
+            ("superres", muse.superres_defaults.steps, SHOWN_LARGE),
+        )
+    }
 
     def watch(report: StepReport) -> None:
-        if report.step.index + 1 in shown:
-            frames.append(muse.preview(report).images)
+        if report.step.index + 1 in shown[report.stage]:
+            frames.append([image.resize(muse.size) for image in muse.preview(report).images])
 
     muse.generate(list(PROMPTS), list(range(1, len(PROMPTS) + 1)), callback=watch)
     return contact_sheet([frame[row] for row in range(len(PROMPTS)) for frame in frames], columns=len(frames))

@@ -194,26 +194,25 @@ def vqgan_superres(places: Places) -> VQGANTraining:
 
 
 def decoder(places: Places) -> DecoderTraining:
-    """More channels and twice the blocks for the decoder of the large pictures: what a wheel of 100 MB has room for.
-    Not trained yet."""
+    """Three blocks a resolution instead of one for the decoder of the large pictures, which begins as the old one and
+    sees a discriminator for two thirds of its time."""
     return DecoderTraining(
         engine=EngineOptions(
             folder=places.decoder.parent,
-            steps=3000,
+            steps=1300,
             learning_rate=4e-4,
-            warmup=100,
+            warmup=50,
             final_rate=0.02,
-            ema_decay=0.995,
+            ema_decay=0.99,
             save_every=200,
             log_every=25,
         ),
-        decoder_channels=(96, 192),
-        decoder_blocks=2,
+        decoder_blocks=3,
         discriminator=DiscriminatorConfig(channels=32, layers=3),
-        perceptual_weight=0.1,
-        adversarial_weight=0.02,
-        discriminator_from=1800,
-        adversarial_from=2000,
+        perceptual_weight=0.2,
+        adversarial_weight=0.04,
+        discriminator_from=300,
+        adversarial_from=450,
     )
 
 
@@ -222,11 +221,11 @@ LARGE_BATCH = 8
 
 
 def superres(places: Places) -> SuperResTraining:
-    """8x8 tokens and a caption to 32x32 tokens: 8.9M parameters. Not trained to its end yet."""
+    """8x8 tokens and a caption to 32x32 tokens: 8.9M parameters."""
     return SuperResTraining(
         engine=EngineOptions(
             folder=places.superres.parent,
-            steps=6000,
+            steps=5200,
             learning_rate=1e-3,
             warmup=150,
             final_rate=0.02,
@@ -270,8 +269,8 @@ HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background
 DEFAULTS = SamplingOptions(steps=24, guidance=0.0, choice_noise=3.0)
 """What the model draws with unless told otherwise: the best of the sweep, in docs/results.md, but for steps and noise,
 of which other values are as good within the noise."""
-SUPERRES_DEFAULTS = SamplingOptions(steps=8, guidance=0.0, choice_noise=3.0)
-"""The same of super-resolution; guesses until they are swept."""
+SUPERRES_DEFAULTS = SamplingOptions(steps=8, guidance=0.0, choice_noise=1.0, temperature=0.4)
+"""The same of super-resolution: the best of the seven settings in docs/results.md."""
 WATCHED_PROMPTS = [
     f"{subject}, {style}"
     for subject in (

@@ -3,7 +3,7 @@
 # first word is `low`. Each part goes on where it was stopped.
 # On 2 cores with AMX, as measured one by one (the whole has not been run in one go yet): data and networks 4 min, VQGAN
 # 14 min, token cache 2 min, base 90 min of 6,600 steps; large data 2 min, f=8 VQGAN 17 min, its
-# token cache 3 min, super-resolution 140 min of 6,000 steps by what the first 900 took. Needs the `emoji` extra.
+# token cache 3 min, super-resolution 115 min of 5,200 steps, larger decoder 11 min. Needs the `emoji` extra.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python -m projects.emoji.build
