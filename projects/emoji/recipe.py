@@ -194,12 +194,12 @@ def vqgan_superres(places: Places) -> VQGANTraining:
 
 
 def decoder(places: Places) -> DecoderTraining:
-    """Three blocks a resolution instead of one for the decoder of the large pictures, which begins as the old one and
-    sees a discriminator for two thirds of its time."""
+    """Three blocks a resolution instead of one for the decoder of the large pictures, and its edge again beyond it.
+    It begins with the old one's weights and sees a discriminator for three quarters of its time."""
     return DecoderTraining(
         engine=EngineOptions(
             folder=places.decoder.parent,
-            steps=1300,
+            steps=1800,
             learning_rate=4e-4,
             warmup=50,
             final_rate=0.02,
@@ -208,6 +208,7 @@ def decoder(places: Places) -> DecoderTraining:
             log_every=25,
         ),
         decoder_blocks=3,
+        decoder_padding="replicate",
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.2,
         adversarial_weight=0.04,

@@ -203,8 +203,9 @@ OTHER = {
     "patch": 2,
     "encoder_kernels": (3, 1, 1),
     "encoder_norm": "place",
+    "decoder_padding": "replicate",
 }
-DECODER_ONLY = ("decoder_channels", "decoder_blocks")
+DECODER_ONLY = ("decoder_channels", "decoder_blocks", "decoder_padding")
 
 
 def test_the_table_of_other_values_names_every_field():
@@ -223,8 +224,24 @@ def test_every_field_of_the_config_runs_and_has_an_effect(field):
     assert changed.decode(changed.encode(given), height).shape == given.shape
     if field in ("norm_groups", "encoder_norm"):  # no weight knows of it, the latents do
         assert not changed.latents(given).allclose(plain.latents(given), atol=1e-3)
+    elif field == "decoder_padding":  # nor of this, the pictures do
+        tokens = plain.encode(given)
+        assert not changed.decode(tokens, height).allclose(plain.decode(tokens, height), atol=1e-3)
     else:
         assert [w.shape for w in changed.state_dict().values()] != [w.shape for w in plain.state_dict().values()]
+
+
+@torch.no_grad()
+def test_a_plain_grid_of_tokens_is_a_plain_picture_where_the_decoder_sees_its_edge_again():
+    """Else what is beyond the edge leaves specks in the corners."""
+    tokens = torch.full((1, 64), 3)
+    specks = {}
+    for padding in ("zeros", "replicate"):
+        vqgan = vqgan_of(dataclasses.replace(TINY, decoder_padding=padding))
+        patches = vqgan.decode(tokens, 8).unfold(2, 4, 4).unfold(3, 4, 4)  # of one token each
+        specks[padding] = (patches - patches[:, :, 4:5, 4:5]).abs().amax()
+    assert specks["replicate"] < 1e-5
+    assert specks["zeros"] > 1e-3
 
 
 @pytest.mark.parametrize("field", DECODER_ONLY)

@@ -122,6 +122,17 @@ def test_a_wider_decoder_takes_over_the_weights_whose_shapes_agree():
     assert not larger.decode(vqgan.encode(noise(0)), 8).allclose(vqgan.decode(vqgan.encode(noise(0)), 8), atol=1e-3)
 
 
+@torch.no_grad()
+def test_another_padding_is_taken_with_the_old_weights():
+    vqgan = trained_vqgan()
+    other = with_larger_decoder(vqgan, None, vqgan.config.decoder_blocks, "replicate")
+    assert other.config.decoder_padding == "replicate"
+    assert other.fingerprint() == vqgan.fingerprint()
+    assert all(weight.equal(vqgan.state_dict()[name]) for name, weight in other.state_dict().items())
+    tokens = vqgan.encode(noise(0))
+    assert not other.decode(tokens, 8).allclose(vqgan.decode(tokens, 8), atol=1e-4)
+
+
 def test_fewer_blocks_or_other_resolutions_are_refused_with_one_sentence():
     vqgan = with_larger_decoder(trained_vqgan(), None, 2)
     with pytest.raises(ValueError, match=r"^decoder_blocks is 1 and the decoder has 2 already; give as many or more$"):

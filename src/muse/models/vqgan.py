@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
 from muse.shapes import Pictures, Tokens
 
+Padding = Literal["zeros", "replicate"]
+
 
 @dataclass(frozen=True)
 class VQGANConfig:
@@ -43,6 +45,9 @@ class VQGANConfig:
     tokens, which are easier to predict (docs/log.md)."""
     encoder_norm: Literal["group", "place"] = "group"
     """Whether the encoder normalises groups of channels over the whole picture, or all channels at each place."""
+    decoder_padding: Padding = "zeros"
+    """What the decoder's convolutions see beyond the picture: nothing, as in the published VQGAN, or its edge again,
+    which leaves plain corners plain (docs/log.md)."""
     patch: int = 1
     """Side of the squares of pixels that the first convolution takes in, and the last gives out, as channels of one
     place. 1 is the published VQGAN; 2 or 4 leave out the finest resolutions, which cost most and hold few weights."""
@@ -91,12 +96,14 @@ class BlockStyle:
     """Groups of the group normalisation; 0 normalises each place by itself."""
     kernel: int = 3
     """Side of the convolutions."""
+    padding: Padding = "zeros"
+    """What they see beyond the edge."""
 
     def norm(self, channels: int) -> nn.Module:
         return nn.GroupNorm(self.norm_groups, channels, eps=1e-6) if self.norm_groups else PlaceNorm(channels)
 
     def conv(self, channels_in: int, channels_out: int) -> nn.Conv2d:
-        return nn.Conv2d(channels_in, channels_out, self.kernel, padding=self.kernel // 2)
+        return nn.Conv2d(channels_in, channels_out, self.kernel, padding=self.kernel // 2, padding_mode=self.padding)
 
 
 class ResNetBlock(nn.Module):
@@ -147,9 +154,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Double height and width by repeating pixels, then a convolution."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, style: BlockStyle):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = style.conv(channels, channels)
 
     def forward(self, features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h2 w2"]:
         return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
@@ -208,18 +215,19 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
-        channels, style = (config.decoder_channels or config.channels)[::-1], BlockStyle(config.norm_groups)
+        channels = (config.decoder_channels or config.channels)[::-1]
+        style = BlockStyle(config.norm_groups, padding=config.decoder_padding)
         self.from_code = nn.Conv2d(config.code_dim, config.code_dim, 1)
-        self.conv_in = nn.Conv2d(config.code_dim, channels[0], 3, padding=1)
+        self.conv_in = style.conv(config.code_dim, channels[0])
         self.middle = coarsest_blocks(channels[0], config, style)
         self.levels = nn.ModuleList()
         for i, width in enumerate(channels):
             before, is_last = channels[max(i - 1, 0)], i == len(channels) - 1
             level = level_blocks(before, width, config.decoder_blocks, config.level_attention and i == 0, config, style)
-            self.levels.append(nn.Sequential(*level, *([] if is_last else [Upsample(width)])))
+            self.levels.append(nn.Sequential(*level, *([] if is_last else [Upsample(width, style)])))
         self.norm_out = style.norm(channels[-1])
         self.patch = config.patch
-        self.conv_out = nn.Conv2d(channels[-1], 3 * config.patch**2, 3, padding=1)
+        self.conv_out = style.conv(channels[-1], 3 * config.patch**2)
 
     def forward(self, codes: Float[Tensor, "batch dim h w"]) -> Pictures:
         features = self.middle(self.conv_in(self.from_code(codes.to(self.from_code.weight.dtype))))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from muse.models.vqgan import VQGAN, Decoder, ResNetBlock, VQGANConfig
+from muse.models.vqgan import VQGAN, Decoder, Padding, ResNetBlock, VQGANConfig
 from muse.shapes import Pictures
 from muse.training.engine import Metrics
 from muse.training.perceptual import PerceptualLoss
@@ -23,6 +23,8 @@ class DecoderTraining(PictureTraining):
     """Feature channels of the new decoder, finest first; the old one's if not given. The paper doubles them."""
     decoder_blocks: int = 4
     """ResNet blocks at each resolution of the new decoder."""
+    decoder_padding: Padding | None = None
+    """What the new decoder's convolutions see beyond the picture; as the old one's if not given."""
 
 
 class DecoderStage(PictureStage):
@@ -30,7 +32,9 @@ class DecoderStage(PictureStage):
 
     def __init__(self, training: DecoderTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None):
         torch.manual_seed(training.engine.seed)
-        larger = with_larger_decoder(vqgan, training.decoder_channels, training.decoder_blocks)
+        larger = with_larger_decoder(
+            vqgan, training.decoder_channels, training.decoder_blocks, training.decoder_padding
+        )
         larger.encoder.requires_grad_(False)
         larger.quantizer.requires_grad_(False)
         super().__init__(training, larger, perceptual)
@@ -50,27 +54,36 @@ class DecoderStage(PictureStage):
         return decoded, losses, {}
 
 
-def with_larger_decoder(vqgan: VQGAN, channels: tuple[int, ...] | None, blocks: int) -> VQGAN:
-    """A VQGAN with the same encoder and codebook and a decoder of other channels and more blocks.
+def with_larger_decoder(
+    vqgan: VQGAN, channels: tuple[int, ...] | None, blocks: int, padding: Padding | None = None
+) -> VQGAN:
+    """A VQGAN with the same encoder and codebook and a decoder of other channels, more blocks or another padding.
 
     The decoder takes over the old weights where shapes agree, and added blocks start as shortcuts: one that only has
     more blocks paints as the old one did.
     Raises ValueError if the decoder would have fewer blocks, or other resolutions."""
-    larger = VQGAN(larger_config(vqgan.config, channels, blocks))
+    larger = VQGAN(larger_config(vqgan.config, channels, blocks, padding))
     larger.encoder.load_state_dict(vqgan.encoder.state_dict(), strict=True)
     larger.quantizer.load_state_dict(vqgan.quantizer.state_dict(), strict=True)
     take_over(larger.decoder, vqgan.decoder, vqgan.config.decoder_blocks, blocks)
     return larger
 
 
-def larger_config(config: VQGANConfig, channels: tuple[int, ...] | None, blocks: int) -> VQGANConfig:
-    """The shape of a VQGAN with a decoder of other channels and more blocks.
+def larger_config(
+    config: VQGANConfig, channels: tuple[int, ...] | None, blocks: int, padding: Padding | None = None
+) -> VQGANConfig:
+    """The shape of a VQGAN with a decoder of other channels, more blocks or another padding.
     Raises ValueError if the decoder would have fewer blocks, or other resolutions."""
     if blocks < config.decoder_blocks:
         raise ValueError(
             f"decoder_blocks is {blocks} and the decoder has {config.decoder_blocks} already; give as many or more"
         )
-    return replace(config, decoder_channels=channels or config.decoder_channels, decoder_blocks=blocks)
+    return replace(
+        config,
+        decoder_channels=channels or config.decoder_channels,
+        decoder_blocks=blocks,
+        decoder_padding=padding or config.decoder_padding,
+    )
 
 
 @torch.no_grad()

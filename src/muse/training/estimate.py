@@ -121,7 +121,9 @@ def estimate_decoder(recipe: DecoderRecipe) -> Estimate:
     left out. Counted in float32; of the encoder and the codebook there are only the weights and their average.
     Raises ValueError if the decoder would have fewer blocks, or other resolutions, than the VQGAN's."""
     training, side = recipe.training, recipe.size // recipe.made_for.stride
-    config = larger_config(recipe.made_for, training.decoder_channels, training.decoder_blocks)
+    config = larger_config(
+        recipe.made_for, training.decoder_channels, training.decoder_blocks, training.decoder_padding
+    )
     with torch.device("meta"):
         vqgan, discriminator = VQGAN(config), PatchDiscriminator(training.discriminator)
         pictures = torch.zeros(1, 3, recipe.size, recipe.size)
