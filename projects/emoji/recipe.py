@@ -270,8 +270,8 @@ HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background
 DEFAULTS = SamplingOptions(steps=24, guidance=0.0, choice_noise=3.0)
 """What the model draws with unless told otherwise: the best of the sweep, in docs/results.md, but for steps and noise,
 of which other values are as good within the noise."""
-SUPERRES_DEFAULTS = SamplingOptions(steps=8, guidance=0.0, choice_noise=1.0, temperature=0.4)
-"""The same of super-resolution: the best of the seven settings in docs/results.md."""
+SUPERRES_DEFAULTS = SamplingOptions(steps=8, guidance=1.0, choice_noise=1.0, temperature=0.4)
+"""The same of super-resolution: the best of those in docs/results.md, of recognition before distance."""
 WATCHED_PROMPTS = [
     f"{subject}, {style}"
     for subject in (
