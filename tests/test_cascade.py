@@ -171,6 +171,7 @@ def upsampling_cascade(cascade, tiny_vqgan, tiny_vqgan_superres):
     """The same with a super-resolution transformer that reads nothing of the tokens but the upsampled picture."""
     superres = SuperResTransformer(replace(cascade.superres.config, upsampled_dim=8))
     superres.load_state_dict(cascade.superres.state_dict(), strict=False)
+    assert superres.project_upsampled is not None
     torch.nn.init.normal_(superres.project_upsampled.weight, generator=seeded(2))
     torch.nn.init.zeros_(superres.embed_low.weight)
     parts = (cascade.text_encoder, tiny_vqgan, cascade.base, superres, tiny_vqgan_superres)

@@ -259,12 +259,16 @@ def test_aligned_starts_as_the_network_that_only_attends():
 def test_each_token_begins_with_the_latent_of_the_upsampled_picture_at_its_place():
     config = dataclasses.replace(TINY, aligned=True, upsampled_dim=7)
     superres, low, text, latents = transformer_of(config), low_of(), texts_of(), latents_of(config=config)
+    assert latents is not None
     changed = latents.clone()
     changed[1, 37] += 1
-    before, after = superres.read(low, *text, latents).start, superres.read(low, *text, changed).start
+    before, after = superres.start(superres.encode_low(low), latents), superres.start(superres.encode_low(low), changed)
+    assert before is not None
+    assert after is not None
     assert (before != after).any(-1).nonzero().tolist() == [[1, 37]]
     # What the low-resolution tokens add stays.
     other = superres.read(low.flip(1), *text, latents).start
+    assert other is not None
     assert (other - before).abs().amax() > 0.1
     tokens = tokens_of()
     logits = [superres(tokens, superres.read(low, *text, each)) for each in (latents, changed)]
@@ -276,6 +280,7 @@ def test_the_upsampled_picture_is_ignored_at_the_start():
     torch.manual_seed(0)
     config = dataclasses.replace(TINY, upsampled_dim=7)
     start = SuperResTransformer(config).read(low_of(), upsampled=latents_of(config=config)).start
+    assert start is not None
     assert not start.any()
 
 

@@ -216,7 +216,10 @@ def test_training_upsamples_the_picture_of_the_tokens_with_their_mistakes(tmp_pa
     low, upsampled = seen[0]
     assert 0.1 < (low != batch(4).tokens).float().mean() < 0.7
     assert upsampled.equal(OfTokens()(low))
-    assert stage.network.project_upsampled.weight.grad.abs().amax() > 0
+    project = stage.network.project_upsampled
+    assert project is not None
+    assert project.weight.grad is not None
+    assert project.weight.grad.abs().amax() > 0
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.6])
