@@ -13,7 +13,7 @@ from PIL import Image
 
 from muse.images import read_png_text
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("page")]  # two workers would choose one port
 APPLE = "a red apple"
 PATIENCE = 60_000
 """Milliseconds that a picture may take on a busy machine."""

@@ -15,6 +15,7 @@ from muse.canvas import Margins
 from muse.images import read_png_text, save_png
 from muse.sampling import EditOptions, SamplingOptions
 
+pytestmark = pytest.mark.xdist_group("page")  # two workers would choose one port
 APPLE = "a red apple"
 QUICK = SamplingOptions(steps=3, guidance=1.0)
 
