@@ -38,12 +38,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
+from muse.evaluation.evaluate import draw_with
 from muse.evaluation.intervals import CONFIDENCE_Z, PERCENTILES, Figure, wilson
 from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
 from muse.pipeline import Muse, Size
-from muse.sampling.options import SamplingOptions
 from projects.emoji import dataset
 from projects.emoji.captions import BACKGROUNDS, caption
 from projects.emoji.dataset import EmojiArt
@@ -565,11 +565,6 @@ def summary(report: Report) -> dict[str, Any]:
 
 
 # -- from the shell ----------------------------------------------------------------------------------------------------
-
-
-def draw_with(muse: Muse, options: SamplingOptions, size: Size | None = None) -> Draw:
-    """A model as a drawer."""
-    return lambda prompts, seeds: muse.generate(prompts, seeds, options=options, size=size)
 
 
 def redraw_with(muse: Muse) -> Redraw:

@@ -17,12 +17,13 @@ from typing import Any, get_args
 import tyro
 from tqdm import tqdm
 
+from muse.evaluation.evaluate import draw_with
 from muse.evaluation.report import git_commit, machine, markdown_table
 from muse.guidance import Ramp
 from muse.pipeline import Muse
 from muse.sampling.options import Sampler, SamplingOptions
 from projects.emoji import dataset
-from projects.emoji.bench import HEADLINES, Bench, BenchOptions, Draw, draw_with
+from projects.emoji.bench import HEADLINES, Bench, BenchOptions, Draw
 from projects.emoji.files import write_results
 from projects.emoji.judge import Judge
 from projects.emoji.sweep import Cell, plot_distances, plot_shares, run_cell

@@ -17,12 +17,13 @@ from typing import Any, Literal, get_args
 import tyro
 from tqdm import tqdm
 
+from muse.evaluation.evaluate import draw_with
 from muse.evaluation.report import git_commit
 from muse.guidance import Ramp
 from muse.pipeline import Muse
 from muse.sampling.options import Sampler, SamplingOptions
 from projects.emoji import dataset
-from projects.emoji.bench import HEADLINES, SPLITS, Bench, BenchOptions, Draw, Report, draw_with
+from projects.emoji.bench import HEADLINES, SPLITS, Bench, BenchOptions, Draw, Report
 from projects.emoji.files import write_atomically
 from projects.emoji.judge import Judge
 

@@ -18,12 +18,13 @@ from typing import Any
 import tyro
 from PIL import Image
 
+from muse.evaluation.evaluate import draw_with
 from muse.evaluation.intervals import Figure, wilson
 from muse.evaluation.report import git_commit, markdown_table
 from muse.images import contact_sheet
 from muse.pipeline import Muse
 from projects.emoji import dataset
-from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, draw_with, per_cent
+from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, per_cent
 from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
 from projects.emoji.dataset import EmojiArt, Record
 from projects.emoji.files import BuildError, write_results

@@ -270,7 +270,7 @@ def superres(
         PairsOfStep(art, seen, seen_large, batch),
         validation,
         watch,
-        Upsampling(vqgan, vqgan_large, training.model) if training.model.upsampled_dim else None,
+        Upsampling.of(training.model, vqgan, vqgan_large),
     )
 
 

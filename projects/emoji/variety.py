@@ -17,12 +17,13 @@ import torch.nn.functional as F
 import tyro
 from PIL import Image
 
+from muse.evaluation.evaluate import draw_with
 from muse.evaluation.intervals import Figure, mean_of, wilson
 from muse.evaluation.report import git_commit, markdown_table, shown
 from muse.images import contact_sheet
 from muse.pipeline import Muse
 from projects.emoji import dataset, recipe
-from projects.emoji.bench import Draw, Redraw, draw_all, draw_with, in_batches, per_cent, redraw_with
+from projects.emoji.bench import Draw, Redraw, draw_all, in_batches, per_cent, redraw_with
 from projects.emoji.captions import article, caption, spoken_name
 from projects.emoji.dataset import EmojiArt
 from projects.emoji.files import write_results

@@ -263,7 +263,7 @@ class Muse(Editing):
         superres, vqgan = self.high
         check_states(text, seeds)
         check_codes(low, superres.config.low_num_codes)
-        upsampling = Upsampling(self.vqgan, vqgan, superres.config) if superres.config.upsampled_dim else None
+        upsampling = Upsampling.of(superres.config, self.vqgan, vqgan)
         predict = superres_predict(superres, low, text, is_word, options, upsampling)
         start = self._all_hidden(superres.config, len(seeds)) if start is None else start
         generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])

@@ -185,8 +185,7 @@ class TrainSuperRes:
         engine = recipe.training.engine
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
-        model = recipe.training.model
-        upsampling = Upsampling(muse.vqgan, vqgan, model) if model.upsampled_dim else None
+        upsampling = Upsampling.of(recipe.training.model, muse.vqgan, vqgan)
         prompts = self.prompts or captions_of(validation)
 
         def watch(superres: SuperResTransformer, step: int) -> None:

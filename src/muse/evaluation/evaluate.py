@@ -171,12 +171,8 @@ class Evaluation:
         """What a metric looks with, if anything.
         Raises MissingWeights or CheckpointError if it cannot be loaded."""
         match metric:
-            case "fid" | "rfid" | "is":
-                return self.inception
-            case "frechet" | "rfrechet":
-                return self.feature_network
-            case "pr":
-                return self.manifold_network
+            case "fid" | "rfid" | "is" | "frechet" | "rfrechet" | "pr":
+                return self.network_for(metric)
             case "clip":
                 return self.clip
             case "alignment":
@@ -309,11 +305,9 @@ class Evaluation:
         if metric in ("clip", "alignment"):
             return self.measure_agreement(metric, setting)
         if metric in ("fid", "frechet"):
-            network = self.inception if metric == "fid" else self.feature_network
-            return [self.measure_frechet(network, setting.drawn)], {}
+            return [self.measure_frechet(self.network_for(metric), setting.drawn)], {}
         if metric in ("rfid", "rfrechet"):
-            network = self.inception if metric == "rfid" else self.feature_network
-            return [self.measure_frechet(network, self.redrawn, "r")], {}
+            return [self.measure_frechet(self.network_for(metric), self.redrawn, "r")], {}
         if metric == "is":
             return [self.measure_inception_score(setting.drawn)], {}
         if metric == "pr":
@@ -338,8 +332,7 @@ class Evaluation:
         return Measurement(name, figure, len(pictures), None, network.weights, network.resize, "spread of 10 parts")
 
     def measure_precision_and_recall(self, pictures: PictureSet) -> list[Measurement]:
-        """On the given network's features, or else Inception's."""
-        network = self.manifold_network
+        network = self.network_for("pr")
         drawn, real = self.features(network, pictures), self.features(network, self.the_real)
         shares = {"precision": (drawn, real), "recall": (real, drawn)}
         return [
@@ -448,9 +441,12 @@ class Evaluation:
     def feature_network(self) -> FeatureNetwork:
         return load_features(self.networks.features, self.subject.device)
 
-    @property
-    def manifold_network(self) -> FeatureNetwork:
-        return self.feature_network if self.networks.features or not self.networks.inception else self.inception
+    def network_for(self, metric: str) -> FeatureNetwork:
+        """The network whose features a metric takes; precision and recall take the given one, or else Inception."""
+        is_of_inception = metric in ("fid", "rfid", "is")
+        if metric == "pr":
+            is_of_inception = bool(self.networks.inception and not self.networks.features)
+        return self.inception if is_of_inception else self.feature_network
 
     @cached_property
     def clip(self) -> ClipScorer:

@@ -25,7 +25,7 @@ STAGES = (2, 5, 8, 10, 12)
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Of colours in [-1, 1]."""
 FITTED = "functional/image/lpips_models/alex.pth"
-BACKBONE, CLASSIFIER = "features.", "classifier."
+CLASSIFIER = "classifier."
 
 
 class Lpips(nn.Module):

@@ -240,6 +240,11 @@ class Upsampling:
     high: VQGAN
     config: SuperResConfig
 
+    @classmethod
+    def of(cls, config: SuperResConfig, low: VQGAN, high: VQGAN) -> "Upsampling | None":
+        """What a transformer of this config takes: nothing, if it does not begin with the upsampled picture."""
+        return cls(low, high, config) if config.upsampled_dim else None
+
     def to(self, device: torch.device) -> "Upsampling":
         """Move both VQGANs to a device."""
         self.low.to(device)
