@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from muse.models.discriminator import DiscriminatorConfig
-from muse.models.superres import SuperResConfig
 from muse.models.transformer import TransformerConfig
 from muse.models.vqgan import VQGANConfig
 from muse.sampling import SamplingOptions
@@ -21,6 +20,7 @@ from muse.training.decoder import DecoderTraining
 from muse.training.engine import EngineOptions
 from muse.training.masked import MaskedTraining
 from muse.training.pictures import PictureTraining
+from muse.training.recipes import superres_laptop, vqgan_laptop_f8
 from muse.training.superres import SuperResTraining
 from muse.training.vqgan import VQGANTraining
 from projects.emoji.scenes import SceneWeights
@@ -171,18 +171,7 @@ def vqgan_superres(places: Places) -> VQGANTraining:
             save_every=500,
             log_every=25,
         ),
-        model=VQGANConfig(
-            channels=(64, 128),
-            blocks=1,
-            decoder_channels=(64, 128),
-            decoder_blocks=1,
-            num_codes=512,
-            code_dim=32,
-            norm_groups=4,
-            patch=4,
-            encoder_kernels=(3, 1),
-            encoder_norm="place",
-        ),
+        model=vqgan_laptop_f8().training.model,
         discriminator=DiscriminatorConfig(channels=32, layers=3),
         perceptual_weight=0.2,
         adversarial_weight=0.02,
@@ -234,23 +223,7 @@ def superres(places: Places) -> SuperResTraining:
             save_every=500,
             log_every=25,
         ),
-        model=SuperResConfig(
-            num_codes=512,
-            low_num_codes=2048,
-            height=32,
-            width=32,
-            low_height=8,
-            low_width=8,
-            dim=256,
-            depth=6,
-            low_depth=2,
-            heads=4,
-            mlp_dim=1024,
-            text_dim=384,
-            block=8,
-            aligned=True,
-            upsampled_dim=32,
-        ),
+        model=replace(superres_laptop().training.model, low_num_codes=2048),
         optimizer="muon",
     )
 

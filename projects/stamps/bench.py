@@ -16,27 +16,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
 
 from muse.data.pictures import fit, read_picture
+from muse.evaluation.evaluate import draw_with
 from muse.evaluation.intervals import Figure, wilson
 from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.report import git_commit
-from muse.images import contact_sheet, to_images, to_tensor
+from muse.images import contact_sheet
 from muse.models.transformer import MaskedTransformer
 from muse.pipeline import Muse
-from projects.emoji.bench import per_cent
+from projects.emoji.bench import draw_all, in_batches, per_cent, redraw_with
 from projects.emoji.files import write_atomically
-from projects.emoji.judge import efficientnet_lite0
+from projects.emoji.judge import Features, efficientnet_lite0, features_of
 from projects.emoji.recipe import PLACES
 
-BATCH = 25
 NEAR_ENOUGH = 5
 SHOWN = 32
-Features = Float[Tensor, "picture dim"]
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,6 @@ def untrained(muse: Muse) -> Muse:
     return Muse(muse.text_encoder, muse.vqgan, base, name="untrained", defaults=muse.defaults)
 
 
-def draw(muse: Muse, captions: list[str], seed: int) -> list[Image.Image]:
-    """A picture of every caption."""
-    images: list[Image.Image] = []
-    for at in tqdm(range(0, len(captions), BATCH), desc=muse.name):
-        some = captions[at : at + BATCH]
-        images += muse.generate(some, list(range(seed + at, seed + at + len(some))))
-    return images
-
-
 def row_of(name: str, drawn: Features, real: Features, captions: list[str]) -> Row:
     """Look a drawer's pictures up among the real ones; any with the same caption is right."""
     order = (F.normalize(drawn, dim=1) @ F.normalize(real, dim=1).T).argsort(dim=1, descending=True)[:, :NEAR_ENOUGH]
@@ -103,28 +90,19 @@ def row_of(name: str, drawn: Features, real: Features, captions: list[str]) -> R
 @torch.no_grad()
 def main(command: Command) -> None:
     """Draw, look, write."""
-    muse = Muse.from_pretrained(command.model)
-    network = efficientnet_lite0(command.judge)
     try:
+        muse, network = Muse.from_pretrained(command.model), efficientnet_lite0(command.judge)
         images, captions = read(command.pictures, muse.size[0])
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
-
-    def describe(pictures: list[Image.Image]) -> Features:
-        parts = torch.stack([to_tensor(picture) for picture in pictures]).split(BATCH)
-        return torch.cat([network(part * 2 - 1).mean((2, 3)) for part in parts])
-
-    redrawn = [
-        image
-        for part in torch.stack([to_tensor(image) for image in images]).split(BATCH)
-        for image in to_images(muse.vqgan.reconstruct(part))
-    ]
-    drawn, before = draw(muse, captions, command.seed), draw(untrained(muse), captions, command.seed)
-    real, ours = describe(images), describe(drawn)
+    seeds = list(range(command.seed, command.seed + len(captions)))
+    redrawn = [image for some in in_batches(images) for image in redraw_with(muse)(some)]
+    drawn, before = (draw_all(draw_with(each, each.defaults), captions, seeds) for each in (muse, untrained(muse)))
+    real, ours, others, through = (features_of(network, some) for some in (images, drawn, before, redrawn))
     rows = [
         row_of("trained", ours, real, captions),
-        row_of("untrained", describe(before), real, captions),
-        row_of("real, through the VQGAN", describe(redrawn), real, captions),
+        row_of("untrained", others, real, captions),
+        row_of("real, through the VQGAN", through, real, captions),
         row_of("trained, other captions", ours.roll(1, 0), real, captions),
     ]
     command.out.mkdir(parents=True, exist_ok=True)
