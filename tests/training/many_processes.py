@@ -4,23 +4,28 @@ RANK=0 WORLD_SIZE=2 ... python -m tests.training.many_processes FOLDER       all
 torchrun --nproc-per-node 2 -m tests.training.many_processes FOLDER ddp      one of them
 """
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._dynamo.utils import counters as dynamo_counters
 
+from muse.apps.stages import tell
 from muse.data.batches import TokenBatch
+from muse.data.crops import PicturesOfStep
+from muse.data.sources import RowSource, open_source
 from muse.training.base import train_base
-from muse.training.engine import EngineOptions
+from muse.training.engine import Engine, EngineOptions
 from muse.training.recipes import base_paper_3b
 from muse.training.superres import train_superres
 from muse.training.vqgan import train_vqgan
+from tests.data.picture_folders import awkward_folder
 from tests.training.tiny_runs import (
     FINGERPRINT,
     base_training,
@@ -83,6 +88,18 @@ def compiled(engine: EngineOptions) -> None:
     assert dynamo_counters["frames"]["ok"] > 0, "nothing was compiled"
 
 
+def found_in_pictures(folder: Path) -> None:
+    """Each process reads half of every awkward picture there is, and the first says what all have found."""
+    engine, rank = Engine(options(folder)), int(os.environ["RANK"])
+    pictures = folder / f"pictures-{rank}"
+    batches = PicturesOfStep(cast(RowSource, open_source(str(awkward_folder(pictures)))), 16, 2, seed=0)
+    for step in range(5):
+        batches.share(step, engine.ranks.share)
+    (folder / f"alone-{rank}.txt").write_text(batches.tally.sentence())
+    with (folder / f"said-{rank}.txt").open("w") as said, contextlib.redirect_stdout(said):
+        tell(folder, batches)
+
+
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp": lambda folder: base(options(folder, strategy="ddp")),
     "fsdp": lambda folder: base(options(folder, strategy="fsdp", keep_every=3)),
@@ -94,6 +111,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "paper-3b": thinned,
     "superres": lambda folder: superres(options(folder, strategy="fsdp")),
     "vqgan": lambda folder: vqgan(options(folder)),
+    "found": found_in_pictures,
     "sigterm": lambda folder: in_two_legs(options(folder, strategy="fsdp")),
     # Last, as none survives it.
     "kill": lambda folder: base(options(folder, strategy="fsdp"), signalling(wide_batch, 5, signal.SIGKILL)),

@@ -179,6 +179,21 @@ def test_a_run_can_start_from_a_trained_transformer(tmp_path, overfitted):
         assert stage.averaged().state_dict()[name].equal(weight)
 
 
+def test_a_run_can_start_from_a_transformer_of_another_grid(tmp_path, overfitted):
+    trained, _ = overfitted
+    save_module(trained.network, tmp_path / "trained")
+    larger = dataclasses.replace(CONFIG, height=2 * CONFIG.height, width=2 * CONFIG.width)
+    found = stage_of(tmp_path / "run", config=larger, start_from=tmp_path / "trained").network.state_dict()
+    for name, weight in trained.network.state_dict().items():
+        if not name.startswith("positions."):
+            assert found[name].equal(weight), name
+            continue
+        assert len(found[name]) == 2 * len(weight)
+        # Two rows of the large grid lie where one of the small one lay, a quarter of it to either side of its middle.
+        assert torch.allclose(found[name][2::2], 0.75 * weight[1:] + 0.25 * weight[:-1], atol=1e-6)
+        assert torch.allclose(found[name][1:-1:2], 0.75 * weight[:-1] + 0.25 * weight[1:], atol=1e-6)
+
+
 def test_a_run_refuses_to_start_from_another_shape(tmp_path, overfitted):
     trained, _ = overfitted
     save_module(trained.network, tmp_path / "trained")

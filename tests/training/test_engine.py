@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -125,6 +126,23 @@ def test_without_warm_up_the_first_step_has_the_full_learning_rate(tmp_path):
 
 def test_a_run_that_only_warms_up_divides_by_nothing(tmp_path):
     assert learning_rate(2, EngineOptions(tmp_path, steps=3, warmup=3)) == pytest.approx(1e-4)
+
+
+def test_of_steps_and_time_the_one_nearer_to_its_end_lowers_the_learning_rate(tmp_path):
+    schedule = EngineOptions(tmp_path, steps=10, learning_rate=2.0, warmup=2, final_rate=0.1)
+    assert learning_rate(6, schedule, 0.25) == learning_rate(6, schedule)
+    assert learning_rate(2, schedule, 0.5) == learning_rate(6, schedule) == pytest.approx(1.1)
+    assert learning_rate(2, schedule, 7.0) == pytest.approx(0.2)
+    assert learning_rate(0, schedule, 0.9) == pytest.approx(1.0), "a warm-up is one of steps"
+
+
+def test_a_run_of_some_minutes_ends_with_them_saved_and_exported(tmp_path, monkeypatch):
+    clock = iter(range(0, 10**6, 30))  # each look at it is half a minute later
+    monkeypatch.setattr("muse.training.engine.time.monotonic", lambda: next(clock))
+    line = Line(options(tmp_path, steps=50, minutes=2.0, save_every=100, log_every=100)).run()
+    assert 2 <= line.engine.step <= 4
+    assert (state_of(tmp_path)["step"], line.exported) == (line.engine.step, [line.engine.step])
+    assert list(metrics_of(tmp_path)) == [line.engine.step]
 
 
 def test_each_step_is_taken_at_its_learning_rate(tmp_path):
@@ -322,6 +340,24 @@ def test_the_checkpoint_before_survives_a_disk_that_is_full(tmp_path, monkeypatc
     assert Line(options(tmp_path)).run().exported == [4, 6]
 
 
+def test_a_disk_that_is_truly_full_leaves_the_checkpoint_before(tmp_path):
+    """The system itself refuses to write more: a limit to the size of a file, as no test may fill a disk."""
+    Line(options(tmp_path, steps=2)).run()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+            try:
+                Line(options(tmp_path, log_every=100)).run()
+            except OSError as error:
+                status = 0 if str(error).startswith("the checkpoint of step 4 cannot be written to") else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    assert Line(options(tmp_path)).run().exported == [4, 6]
+
+
 def test_a_run_begun_before_checkpoints_were_folders_goes_on(tmp_path):
     line, unbroken = Line(options(tmp_path / "old")), Line(options(tmp_path / "new")).run()
     for line.engine.step in range(2):
@@ -503,6 +539,7 @@ def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):
         ({"steps": 0}, "steps is 0; a run takes at least 1"),
         ({"warmup": 7}, "warmup is 7 steps of 6; give 0 to 6"),
         ({"warmup": -1}, "warmup is -1 steps of 6; give 0 to 6"),
+        ({"minutes": 0.0}, "minutes is 0.0; give more than 0"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0; give a number from 0 up to, not including, 1"),
         ({"accumulate": 0}, "accumulate is 0; give at least 1"),
         ({"save_every": 0}, "save_every is 0; give at least 1"),

@@ -7,10 +7,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
+import torch
+import torch.distributed as dist
 import tyro
 
 from muse.checkpoint import load_module, read_config
@@ -93,8 +96,7 @@ class TrainVQGAN:
         batches = pictures_of(self.pictures, self.source, self.recipe)
         perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
         folder = train_vqgan(self.recipe.training, batches, batches.watched(), perceptual)
-        if is_first():
-            print(f"{folder}  ({batches.tally.sentence()})")
+        tell(folder, batches)
 
 
 @dataclass(frozen=True)
@@ -244,11 +246,21 @@ class TrainDecoder:
         batches = pictures_of(self.pictures, self.source, self.recipe)
         perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
         folder = train_decoder(self.recipe.training, vqgan, batches, batches.watched(), perceptual)
-        if is_first():
-            print(f"{folder}  ({batches.tally.sentence()})")
+        tell(folder, batches)
 
 
 STAGES: dict[str, Any] = {"vqgan": TrainVQGAN, "base": TrainBase, "superres": TrainSuperRes, "decoder": TrainDecoder}
+
+
+def tell(folder: Path, batches: PicturesOfStep) -> None:
+    """Print where the network is, and what all processes have found in the pictures; each must call this."""
+    if dist.is_initialized():
+        mine = batches.seen.int().to("cuda" if dist.get_backend() == "nccl" else "cpu")
+        parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, mine)
+        batches.seen.copy_(reduce(torch.bitwise_or, parts))
+    if is_first():
+        print(f"{folder}  ({batches.tally.sentence()})")
 
 
 def pictures_of(name: str, options: SourceOptions, recipe: VQGANRecipe | DecoderRecipe) -> PicturesOfStep:

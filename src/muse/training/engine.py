@@ -50,6 +50,10 @@ class EngineOptions:
     """Where checkpoints, metrics and samples go; a run that finds a checkpoint there goes on from it."""
     steps: int
     """Optimizer steps in the whole run."""
+    minutes: float | None = None
+    """End the run this long after it began or went on, even if not all steps are taken by then; the learning rate falls
+    by whichever of the two is nearer to its end. For a machine that is lent for a while; such a run cannot be repeated
+    bit for bit."""
     learning_rate: float = 1e-4
     """Peak of the learning rate; it rises linearly over `warmup` steps and falls as a cosine to `final_rate`."""
     warmup: int = 0
@@ -90,6 +94,8 @@ class EngineOptions:
             raise ValueError(f"steps is {self.steps}; a run takes at least 1")
         if not 0 <= self.warmup <= self.steps:
             raise ValueError(f"warmup is {self.warmup} steps of {self.steps}; give 0 to {self.steps}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}; give more than 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
         counts = {"accumulate": self.accumulate, "save_every": self.save_every, "keep_every": self.keep_every}
@@ -113,11 +119,13 @@ class NotFinite(ArithmeticError):
     """The loss, a gradient or a weight became NaN or infinite; the last checkpoint is untouched."""
 
 
-def learning_rate(step: int, options: EngineOptions) -> float:
-    """The learning rate of a step: linear warm-up, then cosine decay."""
+def learning_rate(step: int, options: EngineOptions, done_by_time: float = 0.0) -> float:
+    """The learning rate of a step: linear warm-up, then cosine decay over the steps, or over the time that is given
+    to the run if that is nearer to its end."""
     if step < options.warmup:
         return options.learning_rate * (step + 1) / options.warmup
     done = (step - options.warmup) / max(options.steps - options.warmup, 1)
+    done = min(max(done, done_by_time), 1.0)
     share = options.final_rate + (1 - options.final_rate) * (1 + math.cos(math.pi * done)) / 2
     return options.learning_rate * share
 
@@ -184,6 +192,7 @@ class Engine:
         self.ranks = Ranks(self.fabric.global_rank, self.fabric.world_size)
         self.step = 0
         self._asked_to_stop = False
+        self._time_used = 0.0  # of the minutes that the run has, as a share; the same in every process
 
     # -- networks -------------------------------------------------------------------------------------------------
 
@@ -294,7 +303,7 @@ class Engine:
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
             self._check({"loss": total, "the norm of the gradient": norm}, self.step + 1)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.options)
+            group["lr"] = learning_rate(self.step, self.options, self._time_used)
         optimizer.step()
 
     def run(
@@ -326,13 +335,15 @@ class Engine:
             worker_init_fn=leave_signals_to_the_engine,
         )
         clock = StepClock(self.step, options.steps)
+        began = time.monotonic()
         with self._leaving_gently(), self._metrics() as write:
             for batch in batches:
                 torch.manual_seed(options.seed * 1_000_003 + self.step + self.ranks.index * 7_368_787)
                 metrics = take_step(self.fabric.to_device(batch), self.step)
                 self.step += 1
                 is_asked_to_stop = self.ranks.any(self._asked_to_stop, self.fabric.device)
-                last = self.step == options.steps or is_asked_to_stop
+                self._time_used = self._share_of_time(time.monotonic() - began)
+                last = self.step == options.steps or is_asked_to_stop or self._time_used >= 1
                 is_saved = last or self.step % options.save_every == 0
                 is_kept = options.keep_every is not None and self.step % options.keep_every == 0
                 if is_saved or is_kept:
@@ -348,6 +359,17 @@ class Engine:
                 if is_asked_to_stop:
                     log.info("stopped at step %d; the same command goes on from here", self.step)
                     return
+                if last:
+                    break
+        if self.step < options.steps and self.ranks.is_first:
+            log.info("the %g minutes are over at step %d of %d", options.minutes, self.step, options.steps)
+
+    def _share_of_time(self, seconds: float) -> float:
+        """How much of the time given to the run has passed, in the mean of all processes; 0 if it has no end."""
+        if self.options.minutes is None:
+            return 0.0
+        share = torch.tensor(seconds / (60 * self.options.minutes), dtype=torch.float64, device=self.fabric.device)
+        return float(self.ranks.sum(share)) / self.ranks.count
 
     @contextmanager
     def _metrics(self) -> Iterator[Callable[[int, dict[str, float]], None]]:

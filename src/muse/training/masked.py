@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -39,7 +40,8 @@ class MaskedTraining:
     label_smoothing: float = 0.0
     """Share of the target that is spread over all codes."""
     start_from: Path | None = None
-    """The folder of a trained transformer of the same shape whose weights the first step starts from."""
+    """The folder of a trained transformer whose weights the first step starts from: of the same shape, but for the size
+    of its grid."""
     model: Any
     """The shape of the transformer."""
 
@@ -63,6 +65,24 @@ class Draw:
 
 
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
+GRID = ("height", "width", "low_height", "low_width")
+"""The fields of a config that say how large grids of tokens are."""
+
+
+def at_grid(network: Network, config: Any) -> Network:
+    """The same weights for another grid: the vectors of its rows and columns lie between those of the old one."""
+    other = type(network)(config)
+    wanted = other.state_dict()
+    weights = {name: stretched(weight, len(wanted[name])) for name, weight in network.state_dict().items()}
+    other.load_state_dict(weights)
+    return other
+
+
+def stretched(table: Tensor, length: int) -> Tensor:
+    """A table of vectors [old length, dim] at another length, linearly in between; what has that length as it is."""
+    if len(table) == length:
+        return table
+    return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
 class MaskedStage(ABC, Generic[Network]):
@@ -95,11 +115,13 @@ class MaskedStage(ABC, Generic[Network]):
         if start is None or network.embed.weight.is_meta:
             return network
         network = load_module(self.network_class, self.config_class, start)
-        if network.config != model:
+        grid = {name: getattr(model, name) for name in GRID if hasattr(model, name)}
+        if replace(network.config, **grid) != model:
             raise ValueError(
-                f"{start} holds {network.config} and the run trains {model}; start from one of its own shape"
+                f"{start} holds {network.config} and the run trains {model}; start from one of its own shape, but for "
+                "the grid"
             )
-        return network
+        return network if network.config == model else at_grid(network, model)
 
     def units(self, network: Network) -> list[nn.Module]:
         """The parts of a network whose weights are gathered one after the other where they are sharded.
