@@ -27,6 +27,8 @@ STYLE_PHRASES: dict[str, tuple[str, ...]] = {
     "emojione1": ("classic emojione style", "emojione 1 style"),
 }
 """The canonical phrase of each style, then its paraphrases; no phrase belongs to two styles."""
+OLDER_STYLES = ("noto-v1", "emojione2", "fxemoji")
+"""Captions always say these, and truly, so that whoever names no style gets none of them."""
 
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
@@ -56,7 +58,7 @@ NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", 
 # How often a random caption departs from the canonical one.
 NAME_ALONE, NAME_WITH_TAGS = 0.6, 0.28  # of single pictures; the rest say a rare word instead
 STYLE_SAID = 0.55
-STYLE_MISTAKEN = 0.4  # of the styles said of single things
+STYLE_MISTAKEN = 0.4  # of the styles said of single things, unless a caption is asked for with another share
 STYLE_PARAPHRASED = 0.4
 STYLE_FIRST = 0.15
 BACKGROUND_FIRST = 0.25
@@ -185,13 +187,15 @@ def number_word(count: int) -> str:
     return NUMBER_WORDS[count - 1]
 
 
-def caption(scene: Scene, art: EmojiArt, rng: np.random.Generator | None = None) -> str:
+def caption(
+    scene: Scene, art: EmojiArt, rng: np.random.Generator | None = None, style_mistaken: float = STYLE_MISTAKEN
+) -> str:
     """What the scene shows, in words: the canonical caption, or with a generator one of many ways to say it.
 
     Canonical: "a red apple on a sky blue background, 3d style", "three octopuses, flat style"."""
     if rng is None:
         return canonical_caption(scene, art)
-    return varied_caption(scene, art, rng)
+    return varied_caption(scene, art, rng, style_mistaken)
 
 
 def canonical_caption(scene: Scene, art: EmojiArt) -> str:
@@ -207,7 +211,7 @@ def canonical_caption(scene: Scene, art: EmojiArt) -> str:
     return f"{subject}{background}, {STYLE_PHRASES[records[0].style][0]}"
 
 
-def varied_caption(scene: Scene, art: EmojiArt, rng: np.random.Generator) -> str:
+def varied_caption(scene: Scene, art: EmojiArt, rng: np.random.Generator, style_mistaken: float) -> str:
     """One of many ways to say what the scene shows; a background that is not plain white is always said."""
     subject, background = varied_subject(scene, art, rng), ""
     if scene.background and rng.random() < BACKGROUND_FIRST:
@@ -216,7 +220,7 @@ def varied_caption(scene: Scene, art: EmojiArt, rng: np.random.Generator) -> str
         if rng.random() < LEAD_SAID:
             subject = f"{pick(LEADS, rng)} {subject}"
         background = f" {background_phrase(scene.background)}" if scene.background else ""
-    text = with_style(subject + background, said_style(scene, art, rng), rng)
+    text = with_style(subject + background, said_style(scene, art, rng, style_mistaken), rng)
     return text[0].upper() + text[1:] if rng.random() < CAPITALISED else text
 
 
@@ -260,20 +264,20 @@ def background_phrase(background: str) -> str:
     return f"on {article(background)} background"
 
 
-def said_style(scene: Scene, art: EmojiArt, rng: np.random.Generator) -> str:
+def said_style(scene: Scene, art: EmojiArt, rng: np.random.Generator, mistaken: float) -> str:
     """The style, or by mistake another one that the same thing has too, so that what is asked for comes before how it
     is drawn: else a model draws nothing at all of a thing in a style that it has not seen it in (docs/log.md). Never a
     style in which the thing is held out."""
     record = art.records[scene.items[0]]
-    if scene.kind != "single" or rng.random() >= STYLE_MISTAKEN:
+    if record.style in OLDER_STYLES or scene.kind != "single" or rng.random() >= mistaken:
         return record.style
     alike = (art.records[row] for row in art.by_concept(record.concept))
-    return pick([other.style for other in alike if not other.held_out], rng)
+    return pick([other.style for other in alike if not other.held_out and other.style not in OLDER_STYLES], rng)
 
 
 def with_style(text: str, style: str, rng: np.random.Generator) -> str:
     """The text with the style's phrase after it, at times before it, at times not at all."""
-    if rng.random() >= STYLE_SAID:
+    if style not in OLDER_STYLES and rng.random() >= STYLE_SAID:
         return text
     canonical, *paraphrases = STYLE_PHRASES[style]
     phrase = pick(paraphrases, rng) if rng.random() < STYLE_PARAPHRASED else canonical

@@ -191,7 +191,7 @@ def main(command: Command) -> None:
     muse = Muse.from_pretrained(command.model)
     superres, vqgan = muse.high
     places, options = command.places, BenchOptions(per_category=command.num, only=("single",))
-    art, large_art = dataset.load(places.folder), dataset.load(places.folder, recipe.LARGE_DATA)
+    art, large_art = dataset.load(places.folder), dataset.load(places.folder, places.of_scale.large_data)
     network = efficientnet_lite0(places.folder / "networks" / "judge" / "model.safetensors")
     perceptual = PerceptualLoss.from_file(places.perceptual)
 

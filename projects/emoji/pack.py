@@ -2,55 +2,72 @@
 
     python -m projects.emoji.pack pack --out runs-local/packed          # where build and networks have run
     python -m projects.emoji.pack unpack runs-local/packed/networks     # there, from one folder or from several
-    python -m projects.emoji.pack unpack runs-local/packed/pictures
+    python -m projects.emoji.pack unpack runs-local/packed/drawings
 
-Only the pictures of the recipe's styles travel, as WebP, and the networks in half precision: `networks` and `pictures`
-are two folders of under 64 MB each. What is unpacked opens as what `build` and `networks` make.
+Drawings travel as their packages hold them, most as SVG, and are rasterised there in every size that the recipe takes:
+a tenth of their pixels. The text encoder travels in int8, as it ships, and the other networks in half precision. What
+is unpacked opens as what `build` and `networks` make.
 """
 
 import io
 import json
+import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import tyro
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from muse.checkpoint import rounded
-from projects.emoji import dataset, recipe
-from projects.emoji.dataset import EmojiArt, Record
+from muse.models.text_encoder import TextEncoder
+from projects.emoji import dataset, packages, recipe
+from projects.emoji.build import BuildConfig
+from projects.emoji.dataset import Record
 from projects.emoji.files import sha256_of, write_atomically
+from projects.emoji.rasterise import draw
 from projects.emoji.recipe import PLACES
+from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
 
-PICTURES, RECORDS, MANIFEST = "pictures.tar", "records.jsonl", "manifest.json"
+DRAWINGS, RECORDS, MANIFEST = "drawings.tar.xz", "records.jsonl", "manifest.json"
 WEIGHTS = "model.safetensors"
+TEXT_ENCODER = "text_encoder"
+PIECE = 15_000_000
+SIZES = {
+    name: size
+    for scale in recipe.SCALES.values()
+    for name, size in ((scale.data, scale.size), (scale.large_data, scale.large_size))
+}
+"""The data sets that the recipe takes, and the side of their pictures in pixels."""
 
 
-def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed"), quality: int = 92) -> None:
-    """Write OUT/networks and OUT/pictures.
+def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) -> None:
+    """Write OUT/networks and OUT/drawings.
 
     Args:
-        folder: where `build` and `networks` left the data set and the networks.
+        folder: where `build` and `networks` left the data set, its packages and the networks.
         out: where the two folders go.
-        quality: of the WebP pictures, 0 to 100.
     """
     pack_networks(folder / "networks", out / "networks")
-    pack_pictures(dataset.load(folder), dataset.read_manifest(folder), out / "pictures", quality)
-    for part in ("networks", "pictures"):
+    art = dataset.load(folder)
+    kept = [record for record in art.records if record.style in recipe.TRAINED_STYLES]
+    pack_drawings(kept, sources_of(kept, folder / "packages"), dataset.read_manifest(folder), out / "drawings")
+    for part in ("networks", "drawings"):
         size = sum(path.stat().st_size for path in (out / part).rglob("*") if path.is_file())
         print(f"{out / part}  {size / 1e6:.1f} MB")
 
 
 def pack_networks(networks: Path, out: Path) -> None:
-    """Copy the networks, their weights in half precision."""
-    for path in sorted(path for path in networks.rglob("*") if path.is_file()):
+    """Copy the networks, the text encoder in int8, the others in half precision."""
+    TextEncoder.from_folder(networks / TEXT_ENCODER).save(out / TEXT_ENCODER, torch.int8)
+    for path in sorted(path for path in networks.rglob("*") if path.is_file() and path.parent.name != TEXT_ENCODER):
         target = out / path.relative_to(networks)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.name == WEIGHTS:
@@ -59,75 +76,96 @@ def pack_networks(networks: Path, out: Path) -> None:
             shutil.copyfile(path, target)
 
 
-def pack_pictures(art: EmojiArt, manifest: dict[str, object], out: Path, quality: int) -> None:
-    """Write the pictures of the recipe's styles, their records and the manifest that fits them."""
+def sources_of(records: Sequence[Record], folder: Path) -> list[str | bytes]:
+    """What each record was rasterised from, out of the packages in a folder."""
+    styles = tuple(dict.fromkeys(record.style for record in records))
+    archives = fetch_packages(needed_packages(styles), folder)
+    concepts = read_concepts(archives, BuildConfig().without_groups, BuildConfig().clock_faces)
+    drawings = (drawing for name in styles for drawing in read_drawings(packages.STYLES[name], archives, concepts))
+    found = {(drawing.style.name, drawing.concept.codepoint): drawing.source for drawing in drawings}
+    return [found[record.style, record.codepoint] for record in records]
+
+
+def pack_drawings(
+    records: Sequence[Record], sources: Sequence[str | bytes], manifest: dict[str, object], out: Path
+) -> None:
+    """Write drawings, their records and the manifest that fits them."""
     out.mkdir(parents=True, exist_ok=True)
-    kept = [record for record in art.records if record.style in recipe.STYLES]
-    with tarfile.open(out / PICTURES, "w") as tar:
-        for index, record in enumerate(kept):
-            content = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(art.pictures[record.index])).save(content, "WEBP", quality=quality)
-            about = tarfile.TarInfo(f"{index:05}.webp")
-            about.size = content.tell()
-            content.seek(0)
-            tar.addfile(about, content)
-    records = [replace(record, index=index) for index, record in enumerate(kept)]
-    write_atomically(out / RECORDS, lines_of(records))
-    about_packed = {**manifest, "pictures": len(records), "webp_quality": quality, "size": art.size}
+    with tarfile.open(out / DRAWINGS, "w:xz") as tar:
+        for index, source in enumerate(sources):
+            content, suffix = (source.encode(), "svg") if isinstance(source, str) else (source, "webp")
+            about = tarfile.TarInfo(f"{index:05}.{suffix}")
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    renumbered = (asdict(replace(record, index=index)) for index, record in enumerate(records))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in renumbered)
+    write_atomically(out / RECORDS, lines)
+    about_packed = {**manifest, "pictures": len(records)}
     write_atomically(out / MANIFEST, json.dumps(about_packed, indent=2, ensure_ascii=False) + "\n")
-
-
-def lines_of(records: list[Record]) -> str:
-    """Records as the build writes them, one a line."""
-    return "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
 
 
 def unpack(packed: Annotated[Path, tyro.conf.Positional], folder: Path = PLACES.folder) -> None:
     """Unpack one folder that `pack` wrote to where `build` or `networks` would have left it.
 
     Args:
-        packed: the folder named networks or the one named pictures.
+        packed: the folder named networks or the one named drawings.
         folder: where the data set and the networks are wanted.
     """
-    if (packed / PICTURES).is_file():
-        unpack_pictures(packed, folder / "data")
+    if (packed / DRAWINGS).is_file():
+        for data, size in SIZES.items():
+            unpack_drawings(packed, folder / data, size)
     elif list(packed.glob(f"*/{WEIGHTS}")):
         unpack_networks(packed, folder / "networks")
     else:
-        raise SystemExit(f"{packed} holds neither {PICTURES} nor networks; give a folder that pack has written")
+        raise SystemExit(f"{packed} holds neither {DRAWINGS} nor networks; give a folder that pack has written")
 
 
 def unpack_networks(packed: Path, networks: Path) -> None:
     """Copy the networks back, their weights in float32 but those of the text encoder, which is used as it is stored."""
     shutil.copytree(packed, networks, dirs_exist_ok=True)
     for path in networks.glob(f"*/{WEIGHTS}"):
-        if path.parent.name != "text_encoder":
+        if path.parent.name != TEXT_ENCODER:
             weights = load_file(path)
             save_file({name: t.float() if t.is_floating_point() else t for name, t in weights.items()}, path)
 
 
-def unpack_pictures(packed: Path, data: Path) -> None:
-    """Write pictures.npy, the records, and last the manifest, which says that all is there."""
+def unpack_drawings(packed: Path, data: Path, size: int) -> None:
+    """Rasterise into pictures.npy, copy the records, and last write the manifest, which says that all is there."""
     data.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((packed / MANIFEST).read_text())
-    size, count = manifest["size"], manifest["pictures"]
-    pictures = np.lib.format.open_memmap(data / "pictures.npy", "w+", np.uint8, (count, size, size, 4))
-    for index, picture in enumerate(read_pictures(packed / PICTURES)):
-        pictures[index] = picture
+    shape = (manifest["pictures"], size, size, 4)
+    pictures = np.lib.format.open_memmap(data / "pictures.npy", "w+", np.uint8, shape)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        drawn = pool.map(partial(draw, size=size), read_drawings_of(packed / DRAWINGS), chunksize=16)
+        for index, picture in enumerate(drawn):
+            pictures[index] = picture
     pictures.flush()
     shutil.copyfile(packed / RECORDS, data / RECORDS)
     hashes = {name: sha256_of(data / name) for name in ("pictures.npy", RECORDS)}
-    write_atomically(data / MANIFEST, json.dumps({**manifest, "sha256": hashes}, indent=2, ensure_ascii=False) + "\n")
+    about = {**manifest, "size": size, "sha256": hashes}
+    write_atomically(data / MANIFEST, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_pictures(path: Path) -> Iterator[np.ndarray]:
-    """The packed pictures in order, uint8 [size, size, 4]."""
+def weights(trained: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> None:
+    """Write a trained network's weights in half precision as pieces of 15 MB, OUT.0, OUT.1 and so on; `cat` joins them.
+
+    Args:
+        trained: the folder of the network.
+        out: what the pieces are called.
+    """
+    whole = save(rounded(load_file(trained / WEIGHTS), torch.float16), {"format": "pt"})
+    for number, start in enumerate(range(0, len(whole), PIECE)):
+        out.with_name(f"{out.name}.{number}").write_bytes(whole[start : start + PIECE])
+
+
+def read_drawings_of(path: Path) -> Iterator[str | bytes]:
+    """The packed drawings in order."""
     with tarfile.open(path) as tar:
         for member in tar:
             content = tar.extractfile(member)
             assert content is not None
-            yield np.array(Image.open(content).convert("RGBA"))
+            yield content.read().decode() if member.name.endswith(".svg") else content.read()
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"pack": pack, "unpack": unpack})
+    tyro.extras.subcommand_cli_from_dict({"pack": pack, "unpack": unpack, "weights": weights})

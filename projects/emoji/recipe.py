@@ -1,15 +1,17 @@
 """The recipe of the model that ships: what it is trained on, how large its parts are, and for how long.
 
-python -m projects.emoji.train vqgan             pictures of 128 px to 8x8 tokens
-python -m projects.emoji.train base              captions to tokens
-python -m projects.emoji.train vqgan-superres    pictures of 256 px to 32x32 tokens
-python -m projects.emoji.train superres          8x8 tokens and captions to 32x32 tokens
-python -m projects.emoji.train decoder           a larger decoder for the 32x32 tokens
+python -m projects.emoji.train vqgan             pictures to one token for each 16x16 pixels
+python -m projects.emoji.train base              captions to the tokens of a picture of 128 px
+python -m projects.emoji.train vqgan-superres    pictures to one token for each 8x8 pixels
+python -m projects.emoji.train superres          these tokens and captions to those of a picture of 256 px
+python -m projects.emoji.train decoder           a larger decoder for the large pictures
+
+With `--places.scale paper` pictures have 256 and 512 px, as the paper's.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from muse.models.discriminator import DiscriminatorConfig
 from muse.models.transformer import TransformerConfig
@@ -23,20 +25,71 @@ from muse.training.pictures import PictureTraining
 from muse.training.recipes import superres_laptop, vqgan_laptop_f8
 from muse.training.superres import SuperResTraining
 from muse.training.vqgan import VQGANTraining
+from projects.emoji.captions import OLDER_STYLES
+from projects.emoji.dataset import DATA
 from projects.emoji.scenes import SceneWeights
 from projects.emoji.tokens import CacheOptions
 
 STYLES = ("fluent-3d", "fluent-flat", "noto", "twemoji")
-"""One of the three styles that share silhouettes twice, for its shading; then the two complete sets of another hand."""
-SIZE = 128
-"""Side of a picture in pixels, before super-resolution."""
-LARGE_SIZE = 256
-"""Side of a picture in pixels after it."""
-LARGE_DATA = "data-256"
-"""The data set of the large pictures: `python -m projects.emoji.build --size 256 --data data-256`."""
+"""One of the three styles that share silhouettes twice, for its shading; then the two complete sets of another hand.
+These are what the model is for, and judged by."""
+TRAINED_STYLES = (*STYLES, *OLDER_STYLES)
+"""With three older, smaller sets, of which a thing that is held out in one style may be known better; captions always
+name these."""
+VQGAN_DATA, VQGAN_LARGE_DATA = DATA, "data-256"
+"""What the two VQGANs learn from: pictures of 128 and 256 px. They are convolutions, and what they have learnt of small
+pictures holds for large ones (docs/log.md)."""
 SCENES = SceneWeights()
 CANONICAL_SHARE = 0.5
 """Share of the painted pictures with everything at its plain size and place; the rest vary in both."""
+
+
+SINGLE_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the pictures of the two transformers are, and what they learn from."""
+
+    size: int
+    """Side of a picture in pixels, before super-resolution; f=16 tokens."""
+    data: str
+    """The data set of these pictures: `python -m projects.emoji.build --size SIZE --data DATA`."""
+    large_size: int
+    """Side of a picture in pixels after it; f=8 tokens."""
+    large_data: str
+    """The data set of these."""
+    styles: tuple[str, ...]
+    """The styles that they learn."""
+    tokens: CacheOptions
+    """The scenes that the base learns from."""
+    paired: CacheOptions
+    """Those of super-resolution."""
+    single_share: float
+    """Share of the batches that shows one thing; the rest are counts and pairs."""
+    style_mistaken: float
+    """Of the styles that captions say of single things, how many are another one's (`captions.said_style`)."""
+    held_out: CacheOptions = SINGLE_TOKENS
+    """The scenes of the held-out pictures, in both."""
+
+
+SHIPPED_TOKENS = CacheOptions(singles_per_picture=3, varied=0, compositions=8_000, background=0.35)
+SCALES = {
+    "half": Scale(128, DATA, 256, "data-256", STYLES, SHIPPED_TOKENS, SHIPPED_TOKENS, 0.9, 0.4),
+    "paper": Scale(
+        size=256,
+        data="data-256",
+        large_size=512,
+        large_data="data-512",
+        styles=TRAINED_STYLES,
+        tokens=CacheOptions(singles_per_picture=4, varied=0, compositions=40_000, background=0.4),
+        paired=CacheOptions(singles_per_picture=1, varied=0, compositions=6_000, background=0.4, seed=2),
+        single_share=0.55,
+        style_mistaken=0.1,
+    ),
+}
+"""Half the paper's, 8x8 tokens to 32x32, is what ships: two cores can train it. The paper's own, 16x16 to 64x64, is in
+training on GPUs (docs/gpu-runs.md)."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +98,23 @@ class Places:
 
     folder: Path = Path("runs-local/emoji")
     """The data set, the networks and the runs."""
+    scale: Literal["half", "paper"] = "half"
+    """How large the pictures are; the transformers of another scale than half have a folder of that name in it."""
+
+    @property
+    def of_scale(self) -> Scale:
+        """What goes with the scale."""
+        return SCALES[self.scale]
+
+    @property
+    def runs(self) -> Path:
+        """Where the transformers of the scale are."""
+        return self.folder if self.scale == "half" else self.folder / self.scale
 
     @property
     def model(self) -> Path:
         """The whole model of the run in progress, as it would ship."""
-        return self.folder / "model"
+        return self.runs / "model"
 
     @property
     def text_encoder(self) -> Path:
@@ -61,7 +126,7 @@ class Places:
 
     @property
     def base(self) -> Path:
-        return self.folder / "base" / "base"
+        return self.runs / "base" / "base"
 
     @property
     def vqgan_superres(self) -> Path:
@@ -69,12 +134,12 @@ class Places:
 
     @property
     def superres(self) -> Path:
-        return self.folder / "superres" / "superres"
+        return self.runs / "superres" / "superres"
 
     @property
     def decoder(self) -> Path:
         """The VQGAN of the large pictures with its larger decoder."""
-        return self.folder / "decoder" / "vqgan"
+        return self.runs / "decoder" / "vqgan"
 
     @property
     def perceptual(self) -> Path:
@@ -99,7 +164,7 @@ def in_steps(training: Training, steps: int | None) -> Training:
 
 
 def vqgan(places: Places) -> VQGANTraining:
-    """f=16 at 128 px: 64 tokens of 2048 codes."""
+    """f=16, 2048 codes, trained at 128 px."""
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan.parent,
@@ -138,7 +203,8 @@ VQGAN_BATCH = 16
 
 
 def base(places: Places) -> BaseTraining:
-    """8x8 tokens from a caption: 15.3M parameters."""
+    """8x8 tokens from a caption, or 16x16: 15.7M parameters."""
+    side = places.of_scale.size // 16
     return BaseTraining(
         engine=EngineOptions(
             folder=places.base.parent,
@@ -151,15 +217,23 @@ def base(places: Places) -> BaseTraining:
             log_every=50,
         ),
         model=TransformerConfig(
-            num_codes=2048, height=8, width=8, dim=384, depth=6, heads=6, mlp_dim=1536, text_dim=384, dropout=0.0
+            num_codes=2048,
+            height=side,
+            width=side,
+            dim=384,
+            depth=6,
+            heads=6,
+            mlp_dim=1536,
+            text_dim=384,
+            dropout=0.0,
         ),
         optimizer="muon",
     )
 
 
 def vqgan_superres(places: Places) -> VQGANTraining:
-    """f=8 at 256 px: 1024 tokens of 512 codes, each of its own surroundings as those of the small pictures are. Its
-    sizes are those that 2 cores can train."""
+    """f=8, 512 codes, trained at 256 px, each token of its own surroundings as those of the f=16 one are. Its sizes are
+    those that 2 cores can train."""
     return VQGANTraining(
         engine=EngineOptions(
             folder=places.vqgan_superres.parent,
@@ -211,7 +285,8 @@ LARGE_BATCH = 8
 
 
 def superres(places: Places) -> SuperResTraining:
-    """8x8 tokens and a caption to 32x32 tokens: 8.9M parameters."""
+    """8x8 tokens and a caption to 32x32 tokens, or 16x16 to 64x64: 8.9M parameters."""
+    side, low_side = places.of_scale.large_size // 8, places.of_scale.size // 16
     return SuperResTraining(
         engine=EngineOptions(
             folder=places.superres.parent,
@@ -223,7 +298,14 @@ def superres(places: Places) -> SuperResTraining:
             save_every=500,
             log_every=25,
         ),
-        model=replace(superres_laptop().training.model, low_num_codes=2048),
+        model=replace(
+            superres_laptop().training.model,
+            low_num_codes=2048,
+            height=side,
+            width=side,
+            low_height=low_side,
+            low_width=low_side,
+        ),
         optimizer="muon",
     )
 
@@ -233,12 +315,8 @@ SUPERRES_BATCH = 16
 
 BASE_BATCH = 64
 """Token grids in a batch of the base transformer's training."""
-SINGLE_SHARE = 0.9
-"""Share of its batches that shows one thing; the rest are counts and pairs."""
 PLAIN_CAPTIONS = 0.35
 """Share of the captions that are the canonical ones; the rest say the same in one of many ways."""
-SEEN_TOKENS = CacheOptions(singles_per_picture=3, varied=0, compositions=8_000, background=0.35)
-HELD_OUT_TOKENS = CacheOptions(singles_per_picture=1, compositions=0, background=0.0, seed=1)
 
 DEFAULTS = SamplingOptions(steps=24, guidance=0.0, choice_noise=3.0)
 """What the model draws with unless told otherwise: the best of the sweep, in docs/results.md, but for steps and noise,

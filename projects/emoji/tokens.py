@@ -5,14 +5,19 @@ scenes.jsonl   what each shows, from which a caption is worded anew each time
 cache.json     how many, and the VQGAN that made them; written last
 """
 
+import copy
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from muse.checkpoint import write_whole
@@ -49,22 +54,33 @@ class CacheOptions:
     seed: int = 0
 
 
-def painted_scenes(
-    art: EmojiArt, pictures: Sequence[int], options: CacheOptions, larger: EmojiArt | None = None
-) -> Iterator[tuple[Scene, np.ndarray]]:
+class PaintedScenes(Dataset):
     """Every scene of the cache and its picture, uint8 [size, size, 3]; the same scenes if they are painted larger."""
-    painter = larger or art
-    single = SceneWeights(single=1.0, count=0.0, pair=0.0, background=options.background)
-    several = SceneWeights(single=0.0, count=0.5, pair=0.5, background=options.background)
-    for i, picture in enumerate(np.repeat(pictures, options.singles_per_picture)):
-        rng = np.random.default_rng((options.seed, 0, i))
-        scene = random_scene(art, rng, (int(picture),), single)
-        is_varied = i % options.singles_per_picture < options.varied
-        yield scene, paint(scene, painter, rng if is_varied else None)
-    for i in range(options.compositions):
-        rng = np.random.default_rng((options.seed, 1, i))
-        scene = random_scene(art, rng, pictures, several)
-        yield scene, paint(scene, painter, rng)
+
+    def __init__(self, art: EmojiArt, pictures: Sequence[int], options: CacheOptions, larger: EmojiArt | None = None):
+        self.art, self.painter, self.pictures, self.options = art, larger or art, pictures, options
+        self.singles = np.repeat(pictures, options.singles_per_picture)
+
+    def __len__(self) -> int:
+        return len(self.singles) + self.options.compositions
+
+    def __getitem__(self, index: int) -> tuple[Scene, np.ndarray]:
+        options, place = self.options, index - len(self.singles)
+        if place < 0:
+            rng = np.random.default_rng((options.seed, 0, index))
+            single = SceneWeights(single=1.0, count=0.0, pair=0.0, background=options.background)
+            scene = random_scene(self.art, rng, (int(self.singles[index]),), single)
+            is_varied = index % options.singles_per_picture < options.varied
+            return scene, paint(scene, self.painter, rng if is_varied else None)
+        rng = np.random.default_rng((options.seed, 1, place))
+        several = SceneWeights(single=0.0, count=0.5, pair=0.5, background=options.background)
+        scene = random_scene(self.art, rng, self.pictures, several)
+        return scene, paint(scene, self.painter, rng)
+
+
+def stacked(painted: list[tuple[Scene, np.ndarray]]) -> tuple[list[Scene], UInt8[Tensor, "scene size size 3"]]:
+    """Scenes and their pictures as one batch."""
+    return [scene for scene, _ in painted], torch.from_numpy(np.stack([picture for _, picture in painted]))
 
 
 @torch.no_grad()
@@ -90,17 +106,17 @@ def build(
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cache.json").unlink(missing_ok=True)
-    total = len(pictures) * options.singles_per_picture + options.compositions
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vqgan = copy.deepcopy(vqgan).to(device)
+    painted = PaintedScenes(art, pictures, options, larger)
+    batches = DataLoader(painted, BATCH, num_workers=len(os.sched_getaffinity(0)), collate_fn=stacked)
     tokens, scenes = [], []
-    batch: list[np.ndarray] = []
-    scenes_to_encode = painted_scenes(art, pictures, options, larger)
-    for scene, picture in tqdm(scenes_to_encode, total=total, desc="encoding", mininterval=5):
-        scenes.append(json.dumps(dataclasses.asdict(scene)))
-        batch.append(picture)
-        if len(batch) == BATCH or len(scenes) == total:
-            pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255
-            tokens.append(vqgan.encode(pixels).numpy().astype(np.uint16))
-            batch.clear()
+    with tqdm(total=len(painted), desc=f"encoding {folder.name}", unit="scene", mininterval=5) as progress:
+        for shown, pictures_of_them in batches:
+            scenes += [json.dumps(dataclasses.asdict(scene)) for scene in shown]
+            pixels = pictures_of_them.to(device).permute(0, 3, 1, 2).float() / 255
+            tokens.append(vqgan.encode(pixels).cpu().numpy().astype(np.uint16))
+            progress.update(len(shown))
     np.save(folder / "tokens.npy", np.concatenate(tokens))
     write_whole(folder / "scenes.jsonl", "\n".join(scenes) + "\n")
     write_whole(folder / "cache.json", json.dumps(about) + "\n")

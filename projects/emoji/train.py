@@ -2,9 +2,10 @@
 
 The recipe suits two cores. `--steps` and `--batch` make a run longer and its batches larger, for a GPU."""
 
+import copy
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from muse.pipeline import Muse
 from muse.shapes import Pictures, Tokens
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
+from muse.training.masked import MaskedTraining
 from muse.training.perceptual import PerceptualLoss
 from muse.training.pictures import PictureTraining
 from muse.training.superres import train_superres
@@ -30,18 +32,19 @@ from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
 from projects.emoji.captions import caption
 from projects.emoji.painter import Painter
-from projects.emoji.recipe import PLACES, Places, in_steps
+from projects.emoji.recipe import PLACES, Places, Scale, in_steps
 from projects.emoji.scenes import paint, random_scene
 
 PictureRun = TypeVar("PictureRun", bound=PictureTraining)
+MaskedRun = TypeVar("MaskedRun", bound=MaskedTraining)
 
 SEEN, WATCHED = 1, 2
 """Streams of random numbers: training, and the pictures that are watched."""
 
 
-def usable(art: dataset.EmojiArt, *, held_out: bool) -> tuple[int, ...]:
-    """The pictures of the recipe's styles, either the held-out ones or the others."""
-    return tuple(i for i in art.indexes(held_out=held_out) if art.records[i].style in recipe.STYLES)
+def usable(art: dataset.EmojiArt, *, held_out: bool, styles: Collection[str] = recipe.STYLES) -> tuple[int, ...]:
+    """The pictures of the styles that the model is for, or of others, either the held-out ones or the rest."""
+    return tuple(i for i in art.indexes(held_out=held_out) if art.records[i].style in styles)
 
 
 class PicturesOfStep:
@@ -68,8 +71,14 @@ class PicturesOfStep:
 class TokensOfStep:
     """Token grids and newly worded captions, drawn by the number of the step."""
 
-    def __init__(self, art: dataset.EmojiArt, cache: tokens.TokenCache, batch: int):
-        self.art, self.cache, self.batch = art, cache, batch
+    def __init__(
+        self,
+        art: dataset.EmojiArt,
+        cache: tokens.TokenCache,
+        batch: int,
+        scale: Scale = recipe.PLACES.of_scale,
+    ):
+        self.art, self.cache, self.batch, self.scale = art, cache, batch, scale
         is_single = np.array([scene.kind == "single" for scene in cache.scenes])
         self.singles, self.others = np.flatnonzero(is_single), np.flatnonzero(~is_single)
 
@@ -80,12 +89,13 @@ class TokensOfStep:
     def draw(self, step: int) -> tuple[np.ndarray, list[str]]:
         """The rows of a step's batch and their captions."""
         rng = np.random.default_rng((SEEN, step))
-        takes_single = rng.random(self.batch) < recipe.SINGLE_SHARE
+        takes_single = rng.random(self.batch) < self.scale.single_share
         rows = np.where(takes_single, rng.choice(self.singles, self.batch), rng.choice(self.others, self.batch))
         is_plain = rng.random(self.batch) < recipe.PLAIN_CAPTIONS
         scenes = (self.cache.scenes[row] for row in rows)
         return rows, [
-            caption(each, self.art, None if plain else rng) for each, plain in zip(scenes, is_plain, strict=True)
+            caption(each, self.art, None if plain else rng, self.scale.style_mistaken)
+            for each, plain in zip(scenes, is_plain, strict=True)
         ]
 
 
@@ -93,9 +103,16 @@ class PairsOfStep(TokensOfStep):
     """The same with the large token grids of the same scenes.
     Raises ValueError if the two caches hold other scenes."""
 
-    def __init__(self, art: dataset.EmojiArt, cache: tokens.TokenCache, large: tokens.TokenCache, batch: int):
+    def __init__(
+        self,
+        art: dataset.EmojiArt,
+        cache: tokens.TokenCache,
+        large: tokens.TokenCache,
+        batch: int,
+        scale: Scale = recipe.PLACES.of_scale,
+    ):
         check_pairs(cache, large)
-        super().__init__(art, cache, batch)
+        super().__init__(art, cache, batch, scale)
         self.large = large
 
     def __call__(self, step: int) -> TokenBatch:
@@ -129,7 +146,7 @@ def vqgan(
         decoder_from: folder of a trained VQGAN whose decoder the first step starts from.
     """
     training = replace(in_steps(recipe.vqgan(places), steps), decoder_from=decoder_from)
-    train_pictures(places, training, dataset.DATA, batch)
+    train_pictures(places, training, recipe.VQGAN_DATA, batch)
 
 
 def vqgan_superres(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:
@@ -140,7 +157,7 @@ def vqgan_superres(places: Places = PLACES, steps: int | None = None, batch: int
         steps: of the whole run, its phases at the same shares of it; the recipe's if not given.
         batch: pictures in a batch.
     """
-    train_pictures(places, in_steps(recipe.vqgan_superres(places), steps), recipe.LARGE_DATA, batch)
+    train_pictures(places, in_steps(recipe.vqgan_superres(places), steps), recipe.VQGAN_LARGE_DATA, batch)
 
 
 def scenes_for(art: dataset.EmojiArt, batch: int, training: PictureRun) -> tuple[Callable[[int], Pictures], PictureRun]:
@@ -170,7 +187,7 @@ def decoder(places: Places = PLACES, steps: int | None = None, batch: int = reci
         batch: pictures in a batch.
     """
     networks.prepare(places.folder)
-    art = dataset.load(places.folder, recipe.LARGE_DATA)
+    art = dataset.load(places.folder, places.of_scale.large_data)
     watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
     batches, training = scenes_for(art, batch, in_steps(recipe.decoder(places), steps))
     vqgan = load_module(VQGAN, VQGANConfig, places.vqgan_superres)
@@ -184,16 +201,74 @@ def cached(
     places: Places,
     art: dataset.EmojiArt,
     vqgan: VQGAN,
+    options: tokens.CacheOptions,
     *,
-    held_out: bool,
+    held_out: bool = False,
     larger: dataset.EmojiArt | None = None,
 ) -> tokens.TokenCache:
     """The token cache of the training or of the held-out pictures, built if it is not there."""
-    options = recipe.HELD_OUT_TOKENS if held_out else recipe.SEEN_TOKENS
-    name = ("held-out" if held_out else "seen") + ("" if larger is None else f"-{larger.size}")
-    folder = places.folder / "tokens" / name
-    tokens.build(art, usable(art, held_out=held_out), vqgan, options, folder, larger)
+    name = f"{'held-out' if held_out else 'seen'}-{options.seed}-{(larger or art).size}"
+    folder = places.runs / "tokens" / name
+    styles = recipe.STYLES if held_out else places.of_scale.styles
+    tokens.build(art, usable(art, held_out=held_out, styles=styles), vqgan, options, folder, larger)
     return tokens.load(folder)
+
+
+@dataclass(frozen=True)
+class Lent:
+    """How to use a machine that is lent for a while."""
+
+    minutes: float | None = None
+    """End the run after so many, wherever it is by then; its learning rate falls with the time."""
+    workers: int = 1
+    """Processes that word captions and gather tokens."""
+    save_every: int | None = None
+    """Steps between checkpoints; the recipe's if not given."""
+
+    def of(self, training: MaskedRun) -> MaskedRun:
+        """The same run on such a machine."""
+        save_every = self.save_every or training.engine.save_every
+        engine = replace(training.engine, minutes=self.minutes, workers=self.workers, save_every=save_every)
+        return replace(training, engine=engine)
+
+
+def base_tokens(places: Places, art: dataset.EmojiArt, vqgan: VQGAN) -> tuple[tokens.TokenCache, tokens.TokenCache]:
+    """The token caches of the base: of the training and of the held-out pictures."""
+    scale = places.of_scale
+    seen = cached(places, art, vqgan, scale.tokens)
+    return seen, cached(places, art, vqgan, scale.held_out, held_out=True)
+
+
+def superres_tokens(
+    places: Places, art: dataset.EmojiArt, larger: dataset.EmojiArt, vqgan: VQGAN, vqgan_large: VQGAN
+) -> tuple[tuple[tokens.TokenCache, tokens.TokenCache], ...]:
+    """The pairs of token caches, small and large, of super-resolution: of the training and of the held-out pictures."""
+    scale = places.of_scale
+    return tuple(
+        (
+            cached(places, art, vqgan, options, held_out=held_out),
+            cached(places, art, vqgan_large, options, held_out=held_out, larger=larger),
+        )
+        for options, held_out in ((scale.paired, False), (scale.held_out, True))
+    )
+
+
+def art_of(places: Places) -> tuple[dataset.EmojiArt, dataset.EmojiArt]:
+    """The pictures before and after super-resolution."""
+    scale = places.of_scale
+    return dataset.load(places.folder, scale.data), dataset.load(places.folder, scale.large_data)
+
+
+def encode(places: Places = PLACES) -> None:
+    """Build the token caches of both transformers, which their training does otherwise.
+
+    Args:
+        places: where the project keeps what it makes.
+    """
+    art, larger = art_of(places)
+    vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
+    base_tokens(places, art, vqgan)
+    superres_tokens(places, art, larger, vqgan, vqgan_large)
 
 
 def base(
@@ -202,6 +277,7 @@ def base(
     batch: int = recipe.BASE_BATCH,
     vqgan_from: Path | None = None,
     base_from: Path | None = None,
+    lent: Lent = Lent(),
 ) -> None:
     """Train the base transformer on the tokens of the trained VQGAN.
 
@@ -211,19 +287,21 @@ def base(
         batch: token grids in a batch.
         vqgan_from: folder of another VQGAN than the run's, such as the one that ships.
         base_from: folder of a trained base transformer that the first step starts from.
+        lent: for a machine that is lent for a while.
     """
-    art = dataset.load(places.folder)
+    art = dataset.load(places.folder, places.of_scale.data)
     vqgan = load_module(VQGAN, VQGANConfig, vqgan_from or places.vqgan)
     text_encoder = TextEncoder.from_folder(places.text_encoder)
-    seen, unseen = (cached(places, art, vqgan, held_out=held_out) for held_out in (False, True))
+    seen, unseen = base_tokens(places, art, vqgan)
     validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
-    training = replace(in_steps(recipe.base(places), steps), start_from=base_from)
+    training = lent.of(replace(in_steps(recipe.base(places), steps), start_from=base_from))
 
     def watch(base: MaskedTransformer, step: int) -> None:
-        muse = Muse(text_encoder, vqgan, base, name="emoji", defaults=recipe.DEFAULTS)
+        on_cpu = copy.deepcopy(base).cpu()
+        muse = Muse(text_encoder, vqgan, on_cpu, name="emoji", defaults=recipe.DEFAULTS)
         leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
-    batches = TokensOfStep(art, seen, batch)
+    batches = TokensOfStep(art, seen, batch, places.of_scale)
     train_base(training, text_encoder, vqgan.fingerprint(), batches, validation, watch)
 
 
@@ -234,6 +312,7 @@ def superres(
     steps: int | None = None,
     batch: int = recipe.SUPERRES_BATCH,
     superres_from: Path | None = None,
+    lent: Lent = Lent(),
 ) -> None:
     """Train the super-resolution transformer on the tokens that both trained VQGANs make of the same scenes.
 
@@ -243,31 +322,30 @@ def superres(
         low_corruption: share of the low-resolution tokens drawn anew, the recipe's if not given.
         steps: of the whole run; the recipe's if not given.
         batch: pairs of token grids in a batch.
-        superres_from: folder of a trained transformer that the first step starts from.
+        superres_from: folder of a trained transformer that the first step starts from; its grid may be another one.
+        lent: for a machine that is lent for a while.
     """
-    art, larger = dataset.load(places.folder), dataset.load(places.folder, recipe.LARGE_DATA)
+    art, larger = art_of(places)
     vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
-    seen, unseen = (cached(places, art, vqgan, held_out=held_out) for held_out in (False, True))
-    seen_large, unseen_large = (
-        cached(places, art, vqgan_large, held_out=held_out, larger=larger) for held_out in (False, True)
-    )
+    (seen, seen_large), (unseen, unseen_large) = superres_tokens(places, art, larger, vqgan, vqgan_large)
     parts = np.array_split(np.arange(len(unseen.scenes)), len(unseen.scenes) // recipe.SUPERRES_BATCH + 1)
     validation = [held_out_pairs(art, unseen, unseen_large, part) for part in parts]
-    training = replace(in_steps(recipe.superres(places), steps), start_from=superres_from)
-    training = replace(training, engine=replace(training.engine, folder=places.folder / run))
+    training = lent.of(replace(in_steps(recipe.superres(places), steps), start_from=superres_from))
+    training = replace(training, engine=replace(training.engine, folder=places.runs / run))
     if low_corruption is not None:
         training = replace(training, low_corruption=low_corruption)
-    model = places.model if run == "superres" else places.folder / f"model-{run}"
+    model = places.model if run == "superres" else places.runs / f"model-{run}"
 
     def watch(superres: SuperResTransformer, step: int) -> None:
-        leave(cascade(places, superres), model, training.engine.folder / f"drawn-{step:06}.png")
+        if (places.base / CONFIG).is_file():
+            leave(cascade(places, superres), model, training.engine.folder / f"drawn-{step:06}.png")
 
     train_superres(
         training,
         TextEncoder.from_folder(places.text_encoder),
         vqgan_large.fingerprint(),
         vqgan.fingerprint(),
-        PairsOfStep(art, seen, seen_large, batch),
+        PairsOfStep(art, seen, seen_large, batch, places.of_scale),
         validation,
         watch,
         Upsampling.of(training.model, vqgan, vqgan_large),
@@ -315,6 +393,7 @@ COMMANDS = {
     "vqgan": vqgan,
     "base": base,
     "vqgan-superres": vqgan_superres,
+    "tokens": encode,
     "superres": superres,
     "decoder": decoder,
 }

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from projects.emoji.captions import (
     BACKGROUNDS,
+    OLDER_STYLES,
     STYLE_PHRASES,
     article,
     caption,
@@ -192,3 +193,14 @@ def test_a_style_is_at_times_left_out_and_at_times_another_one_but_never_one_tha
 
 def test_the_style_of_several_things_is_never_another_one(art):
     assert set(styles_said(Scene("pair", (0, 1), relation="left"), art)) == {None, art.records[0].style}
+
+
+def test_an_older_style_is_always_said_and_never_of_anything_else(art):
+    apple = art.records[0]
+    other = next(r for r in art.records if r.concept == apple.concept and r.style != apple.style)
+    renamed = {apple.index: OLDER_STYLES[0], other.index: OLDER_STYLES[1]}
+    records = [replace(r, style=renamed.get(r.index, r.style)) for r in art.records]
+    aged = EmojiArt(tuple(records), art.pictures)
+    assert set(styles_said(Scene("single", (apple.index,)), aged)) == {OLDER_STYLES[0]}
+    modern = next(r for r in records if r.concept == apple.concept and r.style not in OLDER_STYLES)
+    assert not set(styles_said(Scene("single", (modern.index,)), aged)) & set(OLDER_STYLES)

@@ -66,9 +66,10 @@ def places(art, tiny_t5, tmp_path, monkeypatch):
     for name in ("vqgan", "base", "vqgan_superres", "superres", "decoder"):
         monkeypatch.setattr(recipe, name, made_tiny(name, getattr(recipe, name)))
     small = {"VQGAN_BATCH": 2, "LARGE_BATCH": 2, "BASE_BATCH": 4, "SUPERRES_BATCH": 4}
-    tokens = {"SEEN_TOKENS": CacheOptions(singles_per_picture=1, compositions=4)}
+    few = CacheOptions(singles_per_picture=1, compositions=4)
+    monkeypatch.setitem(recipe.SCALES, "half", dataclasses.replace(recipe.SCALES["half"], tokens=few, paired=few))
     prompts = {"WATCHED_PROMPTS": ["a red apple", "a dog"]}
-    for name, value in (small | tokens | prompts).items():
+    for name, value in (small | prompts).items():
         monkeypatch.setattr(recipe, name, value)
     return places
 

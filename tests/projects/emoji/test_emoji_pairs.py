@@ -48,8 +48,10 @@ def test_both_caches_hold_the_same_scenes_row_by_row_each_in_its_own_size(caches
 
 
 def test_a_scene_painted_larger_is_the_same_picture(art, larger):
-    painted = list(tokens.painted_scenes(art, PICTURES, OPTIONS))
-    large = list(tokens.painted_scenes(art, PICTURES, OPTIONS, larger))
+    painted, large = (
+        [scenes[i] for i in range(len(scenes))]
+        for scenes in (tokens.PaintedScenes(art, PICTURES, OPTIONS, painter) for painter in (None, larger))
+    )
     assert [scene for scene, _ in painted] == [scene for scene, _ in large]
     shrunk = np.stack([picture.reshape(64, 2, 64, 2, 3).mean((1, 3)) for _, picture in large])
     small = np.stack([picture for _, picture in painted]).astype(float)
@@ -100,12 +102,13 @@ def test_larger_pictures_that_are_others_are_refused_with_one_sentence(art, larg
 
 def test_a_cache_that_is_there_is_not_built_again(art, larger, tmp_path, monkeypatch):
     tokens.build(art, PICTURES[:2], vqgan_of(1), OPTIONS, tmp_path, larger)
-    monkeypatch.setattr(tokens, "painted_scenes", lambda *a: pytest.fail("it was built again"))
+    monkeypatch.setattr(tokens, "PaintedScenes", lambda *a: pytest.fail("it was built again"))
     tokens.build(art, PICTURES[:2], vqgan_of(1), OPTIONS, tmp_path, larger)
 
 
-def test_the_parts_of_the_recipe_fit_together():
-    places = recipe.PLACES
+@pytest.mark.parametrize("scale", recipe.SCALES)
+def test_the_parts_of_the_recipe_fit_together(scale):
+    places = recipe.Places(scale=scale)
     vqgan, base = recipe.vqgan(places).model, recipe.base(places).model
     large, superres, decoder = (
         recipe.vqgan_superres(places).model,
@@ -114,7 +117,10 @@ def test_the_parts_of_the_recipe_fit_together():
     )
     assert (vqgan.num_codes, large.num_codes) == (superres.low_num_codes, superres.num_codes)
     assert (base.height, base.width, base.text_dim) == (superres.low_height, superres.low_width, superres.text_dim)
-    assert (base.height * vqgan.stride, superres.height * large.stride) == (recipe.SIZE, recipe.LARGE_SIZE)
+    assert (base.height * vqgan.stride, superres.height * large.stride) == (
+        places.of_scale.size,
+        places.of_scale.large_size,
+    )
     with torch.device("meta"):
         larger = VQGAN(
             dataclasses.replace(large, decoder_channels=decoder.decoder_channels, decoder_blocks=decoder.decoder_blocks)
@@ -125,12 +131,20 @@ def test_the_parts_of_the_recipe_fit_together():
     assert millions == pytest.approx(8.9, abs=0.05)
 
 
-def test_every_part_is_a_command_and_has_a_place_of_its_own():
-    places = recipe.PLACES
-    assert set(COMMANDS) == {"vqgan", "base", "vqgan-superres", "superres", "decoder"}
+@pytest.mark.parametrize("scale", recipe.SCALES)
+def test_every_part_is_a_command_and_has_a_place_of_its_own(scale):
+    places = recipe.Places(scale=scale)
+    assert set(COMMANDS) - {"tokens"} == {"vqgan", "base", "vqgan-superres", "superres", "decoder"}
     large = (recipe.vqgan_superres, recipe.superres, recipe.decoder)
     folders = [run(places).engine.folder for run in (recipe.vqgan, recipe.base, *large)]
-    assert len(set(folders)) == len(COMMANDS)
+    assert len(set(folders)) == 5
     large_networks = (places.vqgan_superres, places.superres, places.decoder)
     networks = (places.vqgan, places.base, *large_networks)
     assert [network.parent for network in networks] == folders
+
+
+def test_the_transformers_of_the_scales_do_not_meet_and_their_vqgans_are_the_same():
+    half, paper = (recipe.Places(scale=scale) for scale in ("half", "paper"))
+    assert (half.vqgan, half.vqgan_superres) == (paper.vqgan, paper.vqgan_superres)
+    for name in ("base", "superres", "decoder", "model"):
+        assert getattr(half, name) != getattr(paper, name)

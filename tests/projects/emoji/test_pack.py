@@ -1,60 +1,80 @@
 """The data set and the networks travel small, and open as what was packed."""
 
+import dataclasses
+import io
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from projects.emoji import dataset, recipe
-from projects.emoji.pack import lines_of, pack, unpack
+from muse.checkpoint import WEIGHTS
+from muse.models.text_encoder import TextEncoder
+from projects.emoji import dataset
+from projects.emoji.pack import MANIFEST, SIZES, pack_drawings, pack_networks, unpack, weights
+from projects.emoji.rasterise import draw
+
+DISC = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="36" height="36"><circle cx="18" cy="18" r="{}" fill="#d33"/></svg>'
+)
 
 
 @pytest.fixture
-def built(tmp_path, art, monkeypatch):
-    """A folder as `build` and `networks` leave it; two of its four styles are the recipe's."""
-    monkeypatch.setattr(recipe, "STYLES", ("noto", "twemoji"))
-    folder = tmp_path / "built"
-    (folder / "data").mkdir(parents=True)
-    np.save(folder / "data" / "pictures.npy", art.pictures)
-    (folder / "data" / "records.jsonl").write_text(lines_of(list(art.records)))
-    (folder / "data" / "manifest.json").write_text(json.dumps({"pictures": len(art.records), "licences": {}}))
-    for name in ("judge", "text_encoder"):
-        (folder / "networks" / name).mkdir(parents=True)
-        weights = {"weight": torch.randn(3, 4), "steps": torch.tensor(3)}
-        save_file(weights, folder / "networks" / name / "model.safetensors", metadata={"format": "pt"})
-    (folder / "networks" / "text_encoder" / "vocab.txt").write_text("apple")
-    return folder
+def drawings():
+    """Two SVG files and a WebP one."""
+    picture = io.BytesIO()
+    Image.fromarray(draw(DISC.format(9), 64)).save(picture, "WEBP", lossless=True)
+    return [DISC.format(17), DISC.format(5), picture.getvalue()]
 
 
-def test_packed_pictures_open_as_a_data_set_of_the_recipes_styles(built, tmp_path, art):
-    pack(built, tmp_path / "packed", quality=95)
-    unpack(tmp_path / "packed" / "pictures", tmp_path / "there")
-    found = dataset.load(tmp_path / "there")
-    kept = [record for record in art.records if record.style in ("noto", "twemoji")]
-    assert [record.index for record in found.records] == list(range(len(kept)))
-    for record, original in zip(found.records, kept, strict=True):
-        assert {**asdict(record), "index": 0} == {**asdict(original), "index": 0}
-        mine, theirs = found.pictures[record.index].astype(int), art.pictures[original.index].astype(int)
-        assert np.abs(mine[..., 3] - theirs[..., 3]).max() == 0  # WebP keeps alpha exactly
-        solid = theirs[..., 3] > 0
-        assert np.abs(mine - theirs)[solid].mean() < 8
+def test_packed_drawings_open_as_data_sets_of_every_size(tmp_path, art, drawings):
+    records = [art.records[index] for index in (4, 7, 9)]
+    pack_drawings(records, drawings, {"pictures": 99, "licences": {}}, tmp_path / "packed")
+    unpack(tmp_path / "packed", tmp_path / "there")
+    for data, size in SIZES.items():
+        found = dataset.load(tmp_path / "there", data)
+        assert found.pictures.shape == (3, size, size, 4)
+        assert json.loads((tmp_path / "there" / data / MANIFEST).read_text())["size"] == size
+        for index, (record, source) in enumerate(zip(records, drawings, strict=True)):
+            assert found.records[index] == dataclasses.replace(record, index=index)
+            assert np.array_equal(found.pictures[index], draw(source, size))
 
 
-def test_packed_networks_come_back_whole_in_half_precision(built, tmp_path):
-    pack(built, tmp_path / "packed")
-    unpack(tmp_path / "packed" / "networks", tmp_path / "there")
-    for name, dtype in (("judge", torch.float32), ("text_encoder", torch.float16)):
-        before = load_file(built / "networks" / name / "model.safetensors")
-        after = load_file(tmp_path / "there" / "networks" / name / "model.safetensors")
-        assert after["weight"].dtype == dtype
-        assert torch.allclose(after["weight"].float(), before["weight"], atol=2e-3)
-        assert after["steps"].equal(before["steps"])
-    assert (tmp_path / "there" / "networks" / "text_encoder" / "vocab.txt").read_text() == "apple"
+def test_packed_networks_come_back_in_float32_and_the_text_encoder_as_it_ships(tmp_path, tiny_bert):
+    networks = tmp_path / "networks"
+    tiny_bert.save(networks / "text_encoder")
+    (networks / "judge").mkdir()
+    before = {"weight": torch.randn(3, 4), "steps": torch.tensor(3)}
+    save_file(before, networks / "judge" / WEIGHTS, metadata={"format": "pt"})
+    pack_networks(networks, tmp_path / "packed")
+    unpack(tmp_path / "packed", tmp_path / "there")
+    after = load_file(tmp_path / "there" / "networks" / "judge" / WEIGHTS)
+    assert after["weight"].dtype == torch.float32
+    assert torch.allclose(after["weight"], before["weight"], atol=2e-3)
+    assert after["steps"].equal(before["steps"])
+    packed = tmp_path / "packed" / "text_encoder" / WEIGHTS
+    assert packed.stat().st_size < 0.7 * (networks / "text_encoder" / WEIGHTS).stat().st_size
+    there = TextEncoder.from_folder(tmp_path / "there" / "networks" / "text_encoder")
+    told, expected = (each(["a red apple"])[0] for each in (there, tiny_bert))
+    assert torch.nn.functional.cosine_similarity(told, expected, dim=-1).min() > 0.99
 
 
 def test_a_folder_that_was_not_packed_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="give a folder that pack has written"):
         unpack(tmp_path, tmp_path / "there")
+
+
+def test_weights_come_in_pieces_that_join(tmp_path, monkeypatch):
+    monkeypatch.setattr("projects.emoji.pack.PIECE", 100)
+    trained = {"weight": torch.randn(10, 20), "steps": torch.tensor(3)}
+    save_file(trained, tmp_path / WEIGHTS)
+    weights(tmp_path, tmp_path / "piece")
+    pieces = sorted(tmp_path.glob("piece.*"), key=lambda path: int(path.suffix[1:]))
+    assert len(pieces) > 4
+    assert all(path.stat().st_size <= 100 for path in pieces)
+    (tmp_path / "joined").write_bytes(b"".join(path.read_bytes() for path in pieces))
+    found = load_file(tmp_path / "joined")
+    assert found["weight"].equal(trained["weight"].half())
+    assert found["steps"].equal(trained["steps"])

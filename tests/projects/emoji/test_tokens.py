@@ -8,9 +8,13 @@ import torch
 
 from muse.models.vqgan import VQGAN, VQGANConfig
 from projects.emoji.scenes import paint
-from projects.emoji.tokens import CacheOptions, build, load, painted_scenes
+from projects.emoji.tokens import CacheOptions, PaintedScenes, build, load
 
 OPTIONS = CacheOptions(singles_per_picture=2, compositions=3)
+
+
+def list_of(painted):
+    return [painted[i] for i in range(len(painted))]
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def vqgan():
 def test_so_many_of_a_pictures_scenes_are_varied_and_the_others_are_centred(art):
     for varied in (0, 1, 2):
         options = dataclasses.replace(OPTIONS, varied=varied, compositions=0)
-        painted = list(painted_scenes(art, [0, 5], options))
+        painted = list_of(PaintedScenes(art, [0, 5], options))
         assert [scene.items for scene, _ in painted] == [(0,), (0,), (5,), (5,)]
         centred = [np.array_equal(picture, paint(scene, art)) for scene, picture in painted]
         assert centred == [i >= varied for i in range(2)] * 2
@@ -31,7 +35,7 @@ def test_so_many_of_a_pictures_scenes_are_varied_and_the_others_are_centred(art)
 def test_the_cache_holds_the_tokens_of_its_scenes(art, vqgan, tmp_path):
     build(art, [0, 5, 9], vqgan, OPTIONS, tmp_path)
     cache = load(tmp_path)
-    painted = list(painted_scenes(art, [0, 5, 9], OPTIONS))
+    painted = list_of(PaintedScenes(art, [0, 5, 9], OPTIONS))
     assert list(cache.scenes) == [scene for scene, _ in painted]
     pictures = torch.from_numpy(np.stack([picture for _, picture in painted])).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
