@@ -4,11 +4,13 @@
     python -m benchmarks.gpu --rehearse        thin networks on a processor, to see that all of it runs
 
 Weights are random and made on the device: they change nothing in the time. Rows: what draws a picture (the base alone
-at 256 px; base, super-resolution and decoder at 512 px), in batches; a training step of the 632M model. A row that does
-not fit into memory says so. Every row is printed as it comes, so that a run that is stopped has told what it knows.
+at 256 px; base, super-resolution and decoder at 512 px), in batches, decoding as one CUDA graph or kernel by kernel; a
+training step of the 632M model. A row that does not fit into memory says so. Every row is printed as it comes, so that
+a run that is stopped has told what it knows.
 """
 
 import dataclasses
+import itertools
 import json
 import statistics
 import time
@@ -30,6 +32,8 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import guided_predict, superres_predict
 from muse.sampling import SamplingOptions, decode, generators_for
+from muse.sampling.graph import GraphedDecode
+from muse.shapes import Predict
 
 Network = TypeVar("Network", bound=nn.Module)
 WORDS = 32
@@ -106,8 +110,9 @@ def build(make: Callable[[], Network], device: str) -> Network:
         return make().to(torch.bfloat16).eval()
 
 
-def drawing(model: Cascade, batch: int, device: str, rehearse: bool) -> Callable[[], object]:
-    """A function that draws a batch of pictures from text states: tokens, and the picture of them."""
+def drawing(model: Cascade, batch: int, device: str, rehearse: bool, is_graph: bool) -> Callable[[], object]:
+    """A function that draws a batch of pictures from text states: tokens, and the picture of them. Decoding is one CUDA
+    graph, or its kernels are launched one by one."""
     base = build(lambda: MaskedTransformer(model.base), device)
     text = torch.randn(batch, WORDS, model.base.text_dim, device=device, dtype=torch.bfloat16)
     is_word = torch.ones(batch, WORDS, dtype=torch.bool, device=device)
@@ -124,15 +129,38 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool) -> Callable
     def hidden(of: TransformerConfig | SuperResConfig) -> torch.Tensor:
         return torch.full((batch, of.height * of.width), of.mask_id, device=device)
 
+    above = SamplingOptions(steps=8)
+
+    def predict_base(text: torch.Tensor, is_word: torch.Tensor) -> Predict:
+        return guided_predict(base, text, is_word, batch, options)
+
+    def predict_superres(low: torch.Tensor, text: torch.Tensor, is_word: torch.Tensor) -> Predict:
+        assert superres is not None
+        return superres_predict(superres, low, text, is_word, above)
+
+    def drawer(
+        predict_of: Callable[..., Predict],
+        context: tuple[torch.Tensor, ...],
+        of: TransformerConfig | SuperResConfig,
+        how: SamplingOptions,
+    ) -> Callable[..., torch.Tensor]:
+        """From a context to tokens, as one graph or kernel by kernel."""
+        if is_graph:
+            graph = GraphedDecode(predict_of, context, how, hidden(of), of.mask_id)
+            return lambda *given: graph(seeds, *given)
+        return lambda *given: decode(hidden(of), predict_of(*given), how, seeds, of.mask_id)
+
+    low = torch.zeros(batch, model.base.height * model.base.width, dtype=torch.long, device=device)
+    with torch.no_grad():
+        draw_low = drawer(predict_base, (text, is_word), model.base, options)
+        draw_high = drawer(predict_superres, (low, text, is_word), high, above) if high is not None else None
+
     @torch.no_grad()
     def draw() -> torch.Tensor:
-        predict = guided_predict(base, text, is_word, batch, options)
-        tokens = decode(hidden(model.base), predict, options, seeds, model.base.mask_id)
-        if high is None or superres is None:
+        tokens = draw_low(text, is_word)
+        if high is None or draw_high is None:
             return vqgan.decode(tokens, model.base.height)
-        above = SamplingOptions(steps=8)
-        predict = superres_predict(superres, tokens, text, is_word, above)
-        return vqgan.decode(decode(hidden(high), predict, above, seeds, high.mask_id), high.height)
+        return vqgan.decode(draw_high(tokens, text, is_word), high.height)
 
     return draw
 
@@ -148,11 +176,14 @@ def cases(what: Gpu, device: str) -> Iterator[tuple[Row, Callable[[], Callable[[
     """Every row without its figures, what makes its task, and the operations of it where they are known."""
     for model in cascades(what.rehearse):
         pixels = "256 px" if model.superres is None else "512 px"
-        for batch in what.batches:
+        for batch, is_graph in itertools.product(what.batches, (True, False)):
             known = batch * flops.of_picture(model.base, WORDS, SamplingOptions(steps=model.steps))
+            how = "one graph" if is_graph else "kernel by kernel"
             yield (
-                Row(model.name, f"a picture of {pixels}", batch, ""),
-                lambda model=model, batch=batch: drawing(model, batch, device, what.rehearse),
+                Row(model.name, f"a picture of {pixels}, {how}", batch, ""),
+                lambda model=model, batch=batch, is_graph=is_graph: drawing(
+                    model, batch, device, what.rehearse, is_graph
+                ),
                 known if model.superres is None else None,
             )
     config = thin(BASES["muse-632m"]) if what.rehearse else BASES["muse-632m"]

@@ -11,17 +11,18 @@ def test_its_rehearsal_measures_every_row(capsys):
     main(Gpu(batches=(1, 2), rounds=1, rehearse=True))
     *rows, about = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert {(row["model"], row["what"], row["batch"]) for row in rows} >= {
-        ("muse-3b + superres-738m", "a picture of 512 px", 1),
+        ("muse-3b + superres-738m", "a picture of 512 px, one graph", 1),
+        ("muse-632m", "a picture of 256 px, kernel by kernel", 2),
         ("muse-632m", "a training step", 2),
     }
-    assert len(rows) == 10
+    assert len(rows) == 18
     assert all(float(row["seconds"]) > 0 for row in rows)
     assert about["peak_tflops"] > 0
 
 
 def test_it_stops_when_its_time_is_over(capsys):
     main(Gpu(batches=(1,), rounds=1, rehearse=True, seconds=0.0))
-    assert capsys.readouterr().out.count("no time left") == 5
+    assert capsys.readouterr().out.count("no time left") == 9
 
 
 def test_without_a_gpu_it_says_what_to_do():

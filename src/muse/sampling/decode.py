@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from muse.masking import halton_order, hidden_counts, lowest
 from muse.sampling.options import SamplingOptions
 from muse.shapes import Counts, Hidden, Logits, Predict, Scores, Step, Tokens
 
+Noise = Float[Tensor, "2 batch position"]
+"""Uniforms in [0, 1) of one step: for the tokens, and for the choice among them."""
 # Below this temperature float32 would overflow, and the draw is the likeliest code anyway.
 GREEDY_BELOW = 1e-6
 
@@ -52,10 +54,35 @@ def decode(
     Muse, section 2.8; the confidence is MaskGIT's, section 3.2."""
     check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape
-    tokens, is_hidden = start_tokens, start_tokens == mask_id
     generators = one_for_each(generator, batch)
-    counts = hidden_counts(is_hidden.sum(dim=1), options.steps)
-    halton = _halton_scores(num_positions).to(tokens.device) if options.sampler == "halton" else None
+    counts = hidden_counts((start_tokens == mask_id).sum(dim=1), options.steps)
+    halton = halton_scores(num_positions).to(start_tokens.device) if options.sampler == "halton" else None
+
+    def noise_at(index: int) -> Noise:
+        return draw_noise(generators, num_positions).to(start_tokens.device)
+
+    tokens, is_broken = reveal(start_tokens, counts, predict, options, mask_id, noise_at, halton, callback)
+    raise_if_broken(is_broken)
+    return tokens
+
+
+def reveal(
+    start_tokens: Tokens,
+    counts: Int[Tensor, "step batch"],
+    predict: Predict,
+    options: SamplingOptions,
+    mask_id: int,
+    noise_at: Callable[[int], Noise],
+    halton: Float[Tensor, " position"] | None = None,
+    callback: Callable[[StepReport], None] | None = None,
+) -> tuple[Tokens, Bool[Tensor, " step"]]:
+    """The steps of `decode`: the tokens, and at which steps the logits were broken.
+
+    `counts` are the tokens that are hidden after each step, `noise_at` gives the uniforms of a step, and `halton` the
+    scores of `halton_scores` where that is the sampler. Nothing here looks at what a device has computed, or waits for
+    it, so that all of it can be one CUDA graph (`muse.sampling.graph`)."""
+    tokens, is_hidden = start_tokens, start_tokens == mask_id
+    batch, num_positions = start_tokens.shape
     is_ours, kept_log_probs = is_hidden, torch.zeros(start_tokens.shape, device=tokens.device)
     any_broken: list[Tensor] = []
 
@@ -63,7 +90,7 @@ def decode(
         step = Step(index, options.steps)
         logits = predict(tokens, is_hidden, step)
         check_shape(logits, (batch, num_positions, mask_id))
-        token_noise, choice_noise = draw_noise(generators, num_positions).to(tokens.device)
+        token_noise, choice_noise = noise_at(index)
 
         log_probs = logits.float().log_softmax(dim=-1)  # a softmax over 8192 codes loses digits in bf16
         drawn = draw_codes(log_probs, token_noise, options.temperature, options.top_k)
@@ -83,9 +110,7 @@ def decode(
         is_hidden = stays_hidden | again
         if callback is not None:
             callback(StepReport(step, tokens.clone(), is_hidden.clone()))
-
-    raise_if_broken(any_broken)
-    return tokens
+    return tokens, torch.stack(any_broken)
 
 
 def draw_codes(log_probs: Logits, uniforms: Scores, temperature: float, top_k: int | None) -> Tokens:
@@ -130,13 +155,13 @@ def _invert_cumulative(logits: Logits, uniforms: Scores) -> Tokens:
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 
-def draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Float[Tensor, "2 batch position"]:
+def draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Noise:
     """Uniforms in [0, 1) for the tokens and for the choice among them; each sample's from its own generator."""
     noise = [torch.rand(2, num_positions, generator=each, device=each.device) for each in generators]
     return torch.stack(noise, dim=1)
 
 
-def _halton_scores(num_positions: int) -> Float[Tensor, " position"]:
+def halton_scores(num_positions: int) -> Float[Tensor, " position"]:
     """A score for each position of a square grid, highest for the one that Halton order reveals first."""
     side = math.isqrt(num_positions)
     if side * side != num_positions:
@@ -169,9 +194,9 @@ def check_shape(logits: Tensor, wanted: tuple[int, int, int]) -> None:
         )
 
 
-def raise_if_broken(any_broken: Sequence[Tensor]) -> None:
+def raise_if_broken(at_step: Bool[Tensor, " step"]) -> None:
     """Looked at once, at the end: looking at every step would make the device wait."""
-    is_broken = torch.stack(list(any_broken)).tolist()
+    is_broken = at_step.tolist()
     if any(is_broken):
         raise FloatingPointError(
             f"the network gave NaN or infinite logits at step {is_broken.index(True)} of {len(is_broken)} (from 0); "

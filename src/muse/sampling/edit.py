@@ -63,7 +63,7 @@ def edit(
             if is_done.all():
                 break
 
-    raise_if_broken(any_broken)
+    raise_if_broken(torch.stack(any_broken))
     return tokens
 
 

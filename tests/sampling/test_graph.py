@@ -1,0 +1,100 @@
+"""Decoding as one graph: the same tokens, and nothing in it that looks at what a device has computed."""
+
+import pytest
+import torch
+
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.pipeline import guided_predict
+from muse.sampling import SamplingOptions, decode, generators_for
+from muse.sampling.decode import reveal
+from muse.sampling.graph import Graph, GraphedDecode
+
+CONFIG = TransformerConfig(num_codes=32, height=4, width=4, dim=16, depth=2, heads=2, mlp_dim=32, text_dim=8)
+OPTIONS = [
+    SamplingOptions(steps=5, guidance=2.0),
+    SamplingOptions(steps=6, guidance=0.0, sampler="halton", top_k=3),
+    SamplingOptions(steps=8, guidance=1.0, guidance_ramp="constant", remask=0.3, temperature=0.0),
+]
+SEEDS = (3, 4, 5)
+
+
+@pytest.fixture(scope="module")
+def base():
+    torch.manual_seed(0)
+    return MaskedTransformer(CONFIG).eval()
+
+
+def texts(seed, device="cpu"):
+    num = len(SEEDS)
+    text = torch.randn(num, 6, CONFIG.text_dim, generator=torch.Generator().manual_seed(seed)).to(device)
+    return text, torch.ones(num, 6, dtype=torch.bool, device=device)
+
+
+def hidden(device="cpu"):
+    return torch.full((len(SEEDS), 16), CONFIG.mask_id, device=device)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_one_graph_draws_the_tokens_of_decode_whatever_the_text(base, options):
+    def predict_of(text, is_word):
+        return guided_predict(base, text, is_word, len(SEEDS), options)
+
+    graph = GraphedDecode(predict_of, texts(0), options, hidden(), CONFIG.mask_id)
+    drawn = []
+    for seed in (1, 2):
+        with torch.no_grad():
+            expected = decode(hidden(), predict_of(*texts(seed)), options, generators_for(SEEDS), CONFIG.mask_id)
+        drawn.append(graph(generators_for(SEEDS), *texts(seed)))
+        assert drawn[-1].equal(expected)
+    assert not drawn[0].equal(drawn[1])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_nothing_in_the_loop_looks_at_what_a_device_has_computed(options):
+    """On the meta device there are no numbers to look at: any look raises."""
+    with torch.device("meta"):
+        base = MaskedTransformer(CONFIG)
+        counts = torch.zeros(options.steps, len(SEEDS), dtype=torch.long)
+        noise = torch.rand(options.steps, 2, len(SEEDS), 16)
+        halton = torch.zeros(16) if options.sampler == "halton" else None
+
+    def draw(predict):
+        return reveal(hidden("meta"), counts, predict, options, CONFIG.mask_id, lambda i: noise[i], halton)
+
+    predict = guided_predict(base, *texts(0, device="meta"), len(SEEDS), options)
+    tokens, is_broken = draw(predict)
+    assert (tokens.shape, is_broken.shape) == ((len(SEEDS), 16), (options.steps,))
+
+    def curious(tokens, is_hidden, step):
+        assert is_hidden.any()
+        return predict(tokens, is_hidden, step)
+
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        draw(curious)
+
+
+class Recorded:
+    """In the place of a CUDA graph: what was captured runs again on the very same tensors."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def replay(self):
+        for output, fresh in zip(self.graph.outputs, self.graph.function(*self.graph.inputs), strict=True):
+            output.copy_(fresh)
+
+
+def test_a_replay_takes_the_inputs_of_each_call_and_gives_outputs_of_its_own():
+    graph = Graph(lambda a, b: (a + b, a * b), (torch.zeros(2), torch.zeros(2)))
+    graph.outputs = tuple(torch.zeros(2) for _ in range(2))
+    graph.graph = Recorded(graph)  # pyright: ignore[reportAttributeAccessIssue]
+    first = graph(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    second = graph(torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0]))
+    assert [part.tolist() for part in first] == [[4, 6], [3, 8]]
+    assert [part.tolist() for part in second] == [[12, 14], [35, 48]]
+
+
+def test_inputs_of_another_shape_are_refused_with_one_sentence():
+    graph = Graph(lambda a: (a,), (torch.zeros(2),))
+    with pytest.raises(ValueError, match=r"^inputs of shapes \[\(3,\)\] came; this graph was captured for \[\(2,\)\]$"):
+        graph(torch.zeros(3))
