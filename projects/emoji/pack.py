@@ -3,6 +3,7 @@
     python -m projects.emoji.pack pack --out runs-local/packed          # where build and networks have run
     python -m projects.emoji.pack unpack runs-local/packed/networks     # there, from one folder or from several
     python -m projects.emoji.pack unpack runs-local/packed/drawings
+    bash projects/emoji/gpu.sh runs-local/packed 560 out base           # or all of it, and train
 
 Drawings travel as their packages hold them, most as SVG, and are rasterised there in every size that the recipe takes:
 a tenth of their pixels. The text encoder travels in int8, as it ships, and the other networks in half precision. What
@@ -26,8 +27,9 @@ import torch
 import tyro
 from safetensors.torch import load_file, save, save_file
 
-from muse.checkpoint import rounded
+from muse.checkpoint import CONFIG, WEIGHTS, rounded, write_weights
 from muse.models.text_encoder import TextEncoder
+from muse.pipeline import SHIPPED
 from projects.emoji import dataset, packages, recipe
 from projects.emoji.build import BuildConfig
 from projects.emoji.dataset import Record
@@ -37,7 +39,6 @@ from projects.emoji.recipe import PLACES
 from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
 
 DRAWINGS, RECORDS, MANIFEST = "drawings.tar.xz", "records.jsonl", "manifest.json"
-WEIGHTS = "model.safetensors"
 TEXT_ENCODER = "text_encoder"
 PIECE = 15_000_000
 SIZES = {
@@ -49,7 +50,8 @@ SIZES = {
 
 
 def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) -> None:
-    """Write OUT/networks and OUT/drawings.
+    """Write OUT/networks and OUT/drawings; and what `gpu.sh` needs besides: the VQGANs that ship, and the transformers
+    of the paper's scale, if there are any to start from.
 
     Args:
         folder: where `build` and `networks` left the data set, its packages and the networks.
@@ -59,9 +61,20 @@ def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) ->
     art = dataset.load(folder)
     kept = [record for record in art.records if record.style in recipe.TRAINED_STYLES]
     pack_drawings(kept, sources_of(kept, folder / "packages"), dataset.read_manifest(folder), out / "drawings")
-    for part in ("networks", "drawings"):
-        size = sum(path.stat().st_size for path in (out / part).rglob("*") if path.is_file())
-        print(f"{out / part}  {size / 1e6:.1f} MB")
+    pack_start(recipe.Places(folder, "paper"), out)
+    for part in sorted(out.iterdir()):
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        print(f"{part}  {size / 1e6:.1f} MB")
+
+
+def pack_start(places: recipe.Places, out: Path) -> None:
+    """Copy the VQGANs that ship, as tokens must be exactly theirs, and the transformers to start from in int8."""
+    for part, trained in (("vqgan", places.vqgan), ("vqgan_superres", places.vqgan_superres)):
+        shutil.copytree(SHIPPED / "emoji" / part, out / trained.relative_to(places.folder), dirs_exist_ok=True)
+    for part, trained in (("base-start", places.base), ("superres-start", places.superres)):
+        if (trained / CONFIG).is_file():
+            write_weights(rounded(load_file(trained / WEIGHTS), torch.int8), out / part)
+            shutil.copyfile(trained / CONFIG, out / part / CONFIG)
 
 
 def pack_networks(networks: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -259,16 +259,18 @@ def art_of(places: Places) -> tuple[dataset.EmojiArt, dataset.EmojiArt]:
     return dataset.load(places.folder, scale.data), dataset.load(places.folder, scale.large_data)
 
 
-def encode(places: Places = PLACES) -> None:
+def encode(places: Places = PLACES, parts: tuple[Literal["base", "superres"], ...] = ("base", "superres")) -> None:
     """Build the token caches of both transformers, which their training does otherwise.
 
     Args:
         places: where the project keeps what it makes.
+        parts: whose.
     """
-    art, larger = art_of(places)
-    vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
-    base_tokens(places, art, vqgan)
-    superres_tokens(places, art, larger, vqgan, vqgan_large)
+    vqgan = load_module(VQGAN, VQGANConfig, places.vqgan)
+    if "base" in parts:
+        base_tokens(places, dataset.load(places.folder, places.of_scale.data), vqgan)
+    if "superres" in parts:
+        superres_tokens(places, *art_of(places), vqgan, load_module(VQGAN, VQGANConfig, places.vqgan_superres))
 
 
 def base(

@@ -10,10 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from muse.checkpoint import WEIGHTS
+from muse.checkpoint import WEIGHTS, load_module, save_module
 from muse.models.text_encoder import TextEncoder
-from projects.emoji import dataset
-from projects.emoji.pack import MANIFEST, SIZES, pack_drawings, pack_networks, unpack, weights
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.pipeline import SHIPPED
+from projects.emoji import dataset, recipe
+from projects.emoji.pack import MANIFEST, SIZES, pack_drawings, pack_networks, pack_start, unpack, weights
 from projects.emoji.rasterise import draw
 
 DISC = (
@@ -59,6 +62,23 @@ def test_packed_networks_come_back_in_float32_and_the_text_encoder_as_it_ships(t
     there = TextEncoder.from_folder(tmp_path / "there" / "networks" / "text_encoder")
     told, expected = (each(["a red apple"])[0] for each in (there, tiny_bert))
     assert torch.nn.functional.cosine_similarity(told, expected, dim=-1).min() > 0.99
+
+
+def test_a_start_has_the_vqgans_that_ship_and_transformers_that_open(tmp_path):
+    places = recipe.Places(tmp_path / "project", "paper")
+    trained = MaskedTransformer(TransformerConfig(16, 2, 2, dim=8, depth=1, heads=1, mlp_dim=8, text_dim=8))
+    save_module(trained, places.base)
+    pack_start(places, tmp_path / "packed")
+    assert sorted(path.name for path in (tmp_path / "packed").iterdir()) == ["base-start", "vqgan", "vqgan-superres"]
+    for part, name in (("vqgan", "vqgan"), ("vqgan-superres", "vqgan_superres")):
+        packed, ships = (
+            load_module(VQGAN, VQGANConfig, folder)
+            for folder in (tmp_path / "packed" / part / "vqgan", SHIPPED / "emoji" / name)
+        )
+        assert packed.fingerprint() == ships.fingerprint()
+    start = load_module(MaskedTransformer, TransformerConfig, tmp_path / "packed" / "base-start")
+    for name, weight in trained.state_dict().items():
+        assert torch.allclose(start.state_dict()[name], weight, atol=float(weight.abs().max()) / 200), name
 
 
 def test_a_folder_that_was_not_packed_is_refused(tmp_path):
