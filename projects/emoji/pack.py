@@ -12,6 +12,7 @@ is unpacked opens as what `build` and `networks` make.
 
 import io
 import json
+import lzma
 import os
 import shutil
 import tarfile
@@ -143,15 +144,20 @@ def unpack_networks(packed: Path, networks: Path) -> None:
 
 
 def unpack_drawings(packed: Path, data: Path, size: int) -> None:
-    """Rasterise into pictures.npy, copy the records, and last write the manifest, which says that all is there."""
+    """Rasterise into pictures.npy, copy the records, and last write the manifest, which says that all is there.
+    SystemExit if the drawings are damaged."""
     data.mkdir(parents=True, exist_ok=True)
+    (data / MANIFEST).unlink(missing_ok=True)
     manifest = json.loads((packed / MANIFEST).read_text())
     shape = (manifest["pictures"], size, size, 4)
     pictures = np.lib.format.open_memmap(data / "pictures.npy", "w+", np.uint8, shape)
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        drawn = pool.map(partial(draw, size=size), read_drawings_of(packed / DRAWINGS), chunksize=16)
-        for index, picture in enumerate(drawn):
-            pictures[index] = picture
+        try:
+            drawn = pool.map(partial(draw, size=size), read_drawings_of(packed / DRAWINGS), chunksize=16)
+            for index, picture in enumerate(drawn):
+                pictures[index] = picture
+        except (EOFError, tarfile.TarError, lzma.LZMAError):
+            raise SystemExit(f"{packed / DRAWINGS} is damaged; pack it again") from None
     pictures.flush()
     shutil.copyfile(packed / RECORDS, data / RECORDS)
     hashes = {name: sha256_of(data / name) for name in ("pictures.npy", RECORDS)}
@@ -166,6 +172,8 @@ def weights(trained: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]
         trained: the folder of the network.
         out: what the pieces are called.
     """
+    if not (trained / WEIGHTS).is_file():
+        raise SystemExit(f"{trained} holds no {WEIGHTS}; give the folder of a trained network")
     whole = save(rounded(load_file(trained / WEIGHTS), torch.float16), {"format": "pt"})
     for number, start in enumerate(range(0, len(whole), PIECE)):
         out.with_name(f"{out.name}.{number}").write_bytes(whole[start : start + PIECE])

@@ -55,8 +55,7 @@ def decode(
     check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape
     generators = one_for_each(generator, batch)
-    counts = hidden_counts((start_tokens == mask_id).sum(dim=1), options.steps)
-    halton = halton_scores(num_positions).to(start_tokens.device) if options.sampler == "halton" else None
+    counts, halton = schedule(start_tokens, options, mask_id)
 
     def noise_at(index: int) -> Noise:
         return draw_noise(generators, num_positions).to(start_tokens.device)
@@ -64,6 +63,17 @@ def decode(
     tokens, is_broken = reveal(start_tokens, counts, predict, options, mask_id, noise_at, halton, callback)
     raise_if_broken(is_broken)
     return tokens
+
+
+def schedule(
+    start_tokens: Tokens, options: SamplingOptions, mask_id: int
+) -> tuple[Int[Tensor, "step batch"], Float[Tensor, " position"] | None]:
+    """How many tokens are hidden after each step, and the scores of Halton order if that is the sampler.
+    Raises ValueError if a grid in Halton order is not square."""
+    counts = hidden_counts((start_tokens == mask_id).sum(dim=1), options.steps)
+    if options.sampler != "halton":
+        return counts, None
+    return counts, halton_scores(start_tokens.shape[1]).to(start_tokens.device)
 
 
 def reveal(
@@ -78,9 +88,9 @@ def reveal(
 ) -> tuple[Tokens, Bool[Tensor, " step"]]:
     """The steps of `decode`: the tokens, and at which steps the logits were broken.
 
-    `counts` are the tokens that are hidden after each step, `noise_at` gives the uniforms of a step, and `halton` the
-    scores of `halton_scores` where that is the sampler. Nothing here looks at what a device has computed, or waits for
-    it, so that all of it can be one CUDA graph (`muse.sampling.graph`)."""
+    `counts` and `halton` are those of `schedule`, and `noise_at` gives the uniforms of a step. Nothing
+    here looks at what a device has computed, or waits for it, so that all of it can be one CUDA graph
+    (`muse.sampling.graph`)."""
     tokens, is_hidden = start_tokens, start_tokens == mask_id
     batch, num_positions = start_tokens.shape
     is_ours, kept_log_probs = is_hidden, torch.zeros(start_tokens.shape, device=tokens.device)

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from muse.masking import hidden_counts
-from muse.sampling.decode import Noise, draw_noise, halton_scores, raise_if_broken, reveal
+from muse.sampling.decode import Noise, draw_noise, raise_if_broken, reveal, schedule
 from muse.sampling.options import SamplingOptions
 from muse.shapes import Predict, Tokens
 
@@ -69,12 +67,11 @@ class GraphedDecode:
     ):
         device, (batch, num_positions) = start_tokens.device, start_tokens.shape
         self.options, self.start_tokens = options, start_tokens
-        self.counts: Int[Tensor, "step batch"] = hidden_counts((start_tokens == mask_id).sum(1), options.steps)
-        halton = halton_scores(num_positions).to(device) if options.sampler == "halton" else None
+        counts, halton = schedule(start_tokens, options, mask_id)
 
         def draw(noise: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
             predict = predict_of(*given)
-            return reveal(start_tokens, self.counts, predict, options, mask_id, lambda index: noise[index], halton)
+            return reveal(start_tokens, counts, predict, options, mask_id, lambda index: noise[index], halton)
 
         noise = torch.rand(options.steps, 2, batch, num_positions, device=device)
         self.graph = Graph(torch.no_grad()(draw), (noise, *context))

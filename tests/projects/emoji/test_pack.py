@@ -16,7 +16,7 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import SHIPPED
 from projects.emoji import dataset, recipe
-from projects.emoji.pack import MANIFEST, SIZES, pack_drawings, pack_networks, pack_start, unpack, weights
+from projects.emoji.pack import DRAWINGS, MANIFEST, SIZES, pack_drawings, pack_networks, pack_start, unpack, weights
 from projects.emoji.rasterise import draw
 
 DISC = (
@@ -84,6 +84,22 @@ def test_a_start_has_the_vqgans_that_ship_and_transformers_that_open(tmp_path):
 def test_a_folder_that_was_not_packed_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="give a folder that pack has written"):
         unpack(tmp_path, tmp_path / "there")
+
+
+def test_damaged_drawings_are_refused_and_nothing_passes_for_whole(tmp_path, art, drawings):
+    pack_drawings([art.records[index] for index in (4, 7, 9)], drawings, {"pictures": 3}, tmp_path / "packed")
+    unpack(tmp_path / "packed", tmp_path / "there")
+    packed = tmp_path / "packed" / DRAWINGS
+    packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
+    with pytest.raises(SystemExit, match=r"drawings.tar.xz is damaged; pack it again$"):
+        unpack(tmp_path / "packed", tmp_path / "there")
+    with pytest.raises(FileNotFoundError, match="no finished data set"):
+        dataset.load(tmp_path / "there")
+
+
+def test_weights_of_a_folder_without_any_are_refused(tmp_path):
+    with pytest.raises(SystemExit, match=r"holds no model.safetensors; give the folder of a trained network$"):
+        weights(tmp_path, tmp_path / "piece")
 
 
 def test_weights_come_in_pieces_that_join(tmp_path, monkeypatch):
