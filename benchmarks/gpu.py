@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import tyro
@@ -35,6 +35,8 @@ from muse.sampling import SamplingOptions, decode, generators_for
 from muse.sampling.graph import GraphedDecode
 from muse.shapes import Predict
 
+How = Literal["compiled graph", "graph", "kernels"]
+"""Decoding as one CUDA graph of compiled layers or of layers as they are, or kernel by kernel."""
 Network = TypeVar("Network", bound=nn.Module)
 WORDS = 32
 """Sub-words of each prompt."""
@@ -48,6 +50,12 @@ class Gpu:
 
     batches: tuple[int, ...] = (1, 8, 32)
     """Pictures at once."""
+    how: tuple[How, ...] = ("compiled graph", "graph", "kernels")
+    """The ways of decoding."""
+    models: tuple[str, ...] = ()
+    """Only the models whose names begin so; all, if none is given."""
+    train: bool = True
+    """Whether training steps are measured too."""
     rounds: int = 3
     """Times each row is measured; its median counts."""
     seconds: float = 450.0
@@ -110,9 +118,8 @@ def build(make: Callable[[], Network], device: str) -> Network:
         return make().to(torch.bfloat16).eval()
 
 
-def drawing(model: Cascade, batch: int, device: str, rehearse: bool, is_graph: bool) -> Callable[[], object]:
-    """A function that draws a batch of pictures from text states: tokens, and the picture of them. Decoding is one CUDA
-    graph, or its kernels are launched one by one."""
+def drawing(model: Cascade, batch: int, device: str, rehearse: bool, how: How) -> Callable[[], object]:
+    """A function that draws a batch of pictures from text states: tokens, and the picture of them."""
     base = build(lambda: MaskedTransformer(model.base), device)
     text = torch.randn(batch, WORDS, model.base.text_dim, device=device, dtype=torch.bfloat16)
     is_word = torch.ones(batch, WORDS, dtype=torch.bool, device=device)
@@ -125,6 +132,9 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool, is_graph: b
     if high is not None:  # f=8
         config = dataclasses.replace(config, channels=config.channels[:-1])
     vqgan = build(lambda: VQGAN(config), device)
+    if how == "compiled graph":
+        for layer in (*base.layers, *(superres.layers if superres is not None else ())):
+            layer.compile()
 
     def hidden(of: TransformerConfig | SuperResConfig) -> torch.Tensor:
         return torch.full((batch, of.height * of.width), of.mask_id, device=device)
@@ -142,13 +152,13 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool, is_graph: b
         predict_of: Callable[..., Predict],
         context: tuple[torch.Tensor, ...],
         of: TransformerConfig | SuperResConfig,
-        how: SamplingOptions,
+        sampling: SamplingOptions,
     ) -> Callable[..., torch.Tensor]:
         """From a context to tokens, as one graph or kernel by kernel."""
-        if is_graph:
-            graph = GraphedDecode(predict_of, context, how, hidden(of), of.mask_id)
+        if how != "kernels":
+            graph = GraphedDecode(predict_of, context, sampling, hidden(of), of.mask_id)
             return lambda *given: graph(seeds, *given)
-        return lambda *given: decode(hidden(of), predict_of(*given), how, seeds, of.mask_id)
+        return lambda *given: decode(hidden(of), predict_of(*given), sampling, seeds, of.mask_id)
 
     low = torch.zeros(batch, model.base.height * model.base.width, dtype=torch.long, device=device)
     with torch.no_grad():
@@ -175,19 +185,18 @@ def training(config: TransformerConfig, batch: int, device: str) -> Callable[[],
 def cases(what: Gpu, device: str) -> Iterator[tuple[Row, Callable[[], Callable[[], object]], int | None]]:
     """Every row without its figures, what makes its task, and the operations of it where they are known."""
     for model in cascades(what.rehearse):
+        if what.models and not model.name.startswith(what.models):
+            continue
         pixels = "256 px" if model.superres is None else "512 px"
-        for batch, is_graph in itertools.product(what.batches, (True, False)):
+        for batch, how in itertools.product(what.batches, what.how):
             known = batch * flops.of_picture(model.base, WORDS, SamplingOptions(steps=model.steps))
-            how = "one graph" if is_graph else "kernel by kernel"
             yield (
                 Row(model.name, f"a picture of {pixels}, {how}", batch, ""),
-                lambda model=model, batch=batch, is_graph=is_graph: drawing(
-                    model, batch, device, what.rehearse, is_graph
-                ),
+                lambda model=model, batch=batch, how=how: drawing(model, batch, device, what.rehearse, how),
                 known if model.superres is None else None,
             )
     config = thin(BASES["muse-632m"]) if what.rehearse else BASES["muse-632m"]
-    for batch in what.batches:
+    for batch in what.batches if what.train else ():
         yield (
             Row("muse-632m", "a training step", batch, ""),
             lambda batch=batch: training(config, batch, device),

@@ -86,9 +86,10 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 def ceiling(dtype: torch.dtype) -> float:
     """FLOP/s of one large matrix product in a number format: what this machine can do at best."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = (torch.randn(CEILING_SIDE, CEILING_SIDE, device=device, dtype=dtype) for _ in range(2))
+    side = CEILING_SIDE if device == "cpu" else 4 * CEILING_SIDE
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     seconds = interleaved({"product": lambda: a @ b}, CEILING_ROUNDS)["product"]
-    return 2 * CEILING_SIDE**3 / statistics.median(seconds)
+    return 2 * side**3 / statistics.median(seconds)
 
 
 def median_ratio(slower: Sequence[float], faster: Sequence[float]) -> float:

@@ -46,6 +46,8 @@ class EmojiArt:
 
     records: tuple[Record, ...]
     pictures: np.ndarray = field(repr=False)
+    has_pictures: bool = True
+    """False if the data set came without them, for whom token caches are enough: then all pictures are empty."""
 
     def __post_init__(self) -> None:
         count = len(self.records)
@@ -114,12 +116,17 @@ def read_manifest(folder: Path, data: str = DATA) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def load(folder: Path = Path("runs-local/emoji"), data: str = DATA) -> EmojiArt:
-    """Open the data set that the build left in `folder`; the pictures stay on disk until they are read."""
-    read_manifest(folder, data)
+def load(folder: Path = Path("runs-local/emoji"), data: str = DATA, *, needs_pictures: bool = True) -> EmojiArt:
+    """Open the data set that the build left in `folder`; the pictures stay on disk until they are read. Where captions
+    are to be worded only, they need not be there."""
+    manifest = read_manifest(folder, data)
     with (folder / data / "records.jsonl").open() as lines:
         records = tuple(record_from_row(json.loads(line)) for line in lines)
-    return EmojiArt(records=records, pictures=np.load(folder / data / "pictures.npy", mmap_mode="r"))
+    path = folder / data / "pictures.npy"
+    if not needs_pictures and not path.is_file():
+        shape = (len(records), manifest["size"], manifest["size"], 4)
+        return EmojiArt(records, np.broadcast_to(np.zeros(1, np.uint8), shape), has_pictures=False)
+    return EmojiArt(records, np.load(path, mmap_mode="r"))
 
 
 def record_from_row(row: dict[str, Any]) -> Record:

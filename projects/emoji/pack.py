@@ -2,7 +2,8 @@
 
     python -m projects.emoji.pack pack --out runs-local/packed          # where build and networks have run
     python -m projects.emoji.pack unpack runs-local/packed/networks     # there, from one folder or from several
-    python -m projects.emoji.pack unpack runs-local/packed/drawings
+    python -m projects.emoji.pack unpack runs-local/packed/drawings     # pictures, from which tokens can be made
+    python -m projects.emoji.pack unpack runs-local/packed/tokens       # or tokens, of which no pictures need be there
     bash projects/emoji/gpu.sh runs-local/packed 560 out base           # or all of it, and train
 
 Drawings travel as their packages hold them, most as SVG, and are rasterised there in every size that the recipe takes:
@@ -16,7 +17,7 @@ import lzma
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -39,7 +40,7 @@ from projects.emoji.rasterise import draw
 from projects.emoji.recipe import PLACES
 from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
 
-DRAWINGS, RECORDS, MANIFEST = "drawings.tar.xz", "records.jsonl", "manifest.json"
+DRAWINGS, RECORDS, MANIFEST, TOKENS = "drawings.tar.xz", "records.jsonl", "manifest.json", "tokens.tar.xz"
 TEXT_ENCODER = "text_encoder"
 PIECE = 15_000_000
 SIZES = {
@@ -51,8 +52,8 @@ SIZES = {
 
 
 def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) -> None:
-    """Write OUT/networks and OUT/drawings; and what `gpu.sh` needs besides: the VQGANs that ship, and the transformers
-    of the paper's scale, if there are any to start from.
+    """Write OUT/networks and OUT/drawings; and what `gpu.sh` needs besides: the VQGANs that ship and, if there are any
+    of the paper's scale, transformers to start from and token caches.
 
     Args:
         folder: where `build` and `networks` left the data set, its packages and the networks.
@@ -62,7 +63,10 @@ def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) ->
     art = dataset.load(folder)
     kept = [record for record in art.records if record.style in recipe.TRAINED_STYLES]
     pack_drawings(kept, sources_of(kept, folder / "packages"), dataset.read_manifest(folder), out / "drawings")
-    pack_start(recipe.Places(folder, "paper"), out)
+    places = recipe.Places(folder, "paper")
+    pack_start(places, out)
+    for name, is_of in (("tokens", is_of_base), ("tokens-superres", is_of_superres)):
+        pack_tokens(places, out / name, is_of)
     for part in sorted(out.iterdir()):
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         print(f"{part}  {size / 1e6:.1f} MB")
@@ -76,6 +80,33 @@ def pack_start(places: recipe.Places, out: Path) -> None:
         if (trained / CONFIG).is_file():
             write_weights(rounded(load_file(trained / WEIGHTS), torch.int8), out / part)
             shutil.copyfile(trained / CONFIG, out / part / CONFIG)
+
+
+def is_of_base(cache: str, scale: recipe.Scale) -> bool:
+    """Whether the base learns from a token cache of this name."""
+    return cache in (f"seen-{scale.tokens.seed}-{scale.size}", f"held-out-{scale.held_out.seed}-{scale.size}")
+
+
+def is_of_superres(cache: str, scale: recipe.Scale) -> bool:
+    """Whether super-resolution learns from a token cache of this name."""
+    names = ((side, options.seed) for side, options in (("seen", scale.paired), ("held-out", scale.held_out)))
+    return cache in {f"{side}-{seed}-{size}" for side, seed in names for size in (scale.size, scale.large_size)}
+
+
+def pack_tokens(places: recipe.Places, out: Path, is_of: Callable[[str, recipe.Scale], bool]) -> None:
+    """Write the token caches of one transformer and the records of their pictures: all that its training reads."""
+    found = sorted((places.runs / "tokens").glob("*/cache.json"))
+    caches = [path.parent for path in found if is_of(path.parent.name, places.of_scale)]
+    if not caches:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(out / TOKENS, "w:xz") as tar:
+        for cache in caches:
+            tar.add(cache, cache.relative_to(places.folder))
+        for data in (places.of_scale.data, places.of_scale.large_data):
+            for name in (RECORDS, MANIFEST):
+                if (places.folder / data / name).is_file():
+                    tar.add(places.folder / data / name, f"{data}/{name}")
 
 
 def pack_networks(networks: Path, out: Path) -> None:
@@ -119,19 +150,33 @@ def pack_drawings(
 
 
 def unpack(packed: Annotated[Path, tyro.conf.Positional], folder: Path = PLACES.folder) -> None:
-    """Unpack one folder that `pack` wrote to where `build` or `networks` would have left it.
+    """Unpack one folder that `pack` wrote to where `build`, `networks` or `train tokens` would have left it.
 
     Args:
-        packed: the folder named networks or the one named drawings.
+        packed: the folder named networks, or drawings, or one of those named tokens.
         folder: where the data set and the networks are wanted.
     """
-    if (packed / DRAWINGS).is_file():
+    if (packed / TOKENS).is_file():
+        unpack_tokens(packed / TOKENS, folder)
+    elif (packed / DRAWINGS).is_file():
         for data, size in SIZES.items():
             unpack_drawings(packed, folder / data, size)
     elif list(packed.glob(f"*/{WEIGHTS}")):
         unpack_networks(packed, folder / "networks")
     else:
-        raise SystemExit(f"{packed} holds neither {DRAWINGS} nor networks; give a folder that pack has written")
+        raise SystemExit(
+            f"{packed} holds neither {DRAWINGS} nor {TOKENS} nor networks; give a folder that pack has written"
+        )
+
+
+def unpack_tokens(packed: Path, folder: Path) -> None:
+    """Lay out token caches and the records of the data sets, whose pictures may stay away.
+    SystemExit if the file is damaged."""
+    try:
+        with tarfile.open(packed) as tar:
+            tar.extractall(folder, filter="data")
+    except (EOFError, tarfile.TarError, lzma.LZMAError):
+        raise SystemExit(f"{packed} is damaged; pack it again") from None
 
 
 def unpack_networks(packed: Path, networks: Path) -> None:

@@ -95,7 +95,7 @@ def build(
     """Paint and encode the scenes of the given pictures into a folder, unless this VQGAN has already done so.
 
     With the same pictures larger, paint the scenes with those: row by row the scenes of the cache without them.
-    Raises ValueError if the larger pictures are not the same ones."""
+    Raises ValueError if the larger pictures are not the same ones, FileNotFoundError if there are none."""
     if larger is not None and larger.records != art.records:
         raise ValueError(f"the pictures of {larger.size} px are not those of {art.size} px; build both in the same way")
     fingerprint = vqgan.fingerprint()
@@ -104,6 +104,8 @@ def build(
         about["size"] = larger.size
     if (folder / "cache.json").is_file() and json.loads((folder / "cache.json").read_text()) == about:
         return
+    if not (larger or art).has_pictures:
+        raise FileNotFoundError(f"{folder} holds no tokens of these scenes, and the data set no pictures to paint them")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cache.json").unlink(missing_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

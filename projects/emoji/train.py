@@ -200,17 +200,19 @@ def decoder(places: Places = PLACES, steps: int | None = None, batch: int = reci
 def cached(
     places: Places,
     art: dataset.EmojiArt,
-    vqgan: VQGAN,
+    vqgan: VQGAN | None,
     options: tokens.CacheOptions,
     *,
     held_out: bool = False,
     larger: dataset.EmojiArt | None = None,
 ) -> tokens.TokenCache:
-    """The token cache of the training or of the held-out pictures, built if it is not there."""
+    """The token cache of the training or of the held-out pictures, built if it is not there; without the VQGAN it must
+    be."""
     name = f"{'held-out' if held_out else 'seen'}-{options.seed}-{(larger or art).size}"
     folder = places.runs / "tokens" / name
     styles = recipe.STYLES if held_out else places.of_scale.styles
-    tokens.build(art, usable(art, held_out=held_out, styles=styles), vqgan, options, folder, larger)
+    if vqgan is not None:
+        tokens.build(art, usable(art, held_out=held_out, styles=styles), vqgan, options, folder, larger)
     return tokens.load(folder)
 
 
@@ -224,15 +226,26 @@ class Lent:
     """Processes that word captions and gather tokens."""
     save_every: int | None = None
     """Steps between checkpoints; the recipe's if not given."""
+    graph: bool = False
+    """Each step as one CUDA graph of compiled layers."""
 
     def of(self, training: MaskedRun) -> MaskedRun:
         """The same run on such a machine."""
         save_every = self.save_every or training.engine.save_every
-        engine = replace(training.engine, minutes=self.minutes, workers=self.workers, save_every=save_every)
+        engine = replace(
+            training.engine,
+            minutes=self.minutes,
+            workers=self.workers,
+            save_every=save_every,
+            graph=self.graph,
+            compile=self.graph,
+        )
         return replace(training, engine=engine)
 
 
-def base_tokens(places: Places, art: dataset.EmojiArt, vqgan: VQGAN) -> tuple[tokens.TokenCache, tokens.TokenCache]:
+def base_tokens(
+    places: Places, art: dataset.EmojiArt, vqgan: VQGAN | None
+) -> tuple[tokens.TokenCache, tokens.TokenCache]:
     """The token caches of the base: of the training and of the held-out pictures."""
     scale = places.of_scale
     seen = cached(places, art, vqgan, scale.tokens)
@@ -254,9 +267,10 @@ def superres_tokens(
 
 
 def art_of(places: Places) -> tuple[dataset.EmojiArt, dataset.EmojiArt]:
-    """The pictures before and after super-resolution."""
-    scale = places.of_scale
-    return dataset.load(places.folder, scale.data), dataset.load(places.folder, scale.large_data)
+    """The pictures before and after super-resolution; with token caches they need not be there."""
+    data = (places.of_scale.data, places.of_scale.large_data)
+    art, larger = (dataset.load(places.folder, each, needs_pictures=False) for each in data)
+    return art, larger
 
 
 def encode(places: Places = PLACES, parts: tuple[Literal["base", "superres"], ...] = ("base", "superres")) -> None:
@@ -289,22 +303,25 @@ def base(
         batch: token grids in a batch.
         vqgan_from: folder of another VQGAN than the run's, such as the one that ships.
         base_from: folder of a trained base transformer that the first step starts from.
-        lent: for a machine that is lent for a while.
+        lent: for a machine that is lent for a while; there token caches are enough, without pictures and VQGAN.
     """
-    art = dataset.load(places.folder, places.of_scale.data)
-    vqgan = load_module(VQGAN, VQGANConfig, vqgan_from or places.vqgan)
+    art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
+    vqgan_folder = vqgan_from or places.vqgan
+    vqgan = load_module(VQGAN, VQGANConfig, vqgan_folder) if (vqgan_folder / CONFIG).is_file() else None
     text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = base_tokens(places, art, vqgan)
     validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
     training = lent.of(replace(in_steps(recipe.base(places), steps), start_from=base_from))
 
     def watch(base: MaskedTransformer, step: int) -> None:
+        if vqgan is None:
+            return
         on_cpu = copy.deepcopy(base).cpu()
         muse = Muse(text_encoder, vqgan, on_cpu, name="emoji", defaults=recipe.DEFAULTS)
         leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
     batches = TokensOfStep(art, seen, batch, places.of_scale)
-    train_base(training, text_encoder, vqgan.fingerprint(), batches, validation, watch)
+    train_base(training, text_encoder, seen.vqgan_fingerprint, batches, validation, watch)
 
 
 def superres(
@@ -345,8 +362,8 @@ def superres(
     train_superres(
         training,
         TextEncoder.from_folder(places.text_encoder),
-        vqgan_large.fingerprint(),
-        vqgan.fingerprint(),
+        seen_large.vqgan_fingerprint,
+        seen.vqgan_fingerprint,
         PairsOfStep(art, seen, seen_large, batch, places.of_scale),
         validation,
         watch,

@@ -5,50 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from muse.cuda_graph import Graph
 from muse.sampling.decode import Noise, draw_noise, raise_if_broken, reveal, schedule
 from muse.sampling.options import SamplingOptions
 from muse.shapes import Predict, Tokens
-
-WARM_UPS = 3
-"""Calls before the capture, in which kernels are chosen and memory is asked for."""
-
-
-class Graph:
-    """A function of tensors, captured once where there is a CUDA device, and from then on replayed with other numbers
-    of the same shapes. On another device it is the function itself.
-
-    The function must not look at what the device has computed; weights may change between calls, their places not."""
-
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]):
-        self.function = function
-        self.inputs = [tensor.clone() for tensor in inputs]
-        self.graph: torch.cuda.CUDAGraph | None = None
-        if self.inputs[0].device.type == "cuda":
-            self._capture()
-
-    def _capture(self) -> None:
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UPS):
-                self.function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(beside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = self.function(*self.inputs)
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the function gives for these inputs.
-        Raises ValueError if they have other shapes than those it was captured for."""
-        wanted, found = ([tuple(tensor.shape) for tensor in some] for some in (self.inputs, inputs))
-        if wanted != found:
-            raise ValueError(f"inputs of shapes {found} came; this graph was captured for {wanted}")
-        if self.graph is None:
-            return self.function(*inputs)
-        for mine, given in zip(self.inputs, inputs, strict=True):
-            mine.copy_(given)
-        self.graph.replay()
-        return tuple(output.clone() for output in self.outputs)
 
 
 class GraphedDecode:

@@ -12,8 +12,8 @@ from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
-from muse.shapes import Tokens
-from muse.training.masked import Draw, MaskedStage, MaskedTraining
+from muse.shapes import Hidden, Tokens
+from muse.training.masked import MaskedStage, MaskedTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class BaseStage(MaskedStage[MaskedTransformer]):
         network: MaskedTransformer,
         masked: Tokens,
         text: tuple[Texts, Words] | None,
-        batch: TokenBatch,
-        draw: Draw,
-    ) -> Float[Tensor, "hidden code"]:
-        return network(masked, network.read(*text) if text is not None else None, draw.is_hidden)
+        given: tuple[Tensor, ...],
+        at: Hidden | None,
+    ) -> Float[Tensor, "*position code"]:
+        return network(masked, network.read(*text) if text is not None else None, at)
 
 
 def train_base(

@@ -76,6 +76,10 @@ class EngineOptions:
     compile: bool = False
     """Compile the layers of a transformer by torch.compile: some minutes at first, faster steps on a GPU. Needs a C++
     compiler. A VQGAN stays as it is: its compiled gradients came out wrong (docs/log.md)."""
+    graph: bool = False
+    """Take each step of a transformer as one CUDA graph, the next inputs prepared meanwhile: a small model's GPU no
+    longer waits for Python. For one process; the same share of the captions is dropped in each step, and a number that
+    is none stops the run at the next line of metrics. On a processor the steps are taken as ever."""
     workers: int = 1
     """Processes that prepare batches ahead; 0 prepares them in between the steps."""
     save_every: int = 500
@@ -98,6 +102,8 @@ class EngineOptions:
             raise ValueError(f"minutes is {self.minutes}; give more than 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
+        if self.graph and (self.accumulate > 1 or self.recompute or self.strategy == "fsdp"):
+            raise ValueError("graph is given with accumulate, recompute or fsdp; a step is one graph without them")
         counts = {"accumulate": self.accumulate, "save_every": self.save_every, "keep_every": self.keep_every}
         for name, count in (counts | {"log_every": self.log_every}).items():
             if count is not None and count < 1:
@@ -128,6 +134,12 @@ def learning_rate(step: int, options: EngineOptions, done_by_time: float = 0.0) 
     done = min(max(done, done_by_time), 1.0)
     share = options.final_rate + (1 - options.final_rate) * (1 + math.cos(math.pi * done)) / 2
     return options.learning_rate * share
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
+    """Give every group of an optimizer a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def best_precision() -> Literal["32-true", "bf16-mixed"]:
@@ -190,6 +202,8 @@ class Engine:
         prefer_fast_float32()
         self.fabric = launch(options)
         self.ranks = Ranks(self.fabric.global_rank, self.fabric.world_size)
+        if options.graph and self.ranks.count > 1:
+            raise ValueError(f"graph is for one process and {self.ranks.count} were started; leave one of the two out")
         self.step = 0
         self._asked_to_stop = False
         self._time_used = 0.0  # of the minutes that the run has, as a share; the same in every process
@@ -302,9 +316,30 @@ class Engine:
             norm = nn.utils.clip_grad_norm_(module.parameters(), self.options.clip)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
             self._check({"loss": total, "the norm of the gradient": norm}, self.step + 1)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.options, self._time_used)
+        set_rate(optimizer, self.rate())
         optimizer.step()
+
+    def update_unseen(self, loss: Tensor, optimizer: torch.optim.Optimizer, module: nn.Module, rate: Tensor) -> Tensor:
+        """The same step of one process alone, without a look at what the device has computed, so that a CUDA graph can
+        hold it. `rate` is the learning rate, a number on the device.
+        Returns the norm of the gradient before it is clipped."""
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        largest = math.inf if self.options.clip is None else self.options.clip
+        norm = nn.utils.clip_grad_norm_(module.parameters(), largest)
+        set_rate(optimizer, rate)
+        optimizer.step()
+        set_rate(optimizer, self.rate())  # a number, as checkpoints hold it
+        return norm
+
+    def rate(self) -> float:
+        """The learning rate of this step."""
+        return learning_rate(self.step, self.options, self._time_used)
+
+    def settle(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.fabric.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def run(
         self,
@@ -346,6 +381,9 @@ class Engine:
                 last = self.step == options.steps or is_asked_to_stop or self._time_used >= 1
                 is_saved = last or self.step % options.save_every == 0
                 is_kept = options.keep_every is not None and self.step % options.keep_every == 0
+                is_reported = last or self.step % options.log_every == 0
+                if is_saved or is_kept or is_reported:
+                    self.settle()
                 if is_saved or is_kept:
                     self._check(metrics, self.step)
                     self._check({"the sum of the weights": self._sum_of_weights(state)}, self.step)
@@ -354,7 +392,7 @@ class Engine:
                 if is_saved:
                     self.save(state)
                     metrics |= after_save(self.step)
-                if last or self.step % options.log_every == 0:
+                if is_reported:
                     self._report(metrics, clock, write)
                 if is_asked_to_stop:
                     log.info("stopped at step %d; the same command goes on from here", self.step)
@@ -368,7 +406,10 @@ class Engine:
         """How much of the time given to the run has passed, in the mean of all processes; 0 if it has no end."""
         if self.options.minutes is None:
             return 0.0
-        share = torch.tensor(seconds / (60 * self.options.minutes), dtype=torch.float64, device=self.fabric.device)
+        mine = seconds / (60 * self.options.minutes)
+        if self.ranks.count == 1:
+            return mine
+        share = torch.tensor(mine, dtype=torch.float64, device=self.fabric.device)
         return float(self.ranks.sum(share)) / self.ranks.count
 
     @contextmanager

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muse.checkpoint import load_module
+from muse.cuda_graph import GraphedStep
 from muse.data.batches import TokenBatch
 from muse.masking import draw_hidden, draw_mask_ratio
 from muse.models.layers import Texts, Words
@@ -65,6 +67,10 @@ class Draw:
 
 
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
+WORDS = 32
+"""Texts of captured steps are padded to a multiple of so many words."""
+IGNORED = -100
+"""The target that torch's cross-entropy leaves out."""
 GRID = ("height", "width", "low_height", "low_width")
 """The fields of a config that say how large grids of tokens are."""
 
@@ -106,8 +112,14 @@ class MaskedStage(ABC, Generic[Network]):
         self.engine.recompute(self.network.layers)
         self.engine.compile(self.network.layers)
         self.text_encoder = text_encoder.to(self.engine.fabric.device)
-        rate = training.engine.learning_rate
-        self.optimizer = optimizer_for(self.network, training.optimizer, rate, training.weight_decay)
+        self.optimizer = optimizer_for(
+            self.network,
+            training.optimizer,
+            training.engine.learning_rate,
+            training.weight_decay,
+            is_captured=training.engine.graph and self.engine.fabric.device.type == "cuda",
+        )
+        self.graphed = GraphedStep(self._captured, self.engine.fabric.device) if training.engine.graph else None
 
     def _first(self) -> Network:
         start, model = self.training.start_from, self.training.model
@@ -136,6 +148,9 @@ class MaskedStage(ABC, Generic[Network]):
         """One optimizer step on this process's share of a batch: hide tokens, drop captions, predict what is hidden."""
         self.network.train()
         generator = torch.Generator().manual_seed(hash((self.training.engine.seed, step)))
+        if self.graphed is not None:
+            loss, norm = self.graphed(*self.inputs(batch, generator))
+            return {"loss": loss, "gradient_norm": norm}
         ranks, losses = self.engine.ranks, []
         draw = self.draw(len(batch) * ranks.count, generator)[ranks.share]
 
@@ -149,6 +164,43 @@ class MaskedStage(ABC, Generic[Network]):
         self.engine.update(parts(), self.optimizer, self.network)
         self.average.update_parameters(self.network)
         return {"loss": torch.stack(losses).sum()}
+
+    @torch.no_grad()
+    def inputs(self, batch: TokenBatch, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What a captured step takes: the learning rate, tokens, which are hidden, the texts, padded to a multiple of
+        `WORDS` so that there are few shapes, which of their words are none, and what the network reads besides."""
+        draw = self.draw(len(batch), generator)
+        num_told = round(len(batch) * (1 - self.training.caption_drop))
+        with self.engine.fabric.autocast():
+            text, is_word = self.text_of(batch[:num_told])
+            given = self.given(batch, draw)
+        missing = -text.shape[1] % WORDS
+        text, is_word = F.pad(text, (0, 0, 0, missing)), F.pad(is_word, (0, missing))
+        rate = torch.tensor(self.engine.rate(), device=self.engine.fabric.device)
+        return rate, self.targets(batch), draw.is_hidden, text, is_word, *given
+
+    def _captured(
+        self, rate: Tensor, tokens: Tokens, is_hidden: Hidden, text: Texts, is_word: Words, *given: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One optimizer step of which nothing depends on what the device has computed: every position gets its logits,
+        and those that are not hidden do not count."""
+        masked = tokens.masked_fill(is_hidden, self.training.model.mask_id)
+        with self.engine.fabric.autocast():
+            logits = self.predict(self.network, masked, (text, is_word), given, None)
+        loss = hidden_token_loss(
+            logits.flatten(0, 1), tokens.masked_fill(~is_hidden, IGNORED).flatten(), self.training.label_smoothing
+        )
+        norm = self.engine.update_unseen(loss, self.optimizer, self.network, rate)
+        if self.graphed is not None and self.graphed.is_capturing:
+            # update_parameters looks whether it is the first time; that was in a warm-up.
+            averages, weights = (
+                [parameter.detach() for parameter in each.parameters()] for each in (self.average.module, self.network)
+            )
+            get_ema_multi_avg_fn(self.training.engine.ema_decay)(averages, weights, 0)
+            self.average.n_averaged += 1
+        else:
+            self.average.update_parameters(self.network)
+        return loss.detach(), norm
 
     def parts_of(self, draw: Draw) -> list[Draw]:
         """What is drawn for each part of a batch."""
@@ -178,7 +230,7 @@ class MaskedStage(ABC, Generic[Network]):
         masked = tokens.masked_fill(draw.is_hidden, self.training.model.mask_id)
         with self.engine.fabric.autocast():
             text = self.text_of(batch[: int(draw.has_text.sum())]) if draw.is_told else None
-            logits = self.predict(network, masked, text, batch, draw)
+            logits = self.predict(network, masked, text, self.given(batch, draw), draw.is_hidden)
         return hidden_token_loss(logits, tokens[draw.is_hidden], self.training.label_smoothing, draw.num_hidden)
 
     def text_of(self, batch: TokenBatch) -> tuple[Texts, Words]:
@@ -196,11 +248,20 @@ class MaskedStage(ABC, Generic[Network]):
     def targets(self, batch: TokenBatch) -> Tokens:
         """The tokens of a batch that the network learns to predict."""
 
+    def given(self, batch: TokenBatch, draw: Draw) -> tuple[Tensor, ...]:
+        """What else the network reads of each sample; nothing, unless a stage says so."""
+        return ()
+
     @abstractmethod
     def predict(
-        self, network: Network, masked: Tokens, text: tuple[Texts, Words] | None, batch: TokenBatch, draw: Draw
-    ) -> Float[Tensor, "hidden code"]:
-        """Logits of the hidden tokens, given the texts of the first samples and what else the network reads."""
+        self,
+        network: Network,
+        masked: Tokens,
+        text: tuple[Texts, Words] | None,
+        given: tuple[Tensor, ...],
+        at: Hidden | None,
+    ) -> Float[Tensor, "*position code"]:
+        """Logits `at` the hidden tokens, or of all, given the texts of the first samples and what else is read."""
 
     @torch.no_grad()
     def validate(self, batches: Sequence[TokenBatch]) -> float:

@@ -2,11 +2,13 @@
 steps to learn by heart."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -23,12 +25,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def optimizer_for(
-    module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float
+    module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float, *, is_captured: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimizer of a transformer, with the moments of the paper: 0.9 and 0.96. Muse, appendix."""
+    """The optimizer of a transformer, with the moments of the paper: 0.9 and 0.96. Muse, appendix.
+    Where a CUDA graph captures its steps, torch's own must be told; ours may always be."""
     groups, betas = parameter_groups(module, weight_decay), (0.9, 0.96)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, capturable=is_captured)
     if name == "adafactor":
         return AdaFactor(groups, lr=learning_rate, betas=betas)
     return Muon(muon_groups(module, weight_decay), lr=learning_rate, betas=betas)
@@ -51,15 +54,26 @@ class OneByOne(torch.optim.Optimizer, ABC):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One step down the gradients that are there."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update, weight = self.update_of(parameter, parameter.grad, group), local(parameter)
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_(update, alpha=group["lr"])
+            for parameter, update in self.updates(group):
+                weight = local(parameter)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.sub_(group["lr"] * update)  # a number or a tensor, which a captured step reads anew
+
+    def updates(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The parameters of a group that have gradients, each with its update."""
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                yield parameter, self.update_of(parameter, parameter.grad, group)
 
     @abstractmethod
     def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         """What a learning rate of 1 would take away from this process's shard."""
+
+
+def counted(state: dict[str, Any], parameter: Tensor) -> Tensor:
+    """The number of this step, where the parameter is, so that a captured step counts too."""
+    state["step"] = state["step"].to(local(parameter).device).add_(1)
+    return state["step"]
 
 
 class AdaFactor(OneByOne):
@@ -82,8 +96,7 @@ class AdaFactor(OneByOne):
 
     def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter] or self._begin(parameter)
-        state["step"] += 1
-        fading = min(group["betas"][1], 1 - float(state["step"]) ** -0.8)
+        fading = (1 - counted(state, parameter) ** -0.8).clamp(max=group["betas"][1])
         gradient, average = local(gradient), local(state["average"])
         update = gradient * self._scale(parameter, gradient.square() + group["eps"], state, fading)
         size = over_shards(update.square().sum(), parameter).div(parameter.numel()).sqrt()
@@ -101,7 +114,7 @@ class AdaFactor(OneByOne):
             state["squares"] = torch.zeros_like(parameter)
         return state
 
-    def _scale(self, parameter: Tensor, squares: Tensor, state: dict[str, Any], fading: float) -> Tensor:
+    def _scale(self, parameter: Tensor, squares: Tensor, state: dict[str, Any], fading: Tensor) -> Tensor:
         """One over the root of the second moment, after the squares of this step have entered it."""
         if parameter.ndim != 2:
             return local(state["squares"]).lerp_(squares, 1 - fading).rsqrt()
@@ -132,51 +145,71 @@ class Muon(OneByOne):
         defaults = {"betas": betas, "weight_decay": weight_decay, "momentum": momentum, "eps": eps}
         super().__init__(params, {"lr": lr, "is_orthogonal": False, **defaults})
 
-    def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        return (self._orthogonal if group["is_orthogonal"] else self._adam)(parameter, gradient, group)
+    def updates(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        if not group["is_orthogonal"]:
+            yield from super().updates(group)
+            return
+        alike: defaultdict[torch.Size, list[Tensor]] = defaultdict(list)
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                alike[parameter.shape].append(parameter)
+        for shape, parameters in alike.items():
+            at_once = max(1, LARGEST_STACK // shape.numel())
+            for start in range(0, len(parameters), at_once):
+                some = parameters[start : start + at_once]
+                directions = torch.stack([self._ahead(each, group["momentum"]) for each in some])
+                for parameter, whole in zip(some, nearest_orthogonal(directions), strict=True):
+                    yield parameter, shard_of(whole * (0.2 * max(shape) ** 0.5), parameter)
 
-    def _orthogonal(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        state, momentum = self.state[parameter], group["momentum"]
+    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+        """The averaged gradient of a matrix, Nesterov's look ahead in it, whole."""
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if not state:
             state["average"] = torch.zeros_like(parameter)
         average = state["average"]
         average.lerp_(gradient, 1 - momentum)
-        ahead = torch.lerp(gradient, average, momentum)  # Nesterov's look ahead
-        whole = ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
-        update = nearest_orthogonal(whole) * (0.2 * max(whole.shape) ** 0.5)
-        if isinstance(parameter, DTensor):
-            return local(distribute_tensor(update, parameter.device_mesh, parameter.placements))
-        return update
+        ahead = torch.lerp(gradient, average, momentum)
+        return ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
 
-    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def update_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (first, second) = self.state[parameter], group["betas"]
         if not state:
             state["step"] = torch.zeros(())
             state["average"], state["squares"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
+        num = counted(state, parameter)
         gradient, average, squares = local(gradient), local(state["average"]), local(state["squares"])
         average.lerp_(gradient, 1 - first)
         squares.lerp_(gradient.square(), 1 - second)
-        num = float(state["step"])
         size = (squares / (1 - second**num)).sqrt_().add_(group["eps"])
         return average / (1 - first**num) / size
 
 
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 """Of a singular value s: a s + b s^3 + c s^5; five times over it takes all of (0.01, 1] to near 1."""
+LARGEST_STACK = 2**25
+"""Numbers in the matrices whose steps are computed at once: many small ones are otherwise many small kernels."""
 
 
-def nearest_orthogonal(matrix: Tensor) -> Tensor:
-    """U V^T of a matrix U S V^T [rows, columns], its singular values between about 0.7 and 1.2: five Newton-Schulz
-    steps in bfloat16. Muon (kellerjordan.github.io/posts/muon)."""
+def nearest_orthogonal(matrices: Float[Tensor, "*matrix rows columns"]) -> Float[Tensor, "*matrix rows columns"]:
+    """U V^T of each matrix U S V^T, its singular values between about 0.7 and 1.2: five Newton-Schulz steps in
+    bfloat16. Muon (kellerjordan.github.io/posts/muon)."""
     first, third, fifth = POLYNOMIAL
-    is_tall = len(matrix) > matrix.shape[1]
-    wide = (matrix.T if is_tall else matrix).bfloat16().contiguous()
-    wide = wide / wide.norm().clamp(min=1e-7)
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = (matrices.mT if is_tall else matrices).bfloat16().contiguous()
+    wide = wide.view(-1, *wide.shape[-2:])
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        square = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(square, square, square, beta=third, alpha=fifth), wide, beta=first)
-    return (wide.T if is_tall else wide).float()
+        square = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=third, alpha=fifth), wide, beta=first)
+    return (wide.mT if is_tall else wide).float().reshape(matrices.shape)
+
+
+def shard_of(whole: Tensor, parameter: Tensor) -> Tensor:
+    """This process's shard of a tensor that is laid out as a parameter is."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    return local(distribute_tensor(whole, parameter.device_mesh, parameter.placements))
 
 
 def local(tensor: Tensor) -> Tensor:

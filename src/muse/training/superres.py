@@ -14,7 +14,7 @@ from muse.data.batches import TokenBatch
 from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
-from muse.shapes import Tokens
+from muse.shapes import Hidden, Tokens
 from muse.training.masked import Draw, MaskedStage, MaskedTraining
 
 
@@ -53,18 +53,22 @@ class SuperResStage(MaskedStage[SuperResTransformer]):
         shape = (num, model.low_height * model.low_width)
         return draw_corruption(shape, self.training.low_corruption, model.low_num_codes, generator)
 
+    def given(self, batch: TokenBatch, draw: Draw) -> tuple[Tensor, ...]:
+        """The low-resolution tokens, some of them wrong, and the latents of their picture, if the network reads any."""
+        is_wrong, instead = draw.more
+        low = torch.where(is_wrong.to(batch.tokens.device), instead.to(batch.tokens), batch.tokens)
+        return (low,) if self.upsampling is None else (low, self.upsampling(low))
+
     def predict(
         self,
         network: SuperResTransformer,
         masked: Tokens,
         text: tuple[Texts, Words] | None,
-        batch: TokenBatch,
-        draw: Draw,
-    ) -> Float[Tensor, "hidden code"]:
-        is_wrong, instead = draw.more
-        low = torch.where(is_wrong.to(batch.tokens.device), instead.to(batch.tokens), batch.tokens)
-        upsampled = self.upsampling and self.upsampling(low)
-        return network(masked, network.read(low, *(text or (None, None)), upsampled), draw.is_hidden)
+        given: tuple[Tensor, ...],
+        at: Hidden | None,
+    ) -> Float[Tensor, "*position code"]:
+        low, *upsampled = given
+        return network(masked, network.read(low, *(text or (None, None)), *upsampled), at)
 
 
 def draw_corruption(

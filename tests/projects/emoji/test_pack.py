@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,9 +16,24 @@ from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import SHIPPED
-from projects.emoji import dataset, recipe
-from projects.emoji.pack import DRAWINGS, MANIFEST, SIZES, pack_drawings, pack_networks, pack_start, unpack, weights
+from projects.emoji import dataset, recipe, tokens
+from projects.emoji.pack import (
+    DRAWINGS,
+    MANIFEST,
+    RECORDS,
+    SIZES,
+    TOKENS,
+    is_of_base,
+    pack_drawings,
+    pack_networks,
+    pack_start,
+    pack_tokens,
+    unpack,
+    weights,
+)
 from projects.emoji.rasterise import draw
+from projects.emoji.tokens import CacheOptions
+from projects.emoji.train import TokensOfStep
 
 DISC = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="36" height="36"><circle cx="18" cy="18" r="{}" fill="#d33"/></svg>'
@@ -79,6 +95,48 @@ def test_a_start_has_the_vqgans_that_ship_and_transformers_that_open(tmp_path):
     start = load_module(MaskedTransformer, TransformerConfig, tmp_path / "packed" / "base-start")
     for name, weight in trained.state_dict().items():
         assert torch.allclose(start.state_dict()[name], weight, atol=float(weight.abs().max()) / 200), name
+
+
+def test_packed_tokens_train_without_pictures_and_what_is_missing_cannot_be_painted(tmp_path, art):
+    here, there = recipe.Places(tmp_path / "here", "paper"), recipe.Places(tmp_path / "there", "paper")
+    scale, options = here.of_scale, CacheOptions(singles_per_picture=1, compositions=0)
+    for data, size in ((scale.data, scale.size), (scale.large_data, scale.large_size)):
+        folder = here.folder / data
+        folder.mkdir(parents=True)
+        rows = [json.dumps(dataclasses.asdict(record)) for record in art.records]
+        (folder / RECORDS).write_text("\n".join(rows) + "\n")
+        (folder / MANIFEST).write_text(json.dumps({"size": size}))
+    scene = {"kind": "single", "items": [3], "count": 1, "relation": None, "background": None}
+    name = f"seen-{scale.tokens.seed}-{scale.size}"
+    for cache in (name, f"seen-{scale.paired.seed}-{scale.large_size}"):
+        folder = here.runs / "tokens" / cache
+        folder.mkdir(parents=True)
+        np.save(folder / "tokens.npy", np.arange(8, dtype=np.uint16).reshape(2, 4))
+        scenes = [json.dumps(each) + "\n" for each in (scene, {**scene, "kind": "count", "count": 2})]
+        (folder / "scenes.jsonl").write_text("".join(scenes))
+        about = {"vqgan_fingerprint": "0123456789ab", "pictures": 1, **dataclasses.asdict(options)}
+        (folder / "cache.json").write_text(json.dumps(about))
+    pack_tokens(here, tmp_path / "packed", is_of_base)
+    unpack(tmp_path / "packed", there.folder)
+    assert [path.name for path in (there.runs / "tokens").iterdir()] == [name]
+    found = dataset.load(there.folder, scale.data, needs_pictures=False)
+    assert (found.records, found.size, found.has_pictures) == (art.records, scale.size, False)
+    cache = tokens.load(there.runs / "tokens" / name)
+    batch = TokensOfStep(found, cache, batch=2, scale=dataclasses.replace(scale, single_share=1.0))(0)
+    assert batch.tokens.tolist() == [[0, 1, 2, 3]] * 2
+    assert all(art.records[3].concept.split()[0] in caption.lower() for caption in batch.captions)
+    vqgan = Mock(VQGAN, **{"fingerprint.return_value": "0123456789ab"})
+    tokens.build(found, [3], vqgan, options, there.runs / "tokens" / name)  # whole: nothing to do
+    with pytest.raises(FileNotFoundError, match=r"no tokens of these scenes, and the data set no pictures to paint"):
+        tokens.build(found, [3], vqgan, options, there.runs / "tokens" / "other")
+    with pytest.raises(FileNotFoundError):
+        dataset.load(there.folder, scale.data)
+
+
+def test_packed_tokens_that_are_damaged_are_refused(tmp_path):
+    (tmp_path / TOKENS).write_bytes(b"no archive")
+    with pytest.raises(SystemExit, match=r"tokens.tar.xz is damaged; pack it again$"):
+        unpack(tmp_path, tmp_path / "there")
 
 
 def test_a_folder_that_was_not_packed_is_refused(tmp_path):
