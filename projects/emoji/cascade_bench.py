@@ -3,12 +3,12 @@ how near to real pictures the large ones come.
 
     python -m projects.emoji.cascade_bench --model MODEL --out FOLDER
 
-- Reconstructions of the held-out pictures, by the f=16 VQGAN at 128 px and the f=8 one at 256 px; and by the f=8 one
-  before its decoder was enlarged, if that is named.
+- Reconstructions of the held-out pictures, by the f=16 VQGAN at the size before super-resolution and the f=8 one at that
+  after it; and by the f=8 one before its decoder was enlarged, if that is named.
 - Agreement: super-resolution of real pictures' small tokens, halved and encoded again. How many of the tokens are the
   same; beside it the same of the real picture through the f=8 VQGAN, which no super-resolution can pass, and chance,
   which is the tokens of another picture of the set.
-- Frechet distance, on the judge's features at 256 px, of what the cascade draws of seen prompts and of what the base
+- Frechet distance, on the judge's features at full size, of what the cascade draws of seen prompts and of what the base
   draws, upsampled bicubically, from the real pictures of the same styles.
 - sheet.png: prompts at low resolution, upsampled, and after super-resolution, with each decoder.
 """
@@ -170,6 +170,8 @@ class Command:
     """Folder of the f=8 VQGAN before its decoder was enlarged."""
     num: int = 100
     """Prompts drawn for the Frechet distance, and pictures whose small tokens are super-resolved."""
+    reference: int = 10_000
+    """Real pictures that the Frechet distance takes at most."""
     places: recipe.Places = recipe.PLACES
 
 
@@ -191,7 +193,8 @@ def main(command: Command) -> None:
     muse = Muse.from_pretrained(command.model)
     superres, vqgan = muse.high
     places, options = command.places, BenchOptions(per_category=command.num, only=("single",))
-    art, large_art = dataset.load(places.folder), dataset.load(places.folder, places.of_scale.large_data)
+    data = (places.of_scale.data, places.of_scale.large_data)
+    art, large_art = (dataset.load(places.folder, each) for each in data)
     network = efficientnet_lite0(places.folder / "networks" / "judge" / "model.safetensors")
     perceptual = PerceptualLoss.from_file(places.perceptual)
 
@@ -222,6 +225,7 @@ def main(command: Command) -> None:
     ]
     ours, bicubic = (describe(torch.stack([to_tensor(image) for image in images])) for images in (large[-1], enlarged))
     real = [record.index for record in gallery_records(large_art)]
+    real = np.random.default_rng(options.seed).permutation(real)[: command.reference].tolist()
     parts = (real[at : at + BATCH] for at in range(0, len(real), BATCH))
     theirs = torch.cat([describe(painted(large_art, part)) for part in parts])
     far = distances(ours, bicubic, theirs, options)
@@ -257,7 +261,7 @@ def as_markdown(rows: list[Reconstruction], kept: Agreement, far: Distances) -> 
         f"Small tokens kept by super-resolution of {kept.num} held-out pictures: {interval(kept.superres, 100)}%; "
         f"through the f=8 VQGAN alone {100 * kept.through_vqgan:.1f}%, chance {100 * kept.chance:.1f}%.",
         "",
-        f"Frechet distance at 256 px, {far.num} seen prompts against {far.num_reference} real pictures: cascade "
+        f"Frechet distance at {rows[-1].size} px, {far.num} seen prompts against {far.num_reference} real pictures: cascade "
         f"{interval(far.cascade)}, base upsampled bicubically {interval(far.base_bicubic)}; {far.num} other real "
         f"pictures {far.real:.1f}.",
     ]

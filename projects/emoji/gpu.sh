@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Transformers of the paper's scale on a GPU that is lent for a while, one after the other.
+# The transformers of the model that ships on a GPU that is lent for a while, one after the other.
 #   bash projects/emoji/gpu.sh PACKED SECONDS OUT base|superres...
 # PACKED is what `projects.emoji.pack pack` wrote. The base needs networks/text_encoder of it, tokens, and base-start if it
 # is to start from one; super-resolution tokens-superres, vqgan and vqgan-superres as well. Without tokens it takes
@@ -20,15 +20,15 @@ for part in "$@"; do
         python3 -m projects.emoji.pack unpack "$packed/${tokens[$part]}"
     else
         [ -f $runs/data-512/pictures.npy ] || python3 -m projects.emoji.pack unpack "$packed/drawings"
-        python3 -m projects.emoji.train tokens --places.scale paper --parts "$part"
+        python3 -m projects.emoji.train tokens --parts "$part"
     fi
     # Starting takes a quarter of a minute, and saving what was learnt another.
     minutes=$(python3 -c "print(round(($seconds - ($SECONDS - $begun) - 32) / 60, 2))")
     echo "$SECONDS s: training $part for $minutes minutes"
     start=$([ ! -d "$packed/$part-start" ] || echo "--$part-from $packed/$part-start")
-    python3 -m projects.emoji.train "$part" --places.scale paper --batch "${batch[$part]}" --steps "${steps[$part]}" --lent.graph \
+    python3 -m projects.emoji.train "$part" --batch "${batch[$part]}" --steps "${steps[$part]}" --lent.graph \
         --lent.minutes "$minutes" --lent.workers 10 --lent.save-every 100000 $start 2>&1 | tee "$out/$part.log"
-    python3 -m projects.emoji.pack weights "$runs/paper/$part/$part" "$out/$part"
-    tar -C "$runs/paper/$part" -czf "$out/$part.tar.gz" metrics.jsonl "$part/config.json"
+    python3 -m projects.emoji.pack weights "$runs/$part/$part" "$out/$part"
+    tar -C "$runs/$part" -czf "$out/$part.tar.gz" metrics.jsonl "$part/config.json"
 done
 echo "$SECONDS s: done"

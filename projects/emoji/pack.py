@@ -52,8 +52,8 @@ SIZES = {
 
 
 def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) -> None:
-    """Write OUT/networks and OUT/drawings; and what `gpu.sh` needs besides: the VQGANs that ship and, if there are any
-    of the paper's scale, transformers to start from and token caches.
+    """Write OUT/networks and OUT/drawings; and what `gpu.sh` needs besides: the VQGANs that ship and, if there are any,
+    transformers to start from and token caches.
 
     Args:
         folder: where `build` and `networks` left the data set, its packages and the networks.
@@ -63,7 +63,7 @@ def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) ->
     art = dataset.load(folder)
     kept = [record for record in art.records if record.style in recipe.TRAINED_STYLES]
     pack_drawings(kept, sources_of(kept, folder / "packages"), dataset.read_manifest(folder), out / "drawings")
-    places = recipe.Places(folder, "paper")
+    places = recipe.Places(folder)
     pack_start(places, out)
     for name, is_of in (("tokens", is_of_base), ("tokens-superres", is_of_superres)):
         pack_tokens(places, out / name, is_of)

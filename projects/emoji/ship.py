@@ -29,13 +29,14 @@ pipeline_tag: text-to-image
 
 # emoji
 
-A small Muse (arXiv:2301.00704): {side} px, 8x8 tokens of an f=16 VQGAN, a base transformer{superres}, and
+A small Muse (arXiv:2301.00704): {side} px, {low} tokens of an f=16 VQGAN, a base transformer{superres}, and
 all-MiniLM-L6-v2 (frozen, Apache-2.0, its weights in int8) as its text encoder.
 
-- Trained on 2 CPU cores by the parts of `projects/emoji`; docs/results.md of the repository says how long, and has
-  every figure.
-- Data: Fluent Emoji (MIT), Noto Emoji (Apache-2.0) and Twemoji (CC BY 4.0) without people, flags, symbols and clocks:
-  see NOTICE at the root of the repository. Captions from Unicode names, emojibase and emojilib (MIT).
+- Trained by the parts of `projects/emoji`, its VQGANs on 2 CPU cores and its transformers on a GPU for 24 minutes;
+  docs/results.md of the repository has every figure.
+- Data: Fluent Emoji (MIT), Noto Emoji in two versions and FxEmojis (Apache-2.0), Twemoji and EmojiOne 2 (CC
+  BY 4.0) without people, flags, symbols and clocks: see NOTICE at the root of the repository. Captions from Unicode
+  names, emojibase and emojilib (MIT).
 - Prompts name a concept, a style ("3d style", "flat style", "noto style", "twitter style"), a background colour, a
   count, or two things and their places: "a red fox, 3d style", "three octopuses on a green background, flat style".
 - Limits: about a thousand concepts; {side} px; no people and no photographs. How well each kind of prompt is followed
@@ -74,15 +75,24 @@ def ship(places: recipe.Places, bench: Path) -> Path:
     save_module(muse.vqgan, folder / "vqgan", torch.float16)
     if muse.vqgan_superres is not None:
         save_module(muse.vqgan_superres, folder / "vqgan_superres", torch.float16)
-    superres = "" if muse.superres is None else ", super-resolution to the 32x32 tokens of an f=8 VQGAN"
-    write_whole(folder / "README.md", CARD.format(side=muse.size[0], superres=superres) + figures(bench))
+    low, superres = muse.base.config, ""
+    if muse.superres is not None:
+        high = muse.superres.config
+        superres = f", super-resolution to the {high.height}x{high.width} tokens of an f=8 VQGAN"
+    card = CARD.format(side=muse.size[0], low=f"{low.height}x{low.width}", superres=superres)
+    write_whole(folder / "README.md", card + figures(bench))
     return folder
 
 
 def draw_curves(places: recipe.Places, destination: Path) -> None:
     """Plot what the stages logged: losses, and the codebooks' usage; a row before super-resolution and one of it."""
-    runs = ("vqgan", "base", "vqgan-superres", "superres")
-    stages = {run: read_metrics(path) for run in runs if (path := places.folder / run / "metrics.jsonl").is_file()}
+    folder_of = {
+        "vqgan": places.vqgan.parent,
+        "base": places.base.parent,
+        "vqgan-superres": places.vqgan_superres.parent,
+        "superres": places.superres.parent,
+    }
+    stages = {run: read_metrics(path) for run in folder_of if (path := folder_of[run] / "metrics.jsonl").is_file()}
     kinds = {
         "vqgan": (("reconstruction", "perceptual"), ("codebook_perplexity",), ("adversarial", "discriminator")),
         "transformer": (("loss", "validation_loss"),),

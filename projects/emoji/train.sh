@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
-# The shipped model from nothing: data, networks, VQGAN, base transformer; then its super-resolution to 256 px, unless the
-# first word is `low`. Each part goes on where it was stopped.
-# On 2 cores with AMX, as measured one by one (the whole has not been run in one go yet): data and networks 4 min, VQGAN
-# 14 min, token cache 2 min, base 90 min of 6,600 steps; large data 2 min, f=8 VQGAN 17 min, its
-# token cache 3 min, super-resolution 115 min of 5,200 steps, larger decoder 11 min. Needs the `emoji` extra.
+# The emoji model from nothing: data, networks, VQGANs, base transformer, super-resolution and its larger decoder.
+#   bash projects/emoji/train.sh          what ships, the paper's scale: 256 px, then 512; wants a GPU (gpu.sh lends one)
+#   bash projects/emoji/train.sh half     half of it, which two cores can train: 128 px, then 256
+#   bash projects/emoji/train.sh half low       only as far as the base
+# Each part goes on where it was stopped. Needs the `emoji` extra. Measured one by one (the whole has not been run in one
+# go yet), on 2 cores with AMX: data and networks 4 min, VQGAN 14 min, f=8 VQGAN 17 min, larger decoder 11 min; half:
+# token cache 2 min, base 90 min of 6,600 steps, larger data 2 min, its token cache 3 min, super-resolution 115 min of 5,200
+# steps; the paper's scale: larger data 7 min, token caches 22 and 5 min, and its transformers on one H200 14 and 9 min.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+scale=${1:-paper}
+case $scale in half | paper) ;; *) echo "the scale is $scale; give half or paper" >&2; exit 2 ;; esac
+train() { python -m projects.emoji.train "$1" --places.scale "$scale"; }
 python -m projects.emoji.build
+python -m projects.emoji.build --size 256 --data data-256
 python -m projects.emoji.networks
-python -m projects.emoji.train vqgan
-python -m projects.emoji.train base
-if [ "${1:-}" != low ]; then
-    python -m projects.emoji.build --size 256 --data data-256
-    python -m projects.emoji.train vqgan-superres
-    python -m projects.emoji.train superres
-    python -m projects.emoji.train decoder
+train vqgan
+train base
+if [ "${2:-}" != low ]; then
+    [ "$scale" = half ] || python -m projects.emoji.build --size 512 --data data-512
+    train vqgan-superres
+    train superres
+    train decoder
 fi
-echo "The model is in runs-local/emoji/model; judge it with: python -m projects.emoji.bench --model runs-local/emoji/model"
+model=runs-local/emoji/$([ "$scale" = paper ] || echo half/)model
+echo "The model is in $model; judge it with: python -m projects.emoji.bench --model $model"

@@ -54,7 +54,7 @@ def save_art(folder, records, pictures):
 @pytest.fixture
 def places(art, tiny_t5, tmp_path, monkeypatch):
     """Two small data sets, networks of random weights, and the recipe with tiny parts and two steps each."""
-    places = recipe.Places(tmp_path)
+    places = recipe.Places(tmp_path, "half")
     records = [dataclasses.replace(record, held_out=record.index % 4 == 0) for record in art.records]
     save_art(tmp_path / "data", records, art.pictures)
     save_art(tmp_path / "data-256", records, art.pictures.repeat(2, 1).repeat(2, 2))
