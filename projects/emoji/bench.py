@@ -568,11 +568,12 @@ def summary(report: Report) -> dict[str, Any]:
 
 
 def redraw_with(muse: Muse) -> Redraw:
-    """A model's VQGAN, there and back."""
+    """A model's VQGAN, there and back, at the size for which its tokens are."""
 
     @torch.no_grad()
     def redraw(images: list[Image.Image]) -> list[Image.Image]:
-        pictures = torch.stack([to_tensor(image) for image in images]).to(muse.device)
+        enlarged = [image.resize(muse.low_size, Image.Resampling.BICUBIC) for image in images]
+        pictures = torch.stack([to_tensor(image) for image in enlarged]).to(muse.device)
         return to_images(muse.vqgan.reconstruct(pictures))
 
     return redraw

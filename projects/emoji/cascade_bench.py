@@ -3,8 +3,8 @@ how near to real pictures the large ones come.
 
     python -m projects.emoji.cascade_bench --model MODEL --out FOLDER
 
-- Reconstructions of the held-out pictures, by the f=16 VQGAN at the size before super-resolution and the f=8 one at that
-  after it; and by the f=8 one before its decoder was enlarged, if that is named.
+- Reconstructions of the held-out pictures, by the f=16 VQGAN at the size before super-resolution and by the f=8 one at
+  the size after it; and by the f=8 one before its decoder was enlarged, if that is named.
 - Agreement: super-resolution of real pictures' small tokens, halved and encoded again. How many of the tokens are the
   same; beside it the same of the real picture through the f=8 VQGAN, which no super-resolution can pass, and chance,
   which is the tokens of another picture of the set.
@@ -261,9 +261,9 @@ def as_markdown(rows: list[Reconstruction], kept: Agreement, far: Distances) -> 
         f"Small tokens kept by super-resolution of {kept.num} held-out pictures: {interval(kept.superres, 100)}%; "
         f"through the f=8 VQGAN alone {100 * kept.through_vqgan:.1f}%, chance {100 * kept.chance:.1f}%.",
         "",
-        f"Frechet distance at {rows[-1].size} px, {far.num} seen prompts against {far.num_reference} real pictures: cascade "
-        f"{interval(far.cascade)}, base upsampled bicubically {interval(far.base_bicubic)}; {far.num} other real "
-        f"pictures {far.real:.1f}.",
+        f"Frechet distance at {rows[-1].size} px, {far.num} seen prompts against {far.num_reference} real pictures: "
+        f"cascade {interval(far.cascade)}, base enlarged bicubically {interval(far.base_bicubic)}; {far.num} other "
+        f"real pictures {far.real:.1f}.",
     ]
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from projects.emoji.bench import (
     Report,
     as_markdown,
     make_prompts,
+    redraw_with,
     run_bench,
     score,
     share_of,
@@ -300,3 +301,8 @@ def test_without_guidance_the_ramps_are_one_sampler():
         "halton, linear ramp",
         "halton, remasking, linear ramp",
     ]
+
+
+def test_real_art_goes_through_the_vqgan_at_the_size_of_the_models_tokens(tiny_muse):
+    art = [Image.new("RGB", (width, width), "red") for width in (16, 16)]
+    assert [image.size for image in redraw_with(tiny_muse)(art)] == [tiny_muse.low_size] * 2

@@ -110,10 +110,10 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
 
     # The ablation has a folder and a model of its own, drawn with the larger decoder.
     train.superres(places, run="superres-clean", low_corruption=0.0)
-    clean = Muse.from_pretrained(places.folder / "model-superres-clean", "cpu")
+    clean = Muse.from_pretrained(places.runs / "model-superres-clean", "cpu")
     assert clean.vqgan_superres is not None
     assert clean.vqgan_superres.config == after.config
-    assert list((places.folder / "superres-clean" / "checkpoints").glob("step-*"))
+    assert list((places.runs / "superres-clean" / "checkpoints").glob("step-*"))
 
 
 def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monkeypatch, capsys):
@@ -135,7 +135,7 @@ def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monke
     assert report["distances"]["num"] == 6
     # Of six prompts: the small picture and both decoders' large ones, each of the large size.
     assert Image.open(command.out / "sheet.png").width > 3 * 128
-    assert "base upsampled bicubically" in capsys.readouterr().out
+    assert "base enlarged bicubically" in capsys.readouterr().out
 
 
 def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_further(places):
