@@ -3,6 +3,7 @@
 python -m docs.figures
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -17,6 +18,8 @@ THINGS = ("a red apple", "a fox", "a rocket", "a slice of pizza", "a mushroom", 
 STYLES = ("3d style", "flat style", "noto style", "twitter style")
 SHEET = [f"{thing}, {style}" for style in STYLES for thing in THINGS]
 """What the picture of the README shows, with one seed for all: chosen before anything was drawn."""
+SIDE, COLOURS = 256, 192
+"""Pixels of a picture in a figure, and colours of the figure, so that a page of them loads."""
 SHOWN, SHOWN_LARGE = 4, 3
 """Steps that are shown of the base and of super-resolution, evenly spread, the last among them."""
 
@@ -34,15 +37,21 @@ def steps(muse: Muse) -> Image.Image:
 
     def watch(report: StepReport) -> None:
         if report.step.index + 1 in shown[report.stage]:
-            frames.append([image.resize(muse.size) for image in muse.preview(report).images])
+            frames.append(muse.preview(report).images)
 
     muse.generate(list(PROMPTS), list(range(1, len(PROMPTS) + 1)), callback=watch)
-    return contact_sheet([frame[row] for row in range(len(PROMPTS)) for frame in frames], columns=len(frames))
+    return in_columns([frame[row] for row in range(len(PROMPTS)) for frame in frames], len(frames))
 
 
 def sheet(muse: Muse) -> Image.Image:
     """A column for each thing, a row for each style."""
-    return contact_sheet(muse.generate(SHEET, [1] * len(SHEET)), len(THINGS))
+    return in_columns(muse.generate(SHEET, [1] * len(SHEET)), len(THINGS))
+
+
+def in_columns(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Images side by side, small enough for a page."""
+    sheet = contact_sheet([image.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for image in images], columns)
+    return sheet.convert("RGB").quantize(COLOURS)
 
 
 def main() -> None:
