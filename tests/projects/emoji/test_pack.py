@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import tarfile
 from unittest.mock import Mock
 
 import numpy as np
@@ -137,6 +138,16 @@ def test_packed_tokens_that_are_damaged_are_refused(tmp_path):
     (tmp_path / TOKENS).write_bytes(b"no archive")
     with pytest.raises(SystemExit, match=r"tokens.tar.xz is damaged; pack it again$"):
         unpack(tmp_path, tmp_path / "there")
+
+
+def test_packed_tokens_write_nothing_beside_their_folder(tmp_path):
+    with tarfile.open(tmp_path / TOKENS, "w:xz") as tar:
+        about = tarfile.TarInfo("../elsewhere.json")
+        about.size = 2
+        tar.addfile(about, io.BytesIO(b"{}"))
+    with pytest.raises(SystemExit, match=r"holds ../elsewhere.json, which lies outside of .*there; pack it again$"):
+        unpack(tmp_path, tmp_path / "there")
+    assert not (tmp_path / "elsewhere.json").exists()
 
 
 def test_a_folder_that_was_not_packed_is_refused(tmp_path):
