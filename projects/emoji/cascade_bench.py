@@ -262,8 +262,8 @@ def as_markdown(rows: list[Reconstruction], kept: Agreement, far: Distances) -> 
         f"through the f=8 VQGAN alone {100 * kept.through_vqgan:.1f}%, chance {100 * kept.chance:.1f}%.",
         "",
         f"Frechet distance at {rows[-1].size} px, {far.num} seen prompts against {far.num_reference} real pictures: "
-        f"cascade {interval(far.cascade)}, base enlarged bicubically {interval(far.base_bicubic)}; {far.num} other "
-        f"real pictures {far.real:.1f}.",
+        f"cascade {interval(far.cascade)}, base upsampled bicubically {interval(far.base_bicubic)}; "
+        f"{far.num} other real pictures {far.real:.1f}.",
     ]
     return "\n".join(lines)
 

@@ -17,12 +17,13 @@ import lzma
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -39,7 +40,9 @@ from projects.emoji.files import sha256_of, write_atomically
 from projects.emoji.rasterise import draw
 from projects.emoji.recipe import PLACES
 from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
+from projects.emoji.tokens import cache_name
 
+Part = Literal["base", "superres"]
 DRAWINGS, RECORDS, MANIFEST, TOKENS = "drawings.tar.xz", "records.jsonl", "manifest.json", "tokens.tar.xz"
 TEXT_ENCODER = "text_encoder"
 PIECE = 15_000_000
@@ -65,8 +68,8 @@ def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) ->
     pack_drawings(kept, sources_of(kept, folder / "packages"), dataset.read_manifest(folder), out / "drawings")
     places = recipe.Places(folder)
     pack_start(places, out)
-    for name, is_of in (("tokens", is_of_base), ("tokens-superres", is_of_superres)):
-        pack_tokens(places, out / name, is_of)
+    pack_tokens(places, out / "tokens", "base")
+    pack_tokens(places, out / "tokens-superres", "superres")
     for part in sorted(out.iterdir()):
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         print(f"{part}  {size / 1e6:.1f} MB")
@@ -82,26 +85,22 @@ def pack_start(places: recipe.Places, out: Path) -> None:
             shutil.copyfile(trained / CONFIG, out / part / CONFIG)
 
 
-def is_of_base(cache: str, scale: recipe.Scale) -> bool:
-    """Whether the base learns from a token cache of this name."""
-    return cache in (f"seen-{scale.tokens.seed}-{scale.size}", f"held-out-{scale.held_out.seed}-{scale.size}")
+def caches_of(part: Part, scale: recipe.Scale) -> set[str]:
+    """The names of the token caches from which a transformer learns."""
+    seen, sizes = (scale.tokens, [scale.size]) if part == "base" else (scale.paired, [scale.size, scale.large_size])
+    sides = ((seen, False), (scale.held_out, True))
+    return {cache_name(options, size, held_out=held_out) for options, held_out in sides for size in sizes}
 
 
-def is_of_superres(cache: str, scale: recipe.Scale) -> bool:
-    """Whether super-resolution learns from a token cache of this name."""
-    names = ((side, options.seed) for side, options in (("seen", scale.paired), ("held-out", scale.held_out)))
-    return cache in {f"{side}-{seed}-{size}" for side, seed in names for size in (scale.size, scale.large_size)}
-
-
-def pack_tokens(places: recipe.Places, out: Path, is_of: Callable[[str, recipe.Scale], bool]) -> None:
+def pack_tokens(places: recipe.Places, out: Path, part: Part) -> None:
     """Write the token caches of one transformer and the records of their pictures: all that its training reads."""
-    found = sorted((places.runs / "tokens").glob("*/cache.json"))
-    caches = [path.parent for path in found if is_of(path.parent.name, places.of_scale)]
-    if not caches:
+    names = caches_of(part, places.of_scale)
+    found = sorted(path.parent for path in (places.runs / "tokens").glob("*/cache.json") if path.parent.name in names)
+    if not found:
         return
     out.mkdir(parents=True, exist_ok=True)
     with tarfile.open(out / TOKENS, "w:xz") as tar:
-        for cache in caches:
+        for cache in found:
             tar.add(cache, cache.relative_to(places.folder))
         for data in (places.of_scale.data, places.of_scale.large_data):
             for name in (RECORDS, MANIFEST):
@@ -172,17 +171,23 @@ def unpack(packed: Annotated[Path, tyro.conf.Positional], folder: Path = PLACES.
 def unpack_tokens(packed: Path, folder: Path) -> None:
     """Lay out token caches and the records of the data sets, whose pictures may stay away.
     SystemExit if the file is damaged or would write elsewhere."""
+    with refusing_damaged(packed), tarfile.open(packed) as tar:
+        for member in tar:  # Python's own filter of what may be written came with 3.11.4
+            if (content := tar.extractfile(member)) is None:
+                continue
+            target = (folder / member.name).resolve()
+            if not target.is_relative_to(folder.resolve()):
+                raise SystemExit(f"{packed} holds {member.name}, which lies outside of {folder}; pack it again")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                shutil.copyfileobj(content, file)
+
+
+@contextmanager
+def refusing_damaged(packed: Path) -> Iterator[None]:
+    """SystemExit, naming the archive, if what is read of it turns out to be damaged."""
     try:
-        with tarfile.open(packed) as tar:
-            for member in tar:  # Python's own filter of what may be written came with 3.11.4
-                if (content := tar.extractfile(member)) is None:
-                    continue
-                target = (folder / member.name).resolve()
-                if not target.is_relative_to(folder.resolve()):
-                    raise SystemExit(f"{packed} holds {member.name}, which lies outside of {folder}; pack it again")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(content, file)
+        yield
     except (EOFError, tarfile.TarError, lzma.LZMAError):
         raise SystemExit(f"{packed} is damaged; pack it again") from None
 
@@ -204,13 +209,10 @@ def unpack_drawings(packed: Path, data: Path, size: int) -> None:
     manifest = json.loads((packed / MANIFEST).read_text())
     shape = (manifest["pictures"], size, size, 4)
     pictures = np.lib.format.open_memmap(data / "pictures.npy", "w+", np.uint8, shape)
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        try:
-            drawn = pool.map(partial(draw, size=size), read_drawings_of(packed / DRAWINGS), chunksize=16)
-            for index, picture in enumerate(drawn):
-                pictures[index] = picture
-        except (EOFError, tarfile.TarError, lzma.LZMAError):
-            raise SystemExit(f"{packed / DRAWINGS} is damaged; pack it again") from None
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool, refusing_damaged(packed / DRAWINGS):
+        drawn = pool.map(partial(draw, size=size), read_drawings_of(packed / DRAWINGS), chunksize=16)
+        for index, picture in enumerate(drawn):
+            pictures[index] = picture
     pictures.flush()
     shutil.copyfile(packed / RECORDS, data / RECORDS)
     hashes = {name: sha256_of(data / name) for name in ("pictures.npy", RECORDS)}

@@ -88,7 +88,7 @@ SCALES = {
         style_mistaken=0.25,
     ),
 }
-"""The paper's, 16x16 tokens to 64x64, is what ships; its transformers took 24 minutes of a GPU (docs/gpu-runs.md). Half
+"""The paper's, 16x16 tokens to 64x64, is what ships; its transformers took 17 minutes of a GPU (docs/gpu-runs.md). Half
 of it, 8x8 to 32x32, shipped before: two cores can train it."""
 
 
@@ -320,10 +320,11 @@ PLAIN_CAPTIONS = 0.35
 """Share of the captions that are the canonical ones; the rest say the same in one of many ways."""
 
 DEFAULTS = SamplingOptions(steps=24, guidance=0.0, choice_noise=0.5)
-"""What the model draws with unless told otherwise: the best of the sweep, in docs/results.md, but for steps and noise,
-of which other values are as good within the noise."""
+"""What the model draws with unless told otherwise: of the cells in docs/results.md the best guidance, and less noise
+than is most varied, for the things in a style that was not seen."""
 SUPERRES_DEFAULTS = SamplingOptions(steps=8, guidance=0.0, choice_noise=1.0, temperature=0.4)
-"""The same of super-resolution: the best of those in docs/results.md, of recognition before distance."""
+"""The same of super-resolution: the nearest to real pictures in docs/results.md, without the guidance that doubles its
+time and does nothing."""
 WATCHED_PROMPTS = [
     f"{subject}, {style}"
     for subject in (

@@ -54,6 +54,11 @@ class CacheOptions:
     seed: int = 0
 
 
+def cache_name(options: CacheOptions, size: int, *, held_out: bool) -> str:
+    """The folder of a token cache among those of a run."""
+    return f"{'held-out' if held_out else 'seen'}-{options.seed}-{size}"
+
+
 class PaintedScenes(Dataset):
     """Every scene of the cache and its picture, uint8 [size, size, 3]; the same scenes if they are painted larger."""
 

@@ -208,11 +208,12 @@ def cached(
 ) -> tokens.TokenCache:
     """The token cache of the training or of the held-out pictures, built if it is not there; without the VQGAN it must
     be."""
-    name = f"{'held-out' if held_out else 'seen'}-{options.seed}-{(larger or art).size}"
-    folder = places.runs / "tokens" / name
+    folder = places.runs / "tokens" / tokens.cache_name(options, (larger or art).size, held_out=held_out)
     styles = recipe.STYLES if held_out else places.of_scale.styles
     if vqgan is not None:
         tokens.build(art, usable(art, held_out=held_out, styles=styles), vqgan, options, folder, larger)
+    elif not (folder / "cache.json").is_file():
+        raise SystemExit(f"{folder} holds no token cache, and there is no VQGAN to make it; train that first")
     return tokens.load(folder)
 
 

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from muse.checkpoint import load_module
 from muse.cuda_graph import GraphedStep
@@ -196,7 +195,8 @@ class MaskedStage(ABC, Generic[Network]):
             averages, weights = (
                 [parameter.detach() for parameter in each.parameters()] for each in (self.average.module, self.network)
             )
-            get_ema_multi_avg_fn(self.training.engine.ema_decay)(averages, weights, 0)
+            assert self.average.multi_avg_fn is not None
+            self.average.multi_avg_fn(averages, weights, self.average.n_averaged)
             self.average.n_averaged += 1
         else:
             self.average.update_parameters(self.network)

@@ -135,7 +135,7 @@ def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monke
     assert report["distances"]["num"] == 6
     # Of six prompts: the small picture and both decoders' large ones, each of the large size.
     assert Image.open(command.out / "sheet.png").width > 3 * 128
-    assert "base enlarged bicubically" in capsys.readouterr().out
+    assert "base upsampled bicubically" in capsys.readouterr().out
 
 
 def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_further(places):

@@ -24,7 +24,6 @@ from projects.emoji.pack import (
     RECORDS,
     SIZES,
     TOKENS,
-    is_of_base,
     pack_drawings,
     pack_networks,
     pack_start,
@@ -117,7 +116,7 @@ def test_packed_tokens_train_without_pictures_and_what_is_missing_cannot_be_pain
         (folder / "scenes.jsonl").write_text("".join(scenes))
         about = {"vqgan_fingerprint": "0123456789ab", "pictures": 1, **dataclasses.asdict(options)}
         (folder / "cache.json").write_text(json.dumps(about))
-    pack_tokens(here, tmp_path / "packed", is_of_base)
+    pack_tokens(here, tmp_path / "packed", "base")
     unpack(tmp_path / "packed", there.folder)
     assert [path.name for path in (there.runs / "tokens").iterdir()] == [name]
     found = dataset.load(there.folder, scale.data, needs_pictures=False)
