@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from muse.checkpoint import write_whole
 from muse.models.vqgan import VQGAN
+from projects.emoji.captions import OLDER_STYLES
 from projects.emoji.dataset import EmojiArt
 from projects.emoji.scenes import Scene, SceneWeights, paint, random_scene
 
@@ -49,6 +50,11 @@ class CacheOptions:
     picture in one place draws shapes sooner."""
     compositions: int = 5_000
     """Scenes of several things."""
+    plain_compositions: bool = False
+    """Whether these have each thing in its plain place, where its tokens are always the same: so it is met as often as
+    a thing alone. Else they vary in size and place."""
+    older_compositions: bool = True
+    """Whether these are also composed in the older styles."""
     background: float = 0.5
     """Probability that a picture alone has a named background."""
     seed: int = 0
@@ -65,6 +71,9 @@ class PaintedScenes(Dataset):
     def __init__(self, art: EmojiArt, pictures: Sequence[int], options: CacheOptions, larger: EmojiArt | None = None):
         self.art, self.painter, self.pictures, self.options = art, larger or art, pictures, options
         self.singles = np.repeat(pictures, options.singles_per_picture)
+        self.composed = [
+            each for each in pictures if options.older_compositions or art.records[each].style not in OLDER_STYLES
+        ]
 
     def __len__(self) -> int:
         return len(self.singles) + self.options.compositions
@@ -79,8 +88,8 @@ class PaintedScenes(Dataset):
             return scene, paint(scene, self.painter, rng if is_varied else None)
         rng = np.random.default_rng((options.seed, 1, place))
         several = SceneWeights(single=0.0, count=0.5, pair=0.5, background=options.background)
-        scene = random_scene(self.art, rng, self.pictures, several)
-        return scene, paint(scene, self.painter, rng)
+        scene = random_scene(self.art, rng, self.composed, several)
+        return scene, paint(scene, self.painter, None if options.plain_compositions else rng)
 
 
 def stacked(painted: list[tuple[Scene, np.ndarray]]) -> tuple[list[Scene], UInt8[Tensor, "scene size size 3"]]:

@@ -294,6 +294,7 @@ def base(
     batch: int = recipe.BASE_BATCH,
     vqgan_from: Path | None = None,
     base_from: Path | None = None,
+    learning_rate: float | None = None,
     lent: Lent = Lent(),
 ) -> None:
     """Train the base transformer on the tokens of the trained VQGAN.
@@ -304,6 +305,7 @@ def base(
         batch: token grids in a batch.
         vqgan_from: folder of another VQGAN than the run's, such as the one that ships.
         base_from: folder of a trained base transformer that the first step starts from.
+        learning_rate: its peak, the recipe's if not given; lower for weights that know much already.
         lent: for a machine that is lent for a while; there token caches are enough, without pictures and VQGAN.
     """
     art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
@@ -313,6 +315,8 @@ def base(
     seen, unseen = base_tokens(places, art, vqgan)
     validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
     training = lent.of(replace(in_steps(recipe.base(places), steps), start_from=base_from))
+    if learning_rate is not None:
+        training = replace(training, engine=replace(training.engine, learning_rate=learning_rate))
 
     def watch(base: MaskedTransformer, step: int) -> None:
         if vqgan is None:

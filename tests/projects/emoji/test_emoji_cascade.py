@@ -167,4 +167,10 @@ def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(places):
     further = load_module(MaskedTransformer, TransformerConfig, places.base)
     steps = [(a - b).abs().max() for a, b in zip(further.parameters(), trained.parameters(), strict=True)]
     assert 0 < max(steps) < 0.01  # two small steps away; another start would be much further
+
+    shutil.rmtree(places.base.parent)
+    train.base(places, vqgan_from=shipped / "vqgan", base_from=shipped / "base", learning_rate=1e-5)
+    closer = load_module(MaskedTransformer, TransformerConfig, places.base)
+    smaller = [(a - b).abs().max() for a, b in zip(closer.parameters(), trained.parameters(), strict=True)]
+    assert 0 < max(smaller) < max(steps) / 10
     assert Muse.from_pretrained(places.model, "cpu").vqgan.fingerprint() == trained.config.vqgan_fingerprint

@@ -32,6 +32,24 @@ def test_so_many_of_a_pictures_scenes_are_varied_and_the_others_are_centred(art)
         assert centred == [i >= varied for i in range(2)] * 2
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_compositions_vary_unless_everything_is_to_be_in_its_plain_place(art, plain):
+    options = CacheOptions(singles_per_picture=0, compositions=8, plain_compositions=plain)
+    painted = list_of(PaintedScenes(art, range(len(art.records)), options))
+    in_place = [np.array_equal(picture, paint(scene, art)) for scene, picture in painted]
+    assert all(in_place) if plain else not any(in_place)
+
+
+def test_compositions_can_leave_out_the_older_styles(art, monkeypatch):
+    monkeypatch.setattr("projects.emoji.tokens.OLDER_STYLES", ("noto", "twemoji"))
+    for older in (False, True):
+        options = CacheOptions(singles_per_picture=1, compositions=40, older_compositions=older)
+        painted = list_of(PaintedScenes(art, range(len(art.records)), options))
+        styles = {art.records[item].style for scene, _ in painted if scene.kind != "single" for item in scene.items}
+        assert styles == {"fluent-3d", "fluent-flat"} | ({"noto", "twemoji"} if older else set())
+        assert {art.records[scene.items[0]].style for scene, _ in painted} >= {"noto", "twemoji"}
+
+
 def test_the_cache_holds_the_tokens_of_its_scenes(art, vqgan, tmp_path):
     build(art, [0, 5, 9], vqgan, OPTIONS, tmp_path)
     cache = load(tmp_path)
