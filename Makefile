@@ -43,7 +43,7 @@ format: $(VENV)/.installed-dev  ## Rewrite the code as the linter wants it.
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev  ## All that a processor can measure of speed, a table each; half an hour.
-	for name in generate train_step vqgan tokenize data superres_cost serve_load; do \
+	for name in generate superres picture train_step vqgan tokenize data superres_cost commands serve_load; do \
 		echo; echo "## $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel into dist/.

@@ -1,17 +1,35 @@
 """Floating-point operations by formula: a multiplication and an addition are two."""
 
+import torch
+
+from muse.models.reuse import Rhythm
 from muse.models.transformer import TransformerConfig
 from muse.sampling import SamplingOptions
+from muse.sampling.decode import plan_for
 
 
 def of_forward(config: TransformerConfig, words: int, *, has_text: bool = True) -> int:
     """Of one sample through a base transformer, but for its text's keys and values: they are made once a picture."""
+    positions = config.height * config.width
+    return positions * (of_layers(config, words, has_text=has_text) + of_features(config) + of_logits(config))
+
+
+def of_layers(config: TransformerConfig, words: int, *, has_text: bool) -> int:
+    """Of one position in all layers, where it attends to all."""
     positions, dim = config.height * config.width, config.dim
     attend_self = 8 * dim**2 + 4 * positions * dim
     attend_text = (4 * dim**2 + 4 * words * dim) if has_text else 0
-    mlp = 4 * dim * config.mlp_dim
-    head = 2 * dim**2 + 2 * dim * config.num_codes
-    return positions * (config.depth * (attend_self + attend_text + mlp) + head)
+    return config.depth * (attend_self + attend_text + 4 * dim * config.mlp_dim)
+
+
+def of_features(config: TransformerConfig) -> int:
+    """Of one position from the last layer to what logits are made of."""
+    return 2 * config.dim**2
+
+
+def of_logits(config: TransformerConfig) -> int:
+    """Of one position from there to its logits."""
+    return 2 * config.dim * config.num_codes
 
 
 def of_reading(config: TransformerConfig, words: int) -> int:
@@ -20,12 +38,21 @@ def of_reading(config: TransformerConfig, words: int) -> int:
 
 
 def of_picture(config: TransformerConfig, words: int, options: SamplingOptions) -> int:
-    """Of a whole grid of tokens under guidance, whose first step needs no unconditional branch with the linear ramp."""
-    guided_steps = 0
-    if options.guidance:
-        guided_steps = options.steps - (options.guidance_ramp == "linear" and options.steps > 1)
-    conditional = options.steps * of_forward(config, words)
-    return of_reading(config, words) + conditional + guided_steps * of_forward(config, words, has_text=False)
+    """Of a whole grid of tokens, as far as it is computed: branches of guidance where their scale is not 0, positions
+    whose states are not reused, features where tokens are hidden, and logits of both branches' features at once."""
+    positions = config.height * config.width
+    plan = plan_for(torch.full((1, positions), config.mask_id), options, config.mask_id)
+    rhythm = Rhythm(options.refresh, options.guidance, options.guidance_ramp)
+    operations = of_reading(config, words)
+    for step in plan.steps:
+        assert step.most_hidden is not None
+        assert step.most_touched is not None
+        branches = rhythm.branches(step)
+        computed = positions if rhythm.is_fresh(step) else step.most_touched
+        operations += computed * of_layers(config, words, has_text=True)
+        operations += computed * (branches - 1) * of_layers(config, words, has_text=False)
+        operations += step.most_hidden * (branches * of_features(config) + of_logits(config))
+    return operations
 
 
 def of_training_step(config: TransformerConfig, words: int, batch: int) -> int:

@@ -3,13 +3,14 @@
     python -m benchmarks.generate
     python -m benchmarks.generate --versus muse-maskgit-pytorch
 
-The default is the configuration that muse-maskgit-pytorch's README has: width 512, depth 8, 16 x 16 tokens, 18 steps.
+Ours twice: as it draws by default, and with every position computed at every step, as the peer computes them. The shape
+is that of muse-maskgit-pytorch's README: width 512, depth 8, 16 x 16 tokens, 18 steps.
 Weights are random: they change nothing in the time.
 """
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -49,6 +50,8 @@ class Generate:
     """Features of a text state."""
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     """Number formats: of our weights; a peer's weights are float32, and it computes in bfloat16 by autocast."""
+    refreshes: tuple[int, ...] = (SamplingOptions().refresh, 1)
+    """How often ours computes every position: each so many steps; the default, and always."""
     rounds: int = 5
     """Times each is measured, in turns."""
     versus: Literal["nobody", "muse-maskgit-pytorch"] = "nobody"
@@ -72,15 +75,17 @@ class Generate:
         return SamplingOptions(steps=self.steps, guidance=self.guidance)
 
 
-def ours(what: Generate, base: MaskedTransformer, text: torch.Tensor) -> Callable[[], torch.Tensor]:
+def ours(
+    what: Generate, base: MaskedTransformer, text: torch.Tensor, options: SamplingOptions
+) -> Callable[[], torch.Tensor]:
     """A function that draws a grid for each text, the way `Muse.draw_base` does."""
     is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     start = torch.full((len(text), what.side**2), what.config.mask_id, device=text.device)
 
     @torch.no_grad()
     def draw() -> torch.Tensor:
-        predict = guided_predict(base, text, is_word, len(text), what.options)
-        return decode(start, predict, what.options, generators_for(range(len(text))), what.config.mask_id)
+        predict = guided_predict(base, text, is_word, len(text), options)
+        return decode(start, predict, options, generators_for(range(len(text))), what.config.mask_id)
 
     return draw
 
@@ -91,12 +96,15 @@ def main(what: Generate) -> None:
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     text = torch.randn(what.batch, what.words, what.text_dim, device=device)
-    tasks, parameters, dtypes = {}, {}, {}
+    tasks, parameters, dtypes, operations = {}, {}, {}, {}
     for precision in what.precisions:
-        name, dtype = f"muse {precision}", getattr(torch, precision)
+        dtype = getattr(torch, precision)
         base = MaskedTransformer(what.config).to(device, dtype).eval()
-        tasks[name], dtypes[name] = ours(what, base, text.to(dtype)), dtype
-        parameters[name] = sum(p.numel() for p in base.parameters())
+        for refresh in what.refreshes:
+            name, options = f"muse {precision}, refresh {refresh}", replace(what.options, refresh=refresh)
+            tasks[name], dtypes[name] = ours(what, base, text.to(dtype), options), dtype
+            parameters[name] = sum(p.numel() for p in base.parameters())
+            operations[name] = what.batch * flops.of_picture(what.config, what.words, options)
     if what.versus == "muse-maskgit-pytorch":
         from benchmarks.peers import draws_with_muse_maskgit
 
@@ -104,28 +112,33 @@ def main(what: Generate) -> None:
             name, dtype = f"{what.versus} {precision}", getattr(torch, precision)
             peer, tasks[name] = draws_with_muse_maskgit(what.config, text, what.options, dtype)
             parameters[name], dtypes[name] = sum(p.numel() for p in peer.parameters()), dtype
-    operations = what.batch * flops.of_picture(what.config, what.words, what.options)
     million = {name: f"{number / 1e6:.1f}" for name, number in parameters.items()}
     print_times(interleaved(tasks, what.rounds), dtypes, operations, million_parameters=million)
 
 
 def print_times(
-    seconds: dict[str, list[float]], dtypes: dict[str, torch.dtype], operations: int, **about: object
+    seconds: dict[str, list[float]], dtypes: dict[str, torch.dtype], operations: dict[str, int], **about: object
 ) -> None:
-    """The table: seconds, our share of the machine's ceiling, and how many times as long as ours in the same number
-    format, and as our fastest, each takes."""
+    """The table: seconds, our share of the machine's ceiling, and how many times as long as ours each takes: as our
+    first in the same number format, and as our fastest. `operations` are of each of ours."""
     ceilings = {dtype: ceiling(dtype) for dtype in set(dtypes.values())}
     fastest = min((name for name in seconds if name.startswith("muse ")), key=lambda n: statistics.median(seconds[n]))
     rows = []
     for name, each in seconds.items():
         median = statistics.median(each)
-        share = f"{operations / median / ceilings[dtypes[name]]:.2f}" if name.startswith("muse ") else "-"
+        share = f"{operations[name] / median / ceilings[dtypes[name]]:.2f}" if name in operations else "-"
         alike = next(other for other in seconds if other.startswith("muse ") and dtypes[other] == dtypes[name])
         ratios = [f"{median_ratio(each, seconds[other]):.2f}" for other in (alike, fastest)]
         rows.append((name, f"{median:.2f}", f"{min(each):.2f} to {max(each):.2f}", share, *ratios))
     header = ("who", "seconds", "range", "share of ceiling", "times ours alike", "times our fastest")
     gigaflops = {str(dtype).removeprefix("torch."): round(each / 1e9) for dtype, each in ceilings.items()}
-    report(header, rows, operations_gflop=round(operations / 1e9, 1), ceiling_gflops=gigaflops, **about)
+    report(
+        header,
+        rows,
+        operations_gflop={n: round(each / 1e9, 1) for n, each in operations.items()},
+        ceiling_gflops=gigaflops,
+        **about,
+    )
 
 
 if __name__ == "__main__":

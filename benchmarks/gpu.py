@@ -40,6 +40,8 @@ How = Literal["compiled graph", "graph", "kernels"]
 Network = TypeVar("Network", bound=nn.Module)
 WORDS = 32
 """Sub-words of each prompt."""
+MOST_VARIANTS = 64
+"""Variants of a compiled layer: of one branch of guidance or two, of all positions or some."""
 AMUSED = TransformerConfig(dim=1280, depth=22, heads=20, mlp_dim=5120, text_dim=768)
 """As many parameters as aMUSEd's transformer has."""
 
@@ -133,6 +135,9 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool, how: How) -
         config = dataclasses.replace(config, channels=config.channels[:-1])
     vqgan = build(lambda: VQGAN(config), device)
     if how == "compiled graph":
+        torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = MOST_VARIANTS
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
         for layer in (*base.layers, *(superres.layers if superres is not None else ())):
             layer.compile()
 

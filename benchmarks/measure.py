@@ -108,3 +108,15 @@ def report(header: Sequence[str], rows: Sequence[Sequence[object]], **about: Any
     print(table(header, rows))
     records = [dict(zip(header, row, strict=True)) for row in rows]
     print(json.dumps({"commit": commit(), "machine": machine(), **about, "rows": records}))
+
+
+def in_turns_beside(seconds: Mapping[str, Sequence[float]], theirs: Mapping[str, str], **about: Any) -> None:
+    """The report of tasks that took turns: how many times as long as each of ours the peer takes, in the same number
+    format, and in float32, which is its default. `theirs` has the peer's task of each format, the last word of ours."""
+    rows = []
+    for name, each in seconds.items():
+        peer = None if name in theirs.values() else theirs.get(name.split(", ")[-1])
+        peers = (peer, None if peer is None else theirs.get("float32"))
+        ratios = (f"{median_ratio(seconds[other], each):.2f}" if other else "-" for other in peers)
+        rows.append((name, f"{statistics.median(each):.2f}", f"{min(each):.2f} to {max(each):.2f}", *ratios))
+    report(("who", "seconds", "range", "the peer alike, times", "the peer in float32, times"), rows, **about)

@@ -165,7 +165,8 @@ def main(what: Pictures) -> None:
             for name, kind in people.items():
                 tasks[f"{name} {precision}"] = task_of(kind(what), task, what, dtype)
                 dtypes[f"{name} {precision}"] = dtype
-        print_times(interleaved(tasks, what.rounds), dtypes, operations(what, task), task=task, pictures=what.batch)
+        ours = dict.fromkeys((name for name in tasks if name.startswith("muse ")), operations(what, task))
+        print_times(interleaved(tasks, what.rounds), dtypes, ours, task=task, pictures=what.batch)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ class Branches:
         self.num_conditional += 1
         return self.l_c
 
-    def both(self, tokens, is_hidden, step):
+    def both(self, tokens, is_hidden, step, blend):
         self.num_both += 1
-        return self.l_c, self.l_u
+        return blend(self.l_c, self.l_u)
 
     def run(self, scale, ramp, num_steps):
         predict = guided(self.conditional, self.both, scale, ramp)

@@ -2,17 +2,21 @@
 Muse, section 2.7; classifier-free guidance (arXiv:2207.12598)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-from muse.shapes import Hidden, Logits, Predict, Step, Tokens
+from muse.shapes import Hidden, PlaceLogits, Predict, Step, Tokens
 
 Ramp = Literal["linear", "constant"]
 
-PredictBoth = Callable[[Tokens, Hidden, Step], tuple[Logits, Logits]]
-"""Conditional and unconditional logits of one step, so that a network can answer both in one batch."""
+Blend = Callable[[PlaceLogits, PlaceLogits], PlaceLogits]
+"""One branch made of a conditional and an unconditional one, by weights that sum to 1."""
+PredictBoth = Callable[[Tokens, Hidden, Step, Blend], PlaceLogits]
+"""The blend of both branches' logits in one step: so a network can answer both in one batch, and blend what its last
+layer makes the logits of."""
 
 
-def combine(conditional: Logits, unconditional: Logits, scale: float) -> Logits:
+def combine(conditional: PlaceLogits, unconditional: PlaceLogits, scale: float) -> PlaceLogits:
     """(1 + t) * l_c - t * l_u in float32; at scale 0 the conditional logits themselves, bit for bit.
     A negative prompt takes the place of the unconditional. Muse, section 2.7."""
     if scale == 0:
@@ -32,11 +36,11 @@ def guided(conditional: Predict, both: PredictBoth, scale: float, ramp: Ramp) ->
     """A predict that is guided by the step's scale, and that asks for no unconditional logits where that scale is 0.
     Muse, section 2.7."""
 
-    def predict(tokens: Tokens, is_hidden: Hidden, step: Step) -> Logits:
+    def predict(tokens: Tokens, is_hidden: Hidden, step: Step) -> PlaceLogits:
         step_scale = guidance_scale(step, scale, ramp)
         if step_scale == 0:
             return conditional(tokens, is_hidden, step)
-        return combine(*both(tokens, is_hidden, step), step_scale)
+        return both(tokens, is_hidden, step, partial(combine, scale=step_scale))
 
     return predict
 

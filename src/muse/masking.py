@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from muse.shapes import Counts, Hidden, Ratios, Scores, Tokens
+from muse.shapes import Counts, Hidden, Places, Ratios, Scores, Tokens
 
 
 def cosine_schedule(progress: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -43,6 +43,15 @@ def lowest(scores: Scores, counts: Counts) -> Hidden:
     """True at exactly the `counts` lowest scores of each sample; of equal scores the earlier position is lower."""
     ranks = scores.argsort(dim=1, stable=True).argsort(dim=1)
     return ranks < counts.unsqueeze(1)
+
+
+def hidden_places(is_hidden: Hidden, num: int) -> Places:
+    """`num` positions of each sample: the hidden ones in order, then visible ones in order. All of them, if so many are
+    asked for, stay in their own order."""
+    batch, num_positions = is_hidden.shape
+    if num >= num_positions:
+        return torch.arange(num_positions, device=is_hidden.device).expand(batch, -1)
+    return (~is_hidden).byte().argsort(dim=1, stable=True)[:, :num]
 
 
 def hidden_counts(unknown: Counts, num_steps: int) -> Int[Tensor, "step batch"]:

@@ -10,13 +10,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from muse.checkpoint import CheckpointError, load_module, read_json, save_module, write_whole
 from muse.editing import Editing, Preview
-from muse.guidance import guided
+from muse.guidance import Blend, guided
 from muse.images import resized, to_images, to_tensor
 from muse.models.layers import Context, Texts, Words
+from muse.models.reuse import Reuse, Rhythm
 from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
@@ -24,7 +25,7 @@ from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
 from muse.precision import Precision, dtype_for
 from muse.requests import check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
-from muse.shapes import Hidden, Logits, LowTokens, Predict, Step, TextMask, TextStates, Tokens
+from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 
 INDEX = "model_index.json"
 PARTS = ("text_encoder", "vqgan", "base")
@@ -344,14 +345,14 @@ def predict_both(
     network: MaskedTransformer | SuperResTransformer, context: Context, num: int, options: SamplingOptions
 ) -> Predict:
     """A network under guidance that sees `num` samples twice in one batch, the second time without their text."""
-    told = context.first(num)
+    rhythm = Rhythm(options.refresh, options.guidance, options.guidance_ramp)
+    told, reuse = context.first(num), Reuse(len(network.layers), rhythm)
 
-    def conditional(tokens: Tokens, is_hidden: Hidden, step: Step) -> Logits:
-        return network(tokens, told)
+    def conditional(tokens: Tokens, is_hidden: Hidden, step: Step) -> PlaceLogits:
+        return network(tokens, told, focus=reuse.focus(is_hidden, step))
 
-    def both(tokens: Tokens, is_hidden: Hidden, step: Step) -> tuple[Logits, Logits]:
-        logits: Tensor = network(torch.cat([tokens, tokens]), context)
-        return logits[:num], logits[num:]
+    def both(tokens: Tokens, is_hidden: Hidden, step: Step, blend: Blend) -> PlaceLogits:
+        return network(torch.cat([tokens, tokens]), context, focus=reuse.focus(is_hidden, step), blend=blend)
 
     return guided(conditional, both, options.guidance, options.guidance_ramp)
 

@@ -11,12 +11,13 @@ The legend of axes, the same in every signature:
     word       text positions: the sub-words of a prompt, padding among them
     dim        features of one position, word or code
     step       parallel decoding steps, from 0
+    place      some of the positions of a grid, where a step looks at no others
 
 `Step` and `Predict` live on this lowest floor because guidance builds what sampling calls, and neither knows the other.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -27,8 +28,12 @@ LowTokens = Int[Tensor, "batch low"]
 """Tokens of the low-resolution grid, where a signature holds both grids."""
 Hidden = Bool[Tensor, "batch position"]
 """True where a token is hidden: masked in training, still to be drawn in sampling."""
+Places = Int[Tensor, "batch place"]
+"""Some positions of each sample, equally many."""
 Logits = Float[Tensor, "batch position code"]
 """Unnormalised log-probabilities of every code at every position."""
+PlaceLogits = Float[Tensor, "batch place code"]
+"""The same at some places of each sample, or at all positions."""
 Scores = Float[Tensor, "batch position"]
 """One number for each position: a confidence, or noise."""
 Counts = Int[Tensor, "batch"]
@@ -49,6 +54,10 @@ class Step:
 
     index: int
     num_steps: int
+    most_hidden: int | None = field(default=None, compare=False)
+    """No sample has more hidden tokens before this step; None where nobody knows."""
+    most_touched: int | None = field(default=None, compare=False)
+    """No sample has more tokens that are hidden, or were hidden before the last step; None where nobody knows."""
 
     @property
     def progress(self) -> float:
@@ -56,5 +65,6 @@ class Step:
         return (self.index + 1) / self.num_steps
 
 
-Predict = Callable[[Tokens, Hidden, Step], Logits]
-"""All that sampling knows of a network: the logits of every position, given what is visible so far."""
+Predict = Callable[[Tokens, Hidden, Step], PlaceLogits]
+"""All that sampling knows of a network: the logits of every position, given what is visible so far; or only those of
+the places that `masking.hidden_places` names, as only hidden tokens are drawn."""

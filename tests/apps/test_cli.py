@@ -101,6 +101,7 @@ def test_what_is_not_given_comes_from_the_models_defaults(draw, tiny_folder):
         ("--top-k", "5", "top_k"),
         ("--choice-noise", "0", "choice_noise"),
         ("--remask", "0.5", "remask"),
+        ("--refresh", "1", "refresh"),
     ],
 )
 def test_every_option_reaches_the_picture(flag, value, name, draw):
@@ -355,6 +356,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypat
         ([APPLE, "--top-k", "0"], "top_k is 0; give"),
         ([APPLE, "--choice-noise", "-0.5"], "choice_noise is -0.5; give"),
         ([APPLE, "--remask", "1.5"], "remask is 1.5; give a number from 0 to 1"),
+        ([APPLE, "--refresh", "0"], "refresh is 0; give"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(arguments, message, refuse, tiny_folder):

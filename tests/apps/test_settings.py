@@ -13,6 +13,13 @@ def test_settings_come_back_as_they_were(settings):
     assert Settings.from_text(settings.to_text()) == settings
 
 
+def test_a_picture_that_is_older_than_reuse_had_every_position_computed():
+    text = SETTINGS.to_text() | {"options": '{"steps": 3}', "superres_options": '{"steps": 2, "refresh": 2}'}
+    settings = Settings.from_text(text)
+    assert settings.options == SamplingOptions(steps=3, refresh=1)
+    assert settings.superres_options == SamplingOptions(steps=2, refresh=2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -275,8 +275,8 @@ def test_a_sweep_that_cannot_be_read_is_refused_in_one_sentence(text, said):
 
 
 def test_sampling_options_are_changed_by_words():
-    changed = with_sampling(SamplingOptions(), ["steps=3", "guidance_ramp=constant", "choice_noise=0"])
-    assert changed == SamplingOptions(steps=3, guidance_ramp="constant", choice_noise=0.0)
+    changed = with_sampling(SamplingOptions(), ["steps=3", "guidance_ramp=constant", "choice_noise=0", "refresh=1"])
+    assert changed == SamplingOptions(steps=3, guidance_ramp="constant", choice_noise=0.0, refresh=1)
     assert with_sampling(changed, []) == changed
 
 

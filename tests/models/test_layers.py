@@ -22,6 +22,8 @@ def test_short_and_long_sequences_attend_alike(longest_plain, has_padding, monke
     wanted = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     given = attend(query, key, value, is_visible)
     assert torch.allclose(given, wanted, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(attend(query, key, value, is_visible), wanted, atol=1e-6)
     inputs = (query, key, value)
     weights = heads(5, 3)
     for a, b in zip(

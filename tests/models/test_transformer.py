@@ -197,7 +197,15 @@ def test_more_texts_than_grids_are_refused():
 
 def test_nothing_but_the_tokens_and_the_text_conditions_the_network():
     """Meissonic: conditions on mask ratio x1000 in training and on the step index in sampling."""
-    assert list(inspect.signature(MaskedTransformer.forward).parameters) == ["self", "tokens", "text", "at"]
+    parameters = list(inspect.signature(MaskedTransformer.forward).parameters)
+    assert parameters == [
+        "self",
+        "tokens",
+        "text",
+        "at",
+        "focus",
+        "blend",
+    ]  # the last three: where, and of which branches
 
 
 @torch.no_grad()

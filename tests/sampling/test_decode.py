@@ -159,8 +159,8 @@ def test_the_last_report_is_the_result():
 def test_decode_follows_the_guided_prediction():
     conditional, unconditional = always(0.0, 1.0, -9.0), always(0.0, 3.0, -9.0)
 
-    def both(*now):
-        return conditional(*now), unconditional(*now)
+    def both(tokens, is_hidden, step, blend):
+        return blend(conditional(tokens, is_hidden, step), unconditional(tokens, is_hidden, step))
 
     start, options = nothing_known(mask_id=3), SamplingOptions(steps=1, temperature=0.0)
     plain = decode(start, guided(conditional, both, 0.0, "linear"), options, seeded(), mask_id=3)
@@ -412,6 +412,46 @@ def test_logits_of_known_positions_are_never_looked_at():
 
     drawn = decode(nothing_known(), predict, CONFIDENCE, seeded(), MASK_ID)
     assert drawn.equal(decode(nothing_known(), network, CONFIDENCE, seeded(), MASK_ID))
+
+
+# Many codes
+
+
+@pytest.mark.parametrize("extra", [{}, {"top_k": 130}])
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_of_many_codes_a_broken_network_is_named_too_and_known_places_may_be_broken(extra, broken):
+    start = nothing_known(mask_id=1000)
+    start[:, :20] = 5
+
+    def predict(tokens, is_hidden, step):
+        logits = torch.randn(*tokens.shape, 1000, generator=seeded(step.index))
+        is_broken = is_hidden if step.index == 2 else ~is_hidden
+        return torch.where(is_broken.unsqueeze(-1), broken, logits)
+
+    with pytest.raises(FloatingPointError, match="NaN or infinite logits at step 2 of 6"):
+        decode(start, predict, replace(CONFIDENCE, **extra), seeded(), mask_id=1000)
+
+
+def test_many_codes_are_drawn_in_two_turns_as_one_cumulative_distribution_has_them():
+    num_codes, num = 1000, 20_000  # not a whole number of blocks
+    log_probs = (3 * torch.randn(num_codes, generator=seeded(3))).log_softmax(-1)
+    uniforms = torch.rand(1, num, generator=seeded(4))
+    drawn = draw_codes(log_probs.expand(1, num, -1), uniforms, 1.0, None)[0]
+    cumulative = log_probs.double().exp().cumsum(-1)
+    below = torch.where(drawn > 0, cumulative[drawn - 1], 0.0)
+    assert (below - 1e-6 < uniforms[0]).all()
+    assert (uniforms[0] < cumulative[drawn] + 1e-6).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("uniform", [0.0, 0.3, 1 - 2**-24])
+def test_of_many_codes_none_of_probability_0_is_drawn(uniform, temperature):
+    allowed = torch.tensor([70, 129, 700, 701, 702])  # most blocks have none, and none begins or ends with one
+    logits = torch.full((5, 1, 1000), -math.inf)
+    for row in range(5):
+        logits[row, 0, allowed[row:]] = torch.randn(5 - row, generator=seeded(row))
+    drawn = draw_codes(logits.log_softmax(-1), torch.full((5, 1), uniform), temperature, None)
+    assert all(int(drawn[row, 0]) in allowed[row:].tolist() for row in range(5))
 
 
 # Remasking

@@ -6,7 +6,7 @@ import torch
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode, generators_for
-from muse.sampling.decode import reveal
+from muse.sampling.decode import Plan, plan_for, reveal
 from muse.sampling.graph import GraphedDecode
 
 CONFIG = TransformerConfig(num_codes=32, height=4, width=4, dim=16, depth=2, heads=2, mlp_dim=32, text_dim=8)
@@ -14,6 +14,7 @@ OPTIONS = [
     SamplingOptions(steps=5, guidance=2.0),
     SamplingOptions(steps=6, guidance=0.0, sampler="halton", top_k=3),
     SamplingOptions(steps=8, guidance=1.0, guidance_ramp="constant", remask=0.3, temperature=0.0),
+    SamplingOptions(steps=8, guidance=9.0, refresh=3),
 ]
 SEEDS = (3, 4, 5)
 
@@ -54,12 +55,12 @@ def test_nothing_in_the_loop_looks_at_what_a_device_has_computed(options):
     """On the meta device there are no numbers to look at: any look raises."""
     with torch.device("meta"):
         base = MaskedTransformer(CONFIG)
-        counts = torch.zeros(options.steps, len(SEEDS), dtype=torch.long)
         noise = torch.rand(options.steps, 2, len(SEEDS), 16)
-        halton = torch.zeros(16) if options.sampler == "halton" else None
+    known = plan_for(hidden(), options, CONFIG.mask_id)
+    plan = Plan(known.steps, known.counts.to("meta"), None if known.halton is None else known.halton.to("meta"))
 
     def draw(predict):
-        return reveal(hidden("meta"), counts, predict, options, CONFIG.mask_id, lambda i: noise[i], halton)
+        return reveal(hidden("meta"), plan, predict, options, CONFIG.mask_id, lambda i: noise[i])
 
     predict = guided_predict(base, *texts(0, device="meta"), len(SEEDS), options)
     tokens, is_broken = draw(predict)

@@ -13,7 +13,7 @@ NOT_A_WHOLE_NUMBER = [0, -1, 1.5, math.nan, math.inf, True, "24", "yes"]
 WRONG = [
     *((name, value) for name in ("guidance", "temperature", "choice_noise", "remask") for value in NOT_AN_AMOUNT),
     ("remask", 1.01),
-    *(("steps", value) for value in [*NOT_A_WHOLE_NUMBER, None, 10_001, 10**9]),
+    *((name, value) for name in ("steps", "refresh") for value in [*NOT_A_WHOLE_NUMBER, None, 10_001, 10**9]),
     *(("top_k", value) for value in NOT_A_WHOLE_NUMBER),
     # open-muse: a truthy string makes a branch unreachable
     *((name, value) for name in ("sampler", "guidance_ramp") for value in ("yes", "Linear", "", True, None, [])),

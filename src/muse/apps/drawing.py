@@ -62,6 +62,8 @@ class SamplingFlags:
     """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
     remask: Annotated[float | None, by_the_model("SHARE")] = None
     """Share of the revealed tokens, the least confident, that is hidden and drawn again at each step."""
+    refresh: Annotated[int | None, by_the_model("INT")] = None
+    """Steps from one that computes every position to the next; 1 computes all each time, more is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class SuperresFlags:
     """How strongly super-resolution follows the prompt."""
     superres_temperature: Annotated[float | None, by_the_model("FLOAT")] = None
     """Temperature at which super-resolution draws tokens."""
+    superres_refresh: Annotated[int | None, by_the_model("INT")] = None
+    """Steps of super-resolution from one that computes every position to the next."""
 
     def superres_stage(self, muse: "Muse", is_drawn: bool = True) -> Stages:
         """The options of super-resolution, or nothing where none is drawn.

@@ -36,8 +36,8 @@ class Settings:
         if "command" in text or "image" in text:
             raise ValueError("the picture was made of another one; give one that was drawn from a prompt alone")
         try:
-            options, above = SamplingOptions(**json.loads(text["options"])), text.get("superres_options")
-            superres_options = None if above is None else SamplingOptions(**json.loads(above))
+            options, above = read(text["options"]), text.get("superres_options")
+            superres_options = None if above is None else read(above)
             return cls(
                 text["prompt"],
                 int(text["seed"]),
@@ -53,6 +53,11 @@ class Settings:
             ) from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"the picture says how it was made, but not so that it can be read: {error}") from error
+
+
+def read(options: str) -> SamplingOptions:
+    """Options out of a picture. One that does not name `refresh` is older than it, and had every position computed."""
+    return SamplingOptions(**{"refresh": 1, **json.loads(options)})
 
 
 def to_text(

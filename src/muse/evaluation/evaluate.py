@@ -567,7 +567,7 @@ def sweep_values(text: str, sampling: SamplingOptions) -> tuple[str, list[tuple[
 def with_sampling(sampling: SamplingOptions, given: Sequence[str]) -> SamplingOptions:
     """Sampling options changed by words like steps=8.
     Raises ValueError if there is no such option, or the value does not fit."""
-    kinds = {"steps": int, "top_k": int, "guidance_ramp": str, "sampler": str}
+    kinds = {"steps": int, "top_k": int, "refresh": int, "guidance_ramp": str, "sampler": str}
     changes: dict[str, Any] = {}
     for word in given:
         name, _, value = word.partition("=")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from muse.shapes import Tokens
+from muse.guidance import Blend
+from muse.shapes import Places, Tokens
 
 States = Float[Tensor, "batch position dim"]
 Heads = Float[Tensor, "batch head position features"]
@@ -18,8 +19,9 @@ Heads = Float[Tensor, "batch head position features"]
 TextHeads = Float[Tensor, "text head word features"]
 Texts = Float[Tensor, "text word dim"]
 Words = Bool[Tensor, "text word"]
+KeysValues = Float[Tensor, "batch position keys_and_values"]
 LONGEST_PLAIN = 512
-"""Keys up to which a processor attends faster by plain matrix products."""
+"""Keys up to which a processor trains faster by plain matrix products."""
 
 
 def split_heads(states: States, heads: int) -> Heads:
@@ -35,10 +37,12 @@ def join_heads(states: Heads) -> States:
 def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | None = None) -> Heads:
     """The values of the keys that each query is like, of the visible ones where some are not.
 
-    On a processor, short sequences go through plain matrix products: torch's fused attention, made for long ones, takes
-    4 to 7 times as long to train on 64 positions, and 2 times on 256 (docs/log.md)."""
+    On a processor, training on short sequences goes through plain matrix products: torch's fused attention, made for
+    long ones, takes 4 to 7 times as long to train on 64 positions, and 2 times on 256; but it draws faster
+    (docs/log.md)."""
     mask = None if is_visible is None else is_visible[:, None, None, :]
-    if query.device.type != "cpu" or key.shape[2] > LONGEST_PLAIN:
+    trains_on_cpu = torch.is_grad_enabled() and query.device.type == "cpu"
+    if not trains_on_cpu or key.shape[2] > LONGEST_PLAIN:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
@@ -55,13 +59,45 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, states: States) -> States:
-        query, key, value = (split_heads(part, self.heads) for part in self.query_key_value(states).chunk(3, dim=-1))
-        return self.out(join_heads(self.mix(query, key, value)))
+    def forward(self, states: States, kept: "Kept | None" = None, places: Places | None = None) -> States:
+        """New states, of every position or of those at `places` only.
 
-    def mix(self, query: Heads, key: Heads, value: Heads) -> Heads:
-        """What each position takes from the others."""
+        With `kept`, keys and values of every position as they were computed last are renewed, and attended to: so
+        positions whose states are not given have their say all the same."""
+        query, key_value = self.query_key_value(states).tensor_split((states.shape[-1],), dim=-1)
+        if kept is not None:
+            key_value = kept.renewed(key_value, places)
+        query, key, value = (split_heads(part, self.heads) for part in (query, *key_value.chunk(2, dim=-1)))
+        return self.out(join_heads(self.mix(query, key, value, places)))
+
+    def mix(self, query: Heads, key: TextHeads, value: TextHeads, places: Places | None = None) -> Heads:
+        """What each position takes from all positions; the queries may be those of some places only."""
         return attend(query, key, value)
+
+
+class Kept:
+    """Keys and values of one layer and every position, each as it was computed last."""
+
+    def __init__(self) -> None:
+        self.key_value: KeysValues | None = None
+
+    def renewed(self, new: KeysValues, places: Places | None) -> Float[Tensor, "batch grid keys_and_values"]:
+        """What is kept with what is new of all positions, or of some, written over it in place."""
+        if places is None or self.key_value is None:
+            self.key_value = new
+        else:
+            self.key_value.index_put_(at(places), new)
+        return self.key_value
+
+
+def at(places: Places) -> tuple[Int[Tensor, "batch 1"], Places]:
+    """The places as an index of samples and positions."""
+    return torch.arange(len(places), device=places.device)[:, None], places
+
+
+def take(states: States, places: Places) -> Float[Tensor, "batch place dim"]:
+    """The states of some places of each sample."""
+    return states[at(places)]
 
 
 BLOCKED = "batch head (rows y columns x) features -> (batch rows columns) head (y x) features"
@@ -77,7 +113,11 @@ class MultiAxisAttention(SelfAttention):
         super().__init__(dim, heads)
         self.groups = {"rows": height // block, "columns": width // block, "y": block, "x": block}
 
-    def mix(self, query: Heads, key: Heads, value: Heads) -> Heads:
+    def mix(self, query: Heads, key: TextHeads, value: TextHeads, places: Places | None = None) -> Heads:
+        if places is not None:  # groups are of the whole grid; what the others ask for is not looked at
+            asked = torch.zeros_like(key)
+            asked.transpose(1, 2)[at(places)] = query.transpose(1, 2)
+            return self.mix(asked, key, value).transpose(1, 2)[at(places)].transpose(1, 2)
         near, far = zip(*(part.chunk(2, dim=1) for part in (query, key, value)), strict=True)
         return torch.cat([self._mix_groups(BLOCKED, *near), self._mix_groups(DILATED, *far)], dim=1)
 
@@ -178,8 +218,15 @@ class TransformerLayer(nn.Module):
         self.norm_mlp, self.mlp = nn.LayerNorm(dim, bias=False), FeedForward(dim, mlp_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: States, text: tuple[TextHeads, TextHeads] | None, is_word: Words | None) -> States:
-        states = states + self.dropout(self.attend_self(self.norm_self(states)))
+    def forward(
+        self,
+        states: States,
+        text: tuple[TextHeads, TextHeads] | None,
+        is_word: Words | None,
+        kept: Kept | None = None,
+        places: Places | None = None,
+    ) -> States:
+        states = states + self.dropout(self.attend_self(self.norm_self(states), kept, places))
         if text is not None and is_word is not None:
             states = self._attend_text(states, text, is_word)
         return states + self.dropout(self.mlp(self.norm_mlp(states)))
@@ -207,6 +254,19 @@ class Stack(nn.ModuleList):
 def code_head(dim: int, num_codes: int) -> nn.Sequential:
     """The MLP that makes logits over the codebook of a position's features."""
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, num_codes))
+
+
+def logits_of(
+    head: nn.Sequential, states: Float[Tensor, "*position dim"], blend: Blend | None
+) -> Float[Tensor, "*blended code"]:
+    """Logits of states; with a blend, those of the blend of both halves of a batch. It is the last layer's input that
+    is blended, which comes to the same and is half the work: the layer adds a bias, and a blend's weights sum to 1."""
+    *layers, last = head
+    for layer in layers:
+        states = layer(states)
+    if blend is not None:
+        states = blend(*states.chunk(2)).to(states.dtype)
+    return last(states)
 
 
 def reset_weights(modules: Iterable[nn.Module]) -> None:

@@ -11,6 +11,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from muse.guidance import Blend
 from muse.models.layers import (
     Context,
     EncoderLayer,
@@ -25,8 +26,11 @@ from muse.models.layers import (
     check_attention,
     check_grid,
     code_head,
+    logits_of,
     reset_weights,
+    take,
 )
+from muse.models.reuse import EVERYWHERE, Focus
 from muse.models.vqgan import VQGAN
 from muse.shapes import Hidden, LowTokens, Tokens
 
@@ -216,9 +220,17 @@ class SuperResTransformer(nn.Module):
             states = layer(states)
         return self.norm_low(states)
 
-    def forward(self, tokens: Tokens, context: Context, at: Hidden | None = None) -> Float[Tensor, "*position code"]:
-        """Logits of every code at every high-resolution position, [batch, position, code]; or `at` some only, one
-        after the other.
+    def forward(
+        self,
+        tokens: Tokens,
+        context: Context,
+        at: Hidden | None = None,
+        focus: Focus = EVERYWHERE,
+        blend: Blend | None = None,
+    ) -> Float[Tensor, "*position code"]:
+        """Logits of every code at every high-resolution position, [batch, position, code], or of the places that the
+        focus wants; or `at` some only, one after the other. `blend` makes one half of a batch of both halves, before
+        the last layer.
         Raises ValueError if the grid is not the config's, or there is not one context for each sample."""
         check_grid(tokens, self.config.height, self.config.width)
         if len(context) != len(tokens):
@@ -226,9 +238,13 @@ class SuperResTransformer(nn.Module):
         states = self.embed(tokens) + self.positions()
         if context.start is not None:
             states = states + context.start
-        for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
-            states = layer(states, keys_values, context.is_word)
-        return self.head(self.norm(states if at is None else states[at]))
+        if focus.places is not None:
+            states = take(states, focus.places)
+        for i, (layer, keys_values) in enumerate(zip(self.layers, context.keys_values, strict=True)):
+            states = layer(states, keys_values, context.is_word, focus.of_layer(i), focus.places)
+        if focus.wanted is not None:
+            states = take(states, focus.wanted)
+        return logits_of(self.head, self.norm(states if at is None else states[at]), blend)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from muse.guidance import Blend
 from muse.models.layers import (
     Context,
     Positions2D,
@@ -16,8 +17,11 @@ from muse.models.layers import (
     check_attention,
     check_grid,
     code_head,
+    logits_of,
     reset_weights,
+    take,
 )
+from muse.models.reuse import EVERYWHERE, Focus
 from muse.shapes import Hidden, TextMask, TextStates, Tokens
 
 
@@ -91,9 +95,15 @@ class MaskedTransformer(nn.Module):
         return Context(tuple(layer.attend_text.read(projected) for layer in self.layers), is_word)  # pyright: ignore
 
     def forward(
-        self, tokens: Tokens, text: Context | None, at: Hidden | None = None
+        self,
+        tokens: Tokens,
+        text: Context | None,
+        at: Hidden | None = None,
+        focus: Focus = EVERYWHERE,
+        blend: Blend | None = None,
     ) -> Float[Tensor, "*position code"]:
-        """Logits of every code at every position, [batch, position, code]; or `at` some only, one after the other.
+        """Logits of every code at every position, [batch, position, code], or of the places that the focus wants; or
+        `at` some only, one after the other. `blend` makes one half of a batch of both halves, before the last layer.
 
         The texts belong to the first samples of the batch; samples beyond them, or all if there is no text, attend to
         image tokens only. So one batch holds both branches of guidance, and dropped captions in training.
@@ -102,10 +112,15 @@ class MaskedTransformer(nn.Module):
         if text is not None and len(text) > len(tokens):
             raise ValueError(f"{len(text)} texts came for {len(tokens)} grids of tokens; give at most one for each")
         states = self.embed(tokens) + self.positions()
+        if focus.places is not None:
+            states = take(states, focus.places)
         is_word = text.is_word if text is not None else None
         for i, layer in enumerate(self.layers):
-            states = layer(states, text.keys_values[i] if text is not None else None, is_word)
-        return self.head(self.norm(states if at is None else states[at]))
+            keys_values = text.keys_values[i] if text is not None else None
+            states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places)
+        if focus.wanted is not None:
+            states = take(states, focus.wanted)
+        return logits_of(self.head, self.norm(states if at is None else states[at]), blend)
 
 
 def drop_captions(num: int, probability: float, generator: torch.Generator) -> int:

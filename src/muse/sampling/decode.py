@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from muse.masking import halton_order, hidden_counts, lowest
+from muse.masking import halton_order, hidden_counts, hidden_places, lowest
 from muse.sampling.options import SamplingOptions
-from muse.shapes import Counts, Hidden, Logits, Predict, Scores, Step, Tokens
+from muse.shapes import Counts, Hidden, Logits, PlaceLogits, Places, Predict, Scores, Step, Tokens
 
 Noise = Float[Tensor, "2 batch position"]
 """Uniforms in [0, 1) of one step: for the tokens, and for the choice among them."""
 # Below this temperature float32 would overflow, and the draw is the likeliest code anyway.
 GREEDY_BELOW = 1e-6
+BLOCK = 64
+"""Codes that are drawn among at a time."""
+LARGEST_UNIFORM = 1 - 2**-24
 
 
 @dataclass(frozen=True)
@@ -55,72 +59,102 @@ def decode(
     check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape
     generators = one_for_each(generator, batch)
-    counts, halton = schedule(start_tokens, options, mask_id)
+    plan = plan_for(start_tokens, options, mask_id)
 
     def noise_at(index: int) -> Noise:
         return draw_noise(generators, num_positions).to(start_tokens.device)
 
-    tokens, is_broken = reveal(start_tokens, counts, predict, options, mask_id, noise_at, halton, callback)
+    tokens, is_broken = reveal(start_tokens, plan, predict, options, mask_id, noise_at, callback)
     raise_if_broken(is_broken)
     return tokens
 
 
-def schedule(
-    start_tokens: Tokens, options: SamplingOptions, mask_id: int
-) -> tuple[Int[Tensor, "step batch"], Float[Tensor, " position"] | None]:
-    """How many tokens are hidden after each step, and the scores of Halton order if that is the sampler.
+@dataclass(frozen=True)
+class Plan:
+    """What is known of all steps before the first."""
+
+    steps: tuple[Step, ...]
+    """The steps, each with how many tokens are hidden before it at most."""
+    counts: Int[Tensor, "step batch"]
+    """How many tokens of each sample are hidden after each step."""
+    halton: Float[Tensor, " position"] | None
+    """The scores of Halton order, if that is the sampler."""
+
+
+def plan_for(start_tokens: Tokens, options: SamplingOptions, mask_id: int) -> Plan:
+    """The plan for some start tokens.
     Raises ValueError if a grid in Halton order is not square."""
-    counts = hidden_counts((start_tokens == mask_id).sum(dim=1), options.steps)
-    if options.sampler != "halton":
-        return counts, None
-    return counts, halton_scores(start_tokens.shape[1]).to(start_tokens.device)
+    unknown = (start_tokens == mask_id).sum(dim=1).cpu()
+    after = hidden_counts(unknown, options.steps)
+    before = torch.cat([unknown[None], after[:-1]])
+    again = (options.remask * (unknown - before)).floor().long().minimum(after)
+    touched = torch.cat([before[:1], (before + again)[:-1]])
+    most = ([max(int(count), 1) for count in counts.amax(1)] for counts in (before, touched))
+    steps = tuple(Step(index, options.steps, *counts) for index, counts in enumerate(zip(*most, strict=True)))
+    halton = None if options.sampler != "halton" else halton_scores(start_tokens.shape[1]).to(start_tokens.device)
+    return Plan(steps, after.to(start_tokens.device), halton)
 
 
 def reveal(
     start_tokens: Tokens,
-    counts: Int[Tensor, "step batch"],
+    plan: Plan,
     predict: Predict,
     options: SamplingOptions,
     mask_id: int,
     noise_at: Callable[[int], Noise],
-    halton: Float[Tensor, " position"] | None = None,
     callback: Callable[[StepReport], None] | None = None,
 ) -> tuple[Tokens, Bool[Tensor, " step"]]:
     """The steps of `decode`: the tokens, and at which steps the logits were broken.
 
-    `counts` and `halton` are those of `schedule`, and `noise_at` gives the uniforms of a step. Nothing
-    here looks at what a device has computed, or waits for it, so that all of it can be one CUDA graph
-    (`muse.sampling.graph`)."""
+    The plan is that of `plan_for`, and `noise_at` gives the uniforms of a step. Nothing here looks at what a device has
+    computed, or waits for it, so that all of it can be one CUDA graph (`muse.sampling.graph`)."""
     tokens, is_hidden = start_tokens, start_tokens == mask_id
-    batch, num_positions = start_tokens.shape
     is_ours, kept_log_probs = is_hidden, torch.zeros(start_tokens.shape, device=tokens.device)
     any_broken: list[Tensor] = []
 
-    for index in range(options.steps):
-        step = Step(index, options.steps)
-        logits = predict(tokens, is_hidden, step)
-        check_shape(logits, (batch, num_positions, mask_id))
-        token_noise, choice_noise = noise_at(index)
-
+    for step, count in zip(plan.steps, plan.counts, strict=True):
+        logits, places = logits_at(predict, tokens, is_hidden, step, mask_id)
+        token_noise, choice_noise = noise_at(step.index)
         log_probs = logits.float().log_softmax(dim=-1)  # a softmax over 8192 codes loses digits in bf16
-        drawn = draw_codes(log_probs, token_noise, options.temperature, options.top_k)
+        drawn = draw_codes(log_probs, token_noise.gather(1, places), options.temperature, options.top_k)
         drawn_log_probs = log_probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
-        any_broken.append((drawn_log_probs.isnan() & is_hidden).any())
+        is_drawn = is_hidden.gather(1, places)
+        any_broken.append((drawn_log_probs.isnan() & is_drawn).any())
 
-        if halton is None:
-            scores = confidence(drawn_log_probs, choice_noise, options.choice_noise, step)
+        if plan.halton is None:
+            scores = confidence(drawn_log_probs, choice_noise.gather(1, places), options.choice_noise, step)
         else:
-            scores = halton.expand(batch, -1)
-        again = remasked(is_ours & ~is_hidden, kept_log_probs, choice_noise, counts[index], options, step)
+            scores = plan.halton[places]
+        again = remasked(is_ours & ~is_hidden, kept_log_probs, choice_noise, count, options, step)
         # Known tokens have infinite confidence: editing needs no decoder of its own.
-        stays_hidden = lowest(scores.masked_fill(~is_hidden, math.inf), counts[index] - again.sum(1))
-        is_revealed = is_hidden & ~stays_hidden
-        kept_log_probs = torch.where(is_revealed, drawn_log_probs, kept_log_probs)
-        tokens = torch.where(is_revealed, drawn.to(tokens.dtype), tokens).masked_fill(again, mask_id)
-        is_hidden = stays_hidden | again
+        stays_hidden = lowest(scores.masked_fill(~is_drawn, math.inf), count - again.sum(1))
+        is_revealed = is_drawn & ~stays_hidden
+        kept_log_probs = put(kept_log_probs, places, is_revealed, drawn_log_probs)
+        tokens = put(tokens, places, is_revealed, drawn).masked_fill(again, mask_id)
+        is_hidden = is_hidden.scatter(1, places, stays_hidden) | again
         if callback is not None:
             callback(StepReport(step, tokens.clone(), is_hidden.clone()))
     return tokens, torch.stack(any_broken)
+
+
+def logits_at(
+    predict: Predict, tokens: Tokens, is_hidden: Hidden, step: Step, mask_id: int
+) -> tuple[PlaceLogits, Places]:
+    """Logits of the places where tokens are hidden, and these places, whether or not `predict` gave those of all.
+    Raises ValueError if it gave neither."""
+    logits = predict(tokens, is_hidden, step)
+    batch, num_positions = tokens.shape
+    assert step.most_hidden is not None, "a step of decoding that does not know how many tokens are hidden"
+    places = hidden_places(is_hidden, step.most_hidden)
+    if logits.shape == (batch, places.shape[1], mask_id):
+        return logits, places
+    check_shape(logits, (batch, num_positions, mask_id))
+    return logits.take_along_dim(places[..., None], dim=1), places
+
+
+def put(values: Tensor, places: Places, is_new: Hidden, new: Tensor) -> Tensor:
+    """The values, with new ones at those of the places where they are new."""
+    return values.scatter(1, places, torch.where(is_new, new.to(values.dtype), values.gather(1, places)))
 
 
 def draw_codes(log_probs: Logits, uniforms: Scores, temperature: float, top_k: int | None) -> Tokens:
@@ -129,10 +163,16 @@ def draw_codes(log_probs: Logits, uniforms: Scores, temperature: float, top_k: i
     if temperature < GREEDY_BELOW:
         return log_probs.argmax(dim=-1)
     if top_k is None:
-        return _invert_cumulative(log_probs / temperature, uniforms)
+        return _draw(_tempered(log_probs, temperature), uniforms)
     kept, codes = log_probs.topk(min(top_k, log_probs.shape[-1]), dim=-1)
-    drawn = _invert_cumulative(kept / temperature, uniforms)
+    # Those that are kept do not sum to 1 any more, at any temperature.
+    drawn = _draw((kept / temperature).softmax(dim=-1), uniforms)
     return codes.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+
+
+def _tempered(log_probs: Logits, temperature: float) -> Logits:
+    """Probabilities at a temperature."""
+    return log_probs.exp() if temperature == 1 else (log_probs / temperature).softmax(dim=-1)
 
 
 def confidence(drawn_log_probs: Scores, uniforms: Scores, choice_noise: float, step: Step) -> Scores:
@@ -156,13 +196,31 @@ def remasked(
     return lowest(scores.masked_fill(~is_revealed, math.inf), counts)
 
 
-def _invert_cumulative(logits: Logits, uniforms: Scores) -> Tokens:
-    """The first code whose cumulative probability exceeds the uniform; so never one of probability 0."""
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+def _draw(weights: Logits, uniforms: Scores) -> Tokens:
+    """The first code whose cumulative weight exceeds the uniform's share of all; so never one of weight 0.
+
+    Of many codes first a block of them, then one of the block: one cumulative sum over 8192 codes would take as long as
+    the softmax before it (docs/log.md)."""
+    num = weights.shape[-1]
+    if num < 2 * BLOCK:
+        return _invert_cumulative(weights, uniforms)[0]
+    blocks = F.pad(weights, (0, -num % BLOCK)).unflatten(-1, (-1, BLOCK))
+    block, rest = _invert_cumulative(blocks.sum(dim=-1), uniforms)
+    inside = blocks.take_along_dim(block[..., None, None], dim=-2).squeeze(-2)
+    drawn = block * BLOCK + _invert_cumulative(inside, rest)[0]
+    return drawn.clamp(max=num - 1)  # only NaN logits lead beyond the last; decode reports them
+
+
+def _invert_cumulative(weights: Logits, uniforms: Scores) -> tuple[Tokens, Scores]:
+    """The first place whose cumulative weight exceeds the uniform's share of all, and how far into that place's weight
+    the uniform lies, in [0, 1)."""
+    cumulative = weights.cumsum(dim=-1)
     # The total is not quite 1; even the largest uniform, 1 - 2^-24, times the total rounds to less than the total.
     threshold = uniforms.unsqueeze(-1) * cumulative[..., -1:]
-    # Only NaN logits fall off the end; decode reports them.
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    index = torch.searchsorted(cumulative, threshold, right=True).clamp(max=weights.shape[-1] - 1)
+    weight = weights.gather(-1, index)
+    rest = (threshold - (cumulative.gather(-1, index) - weight)) / weight
+    return index.squeeze(-1), rest.squeeze(-1).clamp(0, LARGEST_UNIFORM)
 
 
 def draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Noise:

@@ -10,11 +10,12 @@ from muse.masking import lowest
 from muse.requests import check_strength
 from muse.sampling.decode import (
     StepReport,
-    check_shape,
     check_tokens,
     draw_codes,
     draw_noise,
+    logits_at,
     one_for_each,
+    put,
     raise_if_broken,
 )
 from muse.sampling.options import EditOptions
@@ -42,20 +43,20 @@ def edit(
         raise ValueError("some of the tokens to edit are hidden; fill them first, or decode them")
     batch, num_positions = tokens.shape
     generators = one_for_each(generator, batch)
-    counts = torch.full((batch,), max(round(options.share * num_positions), 1), device=tokens.device)
+    num_hidden = max(round(options.share * num_positions), 1)
+    counts = torch.full((batch,), num_hidden, device=tokens.device)
     original, is_done = tokens, torch.zeros(batch, dtype=torch.bool, device=tokens.device)
     any_broken: list[Tensor] = []
 
     for index in range(options.iterations):
-        step = Step(index, options.iterations)
+        step = Step(index, options.iterations, num_hidden, 2 * num_hidden)
         token_noise, choice_noise = draw_noise(generators, num_positions).to(tokens.device)
         is_hidden = lowest(choice_noise, counts) & ~is_done.unsqueeze(1)
-        logits = predict(tokens.masked_fill(is_hidden, mask_id), is_hidden, step)
-        check_shape(logits, (batch, num_positions, mask_id))
-        log_probs = logits.float().log_softmax(dim=-1)
-        drawn = draw_codes(log_probs, token_noise, options.temperature, options.top_k)
-        any_broken.append((log_probs.isnan().any(-1) & is_hidden).any())
-        tokens = torch.where(is_hidden, drawn.to(tokens.dtype), tokens)
+        logits, places = logits_at(predict, tokens.masked_fill(is_hidden, mask_id), is_hidden, step, mask_id)
+        log_probs, is_drawn = logits.float().log_softmax(dim=-1), is_hidden.gather(1, places)
+        drawn = draw_codes(log_probs, token_noise.gather(1, places), options.temperature, options.top_k)
+        any_broken.append((log_probs.isnan().any(-1) & is_drawn).any())
+        tokens = put(tokens, places, is_drawn, drawn)
         if callback is not None:
             callback(StepReport(step, tokens.clone(), torch.zeros_like(is_hidden)))
         if options.most_changed is not None:

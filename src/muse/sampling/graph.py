@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from muse.cuda_graph import Graph
-from muse.sampling.decode import Noise, draw_noise, raise_if_broken, reveal, schedule
+from muse.sampling.decode import Noise, draw_noise, plan_for, raise_if_broken, reveal
 from muse.sampling.options import SamplingOptions
 from muse.shapes import Predict, Tokens
 
@@ -27,11 +27,11 @@ class GraphedDecode:
     ):
         device, (batch, num_positions) = start_tokens.device, start_tokens.shape
         self.options, self.start_tokens = options, start_tokens
-        counts, halton = schedule(start_tokens, options, mask_id)
+        plan = plan_for(start_tokens, options, mask_id)
 
         def draw(noise: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
             predict = predict_of(*given)
-            return reveal(start_tokens, counts, predict, options, mask_id, lambda index: noise[index], halton)
+            return reveal(start_tokens, plan, predict, options, mask_id, lambda index: noise[index])
 
         noise = torch.rand(options.steps, 2, batch, num_positions, device=device)
         self.graph = Graph(torch.no_grad()(draw), (noise, *context))

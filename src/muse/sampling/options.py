@@ -33,6 +33,9 @@ class SamplingOptions:
     """Gumbel noise on the confidence, falling to 0 at the last step; more is more varied. Halton order has none."""
     remask: float = 0.0
     """Share of the revealed tokens, the least confident, that is hidden and drawn again at each step; 0 never does."""
+    refresh: int = 4
+    """Steps from one that computes every position to the next; between them, tokens that were drawn before keep the
+    keys and values that they had, which takes less time and more memory. 1 computes every position each time."""
 
     def __post_init__(self) -> None:
         _check_whole("steps", self.steps, MOST_STEPS)
@@ -44,6 +47,7 @@ class SamplingOptions:
             _check_whole("top_k", self.top_k)
         _check_amount("choice_noise", self.choice_noise)
         _check_amount("remask", self.remask, most=1)
+        _check_whole("refresh", self.refresh, MOST_STEPS)
 
 
 @dataclass(frozen=True)

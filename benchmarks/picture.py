@@ -1,0 +1,119 @@
+"""Seconds of a whole picture of 256 px, of the text's sub-words to its pixels: a Muse as large as aMUSEd, and aMUSEd by
+diffusers in turns.
+
+    python -m benchmarks.picture
+    python -m benchmarks.picture --versus diffusers
+
+Both read the prompt with a CLIP text encoder as aMUSEd has it, draw 16 x 16 tokens of 8192 codes under guidance in 12
+steps, and paint them with a VQGAN of their own. Weights are random: they change nothing in the time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, cast
+
+import torch
+import tyro
+
+from benchmarks import flops
+from benchmarks.generate import Precision
+from benchmarks.gpu import AMUSED
+from benchmarks.measure import in_turns_beside, interleaved
+from muse.images import to_images
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.pipeline import guided_predict
+from muse.precision import prefer_fast_float32
+from muse.sampling import SamplingOptions, decode, generators_for
+
+WORDS = 77
+"""Sub-words to which a CLIP text encoder pads every prompt."""
+GUIDANCE = 9.0
+"""The scale t that is aMUSEd's default of 10 in its own convention."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn, and how often."""
+
+    dim: int = AMUSED.dim
+    """Features of a position of ours."""
+    depth: int = AMUSED.depth
+    """Layers of ours."""
+    steps: int = 12
+    """Parallel decoding steps of both."""
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    """Number formats of all weights."""
+    compiled: bool = False
+    """Whether the peer's transformer is compiled by torch.compile first, some minutes."""
+    refreshes: tuple[int, ...] = (SamplingOptions().refresh, 1)
+    """How often ours computes every position: each so many steps; the default, and always."""
+    rounds: int = 3
+    """Times each is measured, in turns."""
+    versus: Literal["nobody", "diffusers"] = "nobody"
+    """A peer that is measured in the same turns."""
+
+    @property
+    def config(self) -> TransformerConfig:
+        return TransformerConfig(
+            dim=self.dim, depth=self.depth, heads=self.dim // 64, mlp_dim=4 * self.dim, text_dim=AMUSED.text_dim
+        )
+
+    @property
+    def options(self) -> SamplingOptions:
+        return SamplingOptions(steps=self.steps, guidance=GUIDANCE)
+
+
+def clip_text(dtype: torch.dtype) -> torch.nn.Module:
+    """CLIP's text encoder with a projection, of the size that aMUSEd takes."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
+    )
+    return cast(torch.nn.Module, CLIPTextModelWithProjection(config)).to(dtype).eval()
+
+
+def ours(what: Picture, dtype: torch.dtype, words: torch.Tensor) -> tuple[int, Callable[[SamplingOptions], object]]:
+    """How many parameters our transformer has, and a function of options that draws a picture of the sub-words."""
+    text_encoder, base = clip_text(dtype), MaskedTransformer(what.config).to(dtype).eval()
+    vqgan = VQGAN(VQGANConfig()).to(dtype).eval()
+    start = torch.full((1, base.config.height * base.config.width), base.config.mask_id)
+    is_word = torch.ones(words.shape, dtype=torch.bool)
+
+    @torch.no_grad()
+    def draw(options: SamplingOptions) -> object:
+        text = text_encoder(words, output_hidden_states=True).hidden_states[-2]
+        predict = guided_predict(base, text, is_word, 1, options)
+        tokens = decode(start, predict, options, generators_for([0]), base.config.mask_id)
+        return to_images(vqgan.decode(tokens, base.config.height).float())
+
+    return sum(p.numel() for p in base.parameters()), draw
+
+
+def main(what: Picture) -> None:
+    """Measure and print."""
+    prefer_fast_float32()
+    torch.manual_seed(0)
+    words = torch.randint(1, 1000, (1, WORDS))
+    tasks, theirs, millions, operations = {}, {}, {}, {}
+    for precision in what.precisions:
+        dtype = getattr(torch, precision)
+        number, draw = ours(what, dtype, words)
+        for refresh in what.refreshes:
+            name, options = f"muse, refresh {refresh}, {precision}", replace(what.options, refresh=refresh)
+            tasks[name], millions[name] = partial(draw, options), round(number / 1e6, 1)
+            operations[name] = round(flops.of_picture(what.config, WORDS, options) / 1e9)
+        if what.versus == "diffusers":
+            from benchmarks.peers import draws_with_amused
+
+            name = theirs[precision] = f"aMUSEd, {precision}"
+            number, tasks[name] = draws_with_amused(clip_text(dtype), words, what.steps, dtype, compiled=what.compiled)
+            millions[name] = round(number / 1e6, 1)
+    seconds = interleaved(tasks, what.rounds)
+    in_turns_beside(seconds, theirs, million_parameters=millions, transformer_gflop=operations)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Picture))

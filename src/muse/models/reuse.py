@@ -1,0 +1,98 @@
+"""Which positions of a grid a step of drawing computes, and what it takes from the steps before.
+
+A token that was drawn stays what it is, and what the layers make of it changes little from step to step. So between two
+steps that compute everything, only those positions are computed whose tokens are hidden or new; they attend to the
+others' keys and values as these were last. ENAT (arXiv:2411.06959) reuses states of visible tokens too, by a network
+that was made for it; here the network is as it was trained."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from muse.guidance import Ramp, guidance_scale
+from muse.masking import hidden_places
+from muse.models.layers import Kept
+from muse.shapes import Hidden, Places, Step
+
+
+@dataclass(frozen=True)
+class Focus:
+    """What one step computes."""
+
+    kept: tuple[Kept, ...] = ()
+    """What is kept of every layer, renewed by the step; nothing where it is empty."""
+    places: Places | None = None
+    """The positions that are computed; None for all of them."""
+    wanted: Int[Tensor, "batch wanted"] | None = None
+    """Where among the computed positions those are whose logits are wanted; None for all of them."""
+
+    def of_layer(self, index: int) -> Kept | None:
+        """What is kept of a layer, if anything is."""
+        return self.kept[index] if self.kept else None
+
+
+EVERYWHERE = Focus()
+"""Every position, and its logits."""
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Which steps compute every position: each `refresh`-th, and those whose branches are not those of the step before,
+    as guidance whose scale is 0 has no unconditional one. 1 is every step, and exact."""
+
+    refresh: int
+    guidance: float
+    ramp: Ramp
+
+    def branches(self, step: Step) -> int:
+        """The branches of guidance at a step."""
+        return 1 if guidance_scale(step, self.guidance, self.ramp) == 0 else 2
+
+    def is_fresh(self, step: Step) -> bool:
+        """Whether a step computes every position."""
+        is_turn = step.index % self.refresh == 0 or step.most_touched is None
+        return is_turn or self.branches(step) != self.branches(Step(step.index - 1, step.num_steps))
+
+    def is_followed(self, step: Step) -> bool:
+        """Whether the next step takes what this one has computed."""
+        after = Step(step.index + 1, step.num_steps, step.most_hidden, step.most_touched)
+        return after.index < step.num_steps and not self.is_fresh(after)
+
+
+class Reuse:
+    """The focus of each step of one grid, given in order; what is kept belongs to this grid alone: keys and values of
+    every position in every layer and branch, as long as a step to come takes them.
+
+    Logits are wanted of hidden tokens only, if the step says how many there are at most."""
+
+    def __init__(self, num_layers: int, rhythm: Rhythm):
+        self.num_layers, self.rhythm = num_layers, rhythm
+        self.kept: tuple[Kept, ...] = ()
+        self.was_hidden: Hidden | None = None
+
+    def focus(self, is_hidden: Hidden, step: Step) -> Focus:
+        """What a step computes of grids of which this is hidden, in all its branches."""
+        if step.most_hidden is None:
+            return EVERYWHERE
+        branches, was_hidden, self.was_hidden = self.rhythm.branches(step), self.was_hidden, is_hidden
+        if self.rhythm.is_fresh(step) or was_hidden is None or step.most_touched is None:
+            wanted = hidden_places(is_hidden, step.most_hidden).repeat(branches, 1)
+            self.kept = tuple(Kept() for _ in range(self.num_layers)) if self.rhythm.is_followed(step) else ()
+            return Focus(self.kept, None, wanted)
+        places = touched_places(is_hidden, is_hidden | was_hidden, step.most_touched).repeat(branches, 1)
+        wanted = torch.arange(step.most_hidden, device=places.device).expand(len(places), -1)
+        kept = self.kept
+        if not self.rhythm.is_followed(step):
+            self.kept = ()
+        return Focus(kept, places, wanted)
+
+
+def touched_places(is_hidden: Hidden, is_touched: Hidden, num: int) -> Places:
+    """The hidden positions of each sample in order, then the others that are touched, up to `num`. A sample that has
+    fewer has its first one again instead, so that nothing else of it is computed, whatever its neighbours need."""
+    rank = (~is_hidden).byte() + (~is_touched).byte()
+    places = rank.argsort(dim=1, stable=True)[:, :num]
+    is_own = torch.arange(places.shape[1], device=places.device) < is_touched.sum(1, keepdim=True)
+    return torch.where(is_own, places, places[:, :1])
