@@ -92,7 +92,7 @@ SCALES = {
             seed=3,
         ),
         paired=CacheOptions(singles_per_picture=1, varied=0, compositions=6_000, background=0.4, seed=2),
-        single_share=0.25,
+        single_share=0.4,
         style_mistaken=0.25,
     ),
 }
