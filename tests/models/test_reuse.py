@@ -1,5 +1,7 @@
 """What a step of drawing computes: only hidden tokens' logits, and only what has changed."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -242,3 +244,39 @@ def test_what_is_kept_has_the_arithmetic_of_the_step(base):
     with torch.autocast("cpu", torch.bfloat16):
         drawn = decode(start, guided_predict(base, TEXT, IS_WORD, 2, options), options, generators_for(SEEDS), MASK_ID)
     assert drawn.max() < MASK_ID
+
+
+COMPILED = """
+import torch
+from torch._dynamo.utils import counters
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.pipeline import guided_predict
+from muse.sampling import SamplingOptions, decode, generators_for
+
+torch.manual_seed(0)
+torch._dynamo.config.recompile_limit, torch._dynamo.config.fail_on_recompile_limit_hit = 64, True
+config = TransformerConfig(num_codes=40, height=8, width=8, dim=32, depth=2, heads=2, mlp_dim=64, text_dim=8)
+network = MaskedTransformer(config).eval()
+for parameter in network.parameters():
+    parameter.data *= 3
+text, is_word, start = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool), torch.full((2, 64), 40)
+
+@torch.no_grad()
+def draw(refresh):
+    options = SamplingOptions(steps=6, guidance=2.0, refresh=refresh)
+    return decode(start, guided_predict(network, text, is_word, 2, options), options, generators_for([5, 6]), 40)
+
+reused, exact = draw(9), draw(1)
+for layer in network.layers:
+    layer.compile()
+assert draw(9).equal(reused), "compiled layers draw other tokens"
+assert not reused.equal(exact), "nothing was reused"
+assert counters["frames"]["ok"] > 0, "nothing was compiled"
+"""
+
+
+def test_compiled_layers_keep_what_they_have_computed_too():
+    """They write into what is kept, which a compiler must not leave out. In a process without the type checker of the
+    tests, which cannot be compiled."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
