@@ -9,8 +9,8 @@ Weights are random: they change nothing in the time.
 """
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -75,19 +75,14 @@ class Generate:
         return SamplingOptions(steps=self.steps, guidance=self.guidance)
 
 
-def ours(
-    what: Generate, base: MaskedTransformer, text: torch.Tensor, options: SamplingOptions
-) -> Callable[[], torch.Tensor]:
-    """A function that draws a grid for each text, the way `Muse.draw_base` does."""
-    is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
-    start = torch.full((len(text), what.side**2), what.config.mask_id, device=text.device)
-
-    @torch.no_grad()
-    def draw() -> torch.Tensor:
-        predict = guided_predict(base, text, is_word, len(text), options)
-        return decode(start, predict, options, generators_for(range(len(text))), what.config.mask_id)
-
-    return draw
+@torch.no_grad()
+def draw(base: MaskedTransformer, text: torch.Tensor, options: SamplingOptions) -> torch.Tensor:
+    """A grid for each text, the way `Muse.draw_base` draws it."""
+    config, num, device = base.config, len(text), text.device
+    is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
+    start = torch.full((num, config.height * config.width), config.mask_id, device=device)
+    predict = guided_predict(base, text, is_word, num, options)
+    return decode(start, predict, options, generators_for(range(num)), config.mask_id)
 
 
 def main(what: Generate) -> None:
@@ -102,7 +97,7 @@ def main(what: Generate) -> None:
         base = MaskedTransformer(what.config).to(device, dtype).eval()
         for refresh in what.refreshes:
             name, options = f"muse {precision}, refresh {refresh}", replace(what.options, refresh=refresh)
-            tasks[name], dtypes[name] = ours(what, base, text.to(dtype), options), dtype
+            tasks[name], dtypes[name] = partial(draw, base, text.to(dtype), options), dtype
             parameters[name] = sum(p.numel() for p in base.parameters())
             operations[name] = what.batch * flops.of_picture(what.config, what.words, options)
     if what.versus == "muse-maskgit-pytorch":

@@ -17,15 +17,14 @@ import torch
 import tyro
 
 from benchmarks import flops
-from benchmarks.generate import Precision
+from benchmarks.generate import Generate, Precision, draw
 from benchmarks.gpu import AMUSED
 from benchmarks.measure import in_turns_beside, interleaved
 from muse.images import to_images
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import guided_predict
 from muse.precision import prefer_fast_float32
-from muse.sampling import SamplingOptions, decode, generators_for
+from muse.sampling import SamplingOptions
 
 WORDS = 77
 """Sub-words to which a CLIP text encoder pads every prompt."""
@@ -56,9 +55,7 @@ class Picture:
 
     @property
     def config(self) -> TransformerConfig:
-        return TransformerConfig(
-            dim=self.dim, depth=self.depth, heads=self.dim // 64, mlp_dim=4 * self.dim, text_dim=AMUSED.text_dim
-        )
+        return Generate(dim=self.dim, depth=self.depth, text_dim=AMUSED.text_dim).config
 
     @property
     def options(self) -> SamplingOptions:
@@ -79,17 +76,13 @@ def ours(what: Picture, dtype: torch.dtype, words: torch.Tensor) -> tuple[int, C
     """How many parameters our transformer has, and a function of options that draws a picture of the sub-words."""
     text_encoder, base = clip_text(dtype), MaskedTransformer(what.config).to(dtype).eval()
     vqgan = VQGAN(VQGANConfig()).to(dtype).eval()
-    start = torch.full((1, base.config.height * base.config.width), base.config.mask_id)
-    is_word = torch.ones(words.shape, dtype=torch.bool)
 
     @torch.no_grad()
-    def draw(options: SamplingOptions) -> object:
+    def paint(options: SamplingOptions) -> object:
         text = text_encoder(words, output_hidden_states=True).hidden_states[-2]
-        predict = guided_predict(base, text, is_word, 1, options)
-        tokens = decode(start, predict, options, generators_for([0]), base.config.mask_id)
-        return to_images(vqgan.decode(tokens, base.config.height).float())
+        return to_images(vqgan.decode(draw(base, text, options), base.config.height).float())
 
-    return sum(p.numel() for p in base.parameters()), draw
+    return sum(p.numel() for p in base.parameters()), paint
 
 
 def main(what: Picture) -> None:
@@ -100,10 +93,10 @@ def main(what: Picture) -> None:
     tasks, theirs, millions, operations = {}, {}, {}, {}
     for precision in what.precisions:
         dtype = getattr(torch, precision)
-        number, draw = ours(what, dtype, words)
+        number, paint = ours(what, dtype, words)
         for refresh in what.refreshes:
             name, options = f"muse, refresh {refresh}, {precision}", replace(what.options, refresh=refresh)
-            tasks[name], millions[name] = partial(draw, options), round(number / 1e6, 1)
+            tasks[name], millions[name] = partial(paint, options), round(number / 1e6, 1)
             operations[name] = round(flops.of_picture(what.config, WORDS, options) / 1e9)
         if what.versus == "diffusers":
             from benchmarks.peers import draws_with_amused

@@ -96,7 +96,7 @@ SCALES = {
         style_mistaken=0.25,
     ),
 }
-"""The paper's, 16x16 tokens to 64x64, is what ships; its transformers took 17 minutes of a GPU (docs/gpu-runs.md). Half
+"""The paper's, 16x16 tokens to 64x64, is what ships; its transformers took 25 minutes of a GPU (docs/gpu-runs.md). Half
 of it, 8x8 to 32x32, shipped before: two cores can train it."""
 
 

@@ -8,12 +8,12 @@ that was made for it; here the network is as it was trained."""
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from muse.guidance import Ramp, guidance_scale
 from muse.masking import hidden_places
-from muse.models.layers import Kept
+from muse.models.layers import Context, Kept, Stack, States, take
 from muse.shapes import Hidden, Places, Step
 
 
@@ -35,6 +35,17 @@ class Focus:
 
 EVERYWHERE = Focus()
 """Every position, and its logits."""
+
+
+def through(layers: Stack, states: States, text: Context | None, focus: Focus) -> Float[Tensor, "batch place dim"]:
+    """The states of every position after all layers, or of the places that the focus wants."""
+    if focus.places is not None:
+        states = take(states, focus.places)
+    is_word = text.is_word if text is not None else None
+    for i, layer in enumerate(layers):
+        keys_values = text.keys_values[i] if text is not None else None
+        states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places)
+    return states if focus.wanted is None else take(states, focus.wanted)
 
 
 @dataclass(frozen=True)

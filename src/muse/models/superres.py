@@ -28,9 +28,8 @@ from muse.models.layers import (
     code_head,
     logits_of,
     reset_weights,
-    take,
 )
-from muse.models.reuse import EVERYWHERE, Focus
+from muse.models.reuse import EVERYWHERE, Focus, through
 from muse.models.vqgan import VQGAN
 from muse.shapes import Hidden, LowTokens, Tokens
 
@@ -238,12 +237,7 @@ class SuperResTransformer(nn.Module):
         states = self.embed(tokens) + self.positions()
         if context.start is not None:
             states = states + context.start
-        if focus.places is not None:
-            states = take(states, focus.places)
-        for i, (layer, keys_values) in enumerate(zip(self.layers, context.keys_values, strict=True)):
-            states = layer(states, keys_values, context.is_word, focus.of_layer(i), focus.places)
-        if focus.wanted is not None:
-            states = take(states, focus.wanted)
+        states = through(self.layers, states, context, focus)
         return logits_of(self.head, self.norm(states if at is None else states[at]), blend)
 
 

@@ -19,9 +19,8 @@ from muse.models.layers import (
     code_head,
     logits_of,
     reset_weights,
-    take,
 )
-from muse.models.reuse import EVERYWHERE, Focus
+from muse.models.reuse import EVERYWHERE, Focus, through
 from muse.shapes import Hidden, TextMask, TextStates, Tokens
 
 
@@ -111,15 +110,7 @@ class MaskedTransformer(nn.Module):
         check_grid(tokens, self.config.height, self.config.width)
         if text is not None and len(text) > len(tokens):
             raise ValueError(f"{len(text)} texts came for {len(tokens)} grids of tokens; give at most one for each")
-        states = self.embed(tokens) + self.positions()
-        if focus.places is not None:
-            states = take(states, focus.places)
-        is_word = text.is_word if text is not None else None
-        for i, layer in enumerate(self.layers):
-            keys_values = text.keys_values[i] if text is not None else None
-            states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places)
-        if focus.wanted is not None:
-            states = take(states, focus.wanted)
+        states = through(self.layers, self.embed(tokens) + self.positions(), text, focus)
         return logits_of(self.head, self.norm(states if at is None else states[at]), blend)
 
 
