@@ -9,21 +9,28 @@ Weights are random: they change nothing in the time.
 """
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import tyro
+from torch import nn
 
 from benchmarks import flops
 from benchmarks.measure import ceiling, interleaved, median_ratio, report
+from muse.models.narrow import narrow
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.pipeline import guided_predict
-from muse.precision import prefer_fast_float32
+from muse.precision import dtype_for, number_for, prefer_fast_float32
 from muse.sampling import SamplingOptions, decode, generators_for
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
+"""int8 is that of the layers' products; the rest is in bfloat16 where the machine computes in it."""
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Generate:
     text_dim: int = 512
     """Features of a text state."""
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    """Number formats: of our weights; a peer's weights are float32, and it computes in bfloat16 by autocast."""
+    """Number formats: of our weights; a peer's weights are float32, it computes in bfloat16 by autocast, and never in
+    int8."""
     refreshes: tuple[int, ...] = (SamplingOptions().refresh, 1)
     """How often ours computes every position: each so many steps; the default, and always."""
     rounds: int = 5
@@ -75,6 +83,15 @@ class Generate:
         return SamplingOptions(steps=self.steps, guidance=self.guidance)
 
 
+def computing_in(network: Network, precision: Precision, device: str) -> Network:
+    """A transformer, in place, that draws in a precision as `Muse` has it."""
+    number = number_for(precision, device)
+    network = network.to(device, dtype_for(precision, device)).eval()
+    if number is not None:
+        narrow(network, number)
+    return network
+
+
 @torch.no_grad()
 def draw(base: MaskedTransformer, text: torch.Tensor, options: SamplingOptions) -> torch.Tensor:
     """A grid for each text, the way `Muse.draw_base` draws it."""
@@ -85,6 +102,11 @@ def draw(base: MaskedTransformer, text: torch.Tensor, options: SamplingOptions) 
     return decode(start, predict, options, generators_for(range(num)), config.mask_id)
 
 
+def theirs(precisions: Sequence[Precision]) -> list[Precision]:
+    """The number formats of some that a peer has too."""
+    return [precision for precision in precisions if precision != "int8"]
+
+
 def main(what: Generate) -> None:
     """Measure and print."""
     prefer_fast_float32()
@@ -93,17 +115,19 @@ def main(what: Generate) -> None:
     text = torch.randn(what.batch, what.words, what.text_dim, device=device)
     tasks, parameters, dtypes, operations = {}, {}, {}, {}
     for precision in what.precisions:
-        dtype = getattr(torch, precision)
-        base = MaskedTransformer(what.config).to(device, dtype).eval()
+        dtype = dtype_for(precision, device)
+        base = MaskedTransformer(what.config)
+        weights = sum(p.numel() for p in base.parameters())
+        base = computing_in(base, precision, device)
         for refresh in what.refreshes:
             name, options = f"muse {precision}, refresh {refresh}", replace(what.options, refresh=refresh)
             tasks[name], dtypes[name] = partial(draw, base, text.to(dtype), options), dtype
-            parameters[name] = sum(p.numel() for p in base.parameters())
+            parameters[name] = weights
             operations[name] = what.batch * flops.of_picture(what.config, what.words, options)
     if what.versus == "muse-maskgit-pytorch":
         from benchmarks.peers import draws_with_muse_maskgit
 
-        for precision in what.precisions:
+        for precision in theirs(what.precisions):
             name, dtype = f"{what.versus} {precision}", getattr(torch, precision)
             peer, tasks[name] = draws_with_muse_maskgit(what.config, text, what.options, dtype)
             parameters[name], dtypes[name] = sum(p.numel() for p in peer.parameters()), dtype

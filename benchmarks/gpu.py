@@ -25,6 +25,7 @@ from torch import nn
 from benchmarks import flops
 from benchmarks.measure import ceiling, commit, machine, seconds_of, table
 from benchmarks.train_step import training_step
+from muse.models.narrow import narrow
 from muse.models.superres import PRESETS as SUPERRES
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.transformer import PRESETS as BASES
@@ -54,6 +55,8 @@ class Gpu:
     """Pictures at once."""
     how: tuple[How, ...] = ("compiled graph", "graph", "kernels")
     """The ways of decoding."""
+    precision: Literal["bfloat16", "float8"] = "bfloat16"
+    """Arithmetic of drawing; float8 is of the products of the transformers' layers."""
     models: tuple[str, ...] = ()
     """Only the models whose names begin so; all, if none is given."""
     train: bool = True
@@ -120,7 +123,7 @@ def build(make: Callable[[], Network], device: str) -> Network:
         return make().to(torch.bfloat16).eval()
 
 
-def drawing(model: Cascade, batch: int, device: str, rehearse: bool, how: How) -> Callable[[], object]:
+def drawing(model: Cascade, batch: int, device: str, what: Gpu, how: How) -> Callable[[], object]:
     """A function that draws a batch of pictures from text states: tokens, and the picture of them."""
     base = build(lambda: MaskedTransformer(model.base), device)
     text = torch.randn(batch, WORDS, model.base.text_dim, device=device, dtype=torch.bfloat16)
@@ -129,11 +132,14 @@ def drawing(model: Cascade, batch: int, device: str, rehearse: bool, how: How) -
     high = model.superres
     superres = build(lambda: SuperResTransformer(high), device) if high is not None else None
     config = VQGANConfig(num_codes=(high or model.base).num_codes)
-    if rehearse:
+    if what.rehearse:
         config = dataclasses.replace(config, channels=(8,) * len(config.channels), norm_groups=4, code_dim=8)
     if high is not None:  # f=8
         config = dataclasses.replace(config, channels=config.channels[:-1])
     vqgan = build(lambda: VQGAN(config), device)
+    if what.precision == "float8":
+        for network in (base, *([superres] if superres is not None else [])):
+            narrow(network, torch.float8_e4m3fn)
     if how == "compiled graph":
         torch._dynamo.reset()
         torch._dynamo.config.recompile_limit = MOST_VARIANTS
@@ -196,8 +202,8 @@ def cases(what: Gpu, device: str) -> Iterator[tuple[Row, Callable[[], Callable[[
         for batch, how in itertools.product(what.batches, what.how):
             known = batch * flops.of_picture(model.base, WORDS, SamplingOptions(steps=model.steps))
             yield (
-                Row(model.name, f"a picture of {pixels}, {how}", batch, ""),
-                lambda model=model, batch=batch, how=how: drawing(model, batch, device, what.rehearse, how),
+                Row(model.name, f"a picture of {pixels}, {how}, {what.precision}", batch, ""),
+                lambda model=model, batch=batch, how=how: drawing(model, batch, device, what, how),
                 known if model.superres is None else None,
             )
     config = thin(BASES["muse-632m"]) if what.rehearse else BASES["muse-632m"]

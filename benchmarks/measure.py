@@ -115,8 +115,8 @@ def in_turns_beside(seconds: Mapping[str, Sequence[float]], theirs: Mapping[str,
     format, and in float32, which is its default. `theirs` has the peer's task of each format, the last word of ours."""
     rows = []
     for name, each in seconds.items():
-        peer = None if name in theirs.values() else theirs.get(name.split(", ")[-1])
-        peers = (peer, None if peer is None else theirs.get("float32"))
+        formats = () if name in theirs.values() else (name.split(", ")[-1], "float32")
+        peers = [theirs.get(each) for each in formats] or [None, None]
         ratios = (f"{median_ratio(seconds[other], each):.2f}" if other else "-" for other in peers)
         rows.append((name, f"{statistics.median(each):.2f}", f"{min(each):.2f} to {max(each):.2f}", *ratios))
     report(("who", "seconds", "range", "the peer alike, times", "the peer in float32, times"), rows, **about)

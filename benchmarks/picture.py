@@ -17,13 +17,13 @@ import torch
 import tyro
 
 from benchmarks import flops
-from benchmarks.generate import Generate, Precision, draw
+from benchmarks.generate import Generate, Precision, computing_in, draw, theirs
 from benchmarks.gpu import AMUSED
 from benchmarks.measure import in_turns_beside, interleaved
 from muse.images import to_images
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.precision import prefer_fast_float32
+from muse.precision import dtype_for, prefer_fast_float32
 from muse.sampling import SamplingOptions
 
 WORDS = 77
@@ -43,7 +43,7 @@ class Picture:
     steps: int = 12
     """Parallel decoding steps of both."""
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    """Number formats of all weights."""
+    """Number formats of all weights; int8 is of our transformer's products alone."""
     compiled: bool = False
     """Whether the peer's transformer is compiled by torch.compile first, some minutes."""
     refreshes: tuple[int, ...] = (SamplingOptions().refresh, 1)
@@ -72,9 +72,12 @@ def clip_text(dtype: torch.dtype) -> torch.nn.Module:
     return cast(torch.nn.Module, CLIPTextModelWithProjection(config)).to(dtype).eval()
 
 
-def ours(what: Picture, dtype: torch.dtype, words: torch.Tensor) -> tuple[int, Callable[[SamplingOptions], object]]:
+def ours(what: Picture, precision: Precision, words: torch.Tensor) -> tuple[int, Callable[[SamplingOptions], object]]:
     """How many parameters our transformer has, and a function of options that draws a picture of the sub-words."""
-    text_encoder, base = clip_text(dtype), MaskedTransformer(what.config).to(dtype).eval()
+    dtype = dtype_for(precision, "cpu")
+    text_encoder, base = clip_text(dtype), MaskedTransformer(what.config)
+    weights = sum(p.numel() for p in base.parameters())
+    base = computing_in(base, precision, "cpu")
     vqgan = VQGAN(VQGANConfig()).to(dtype).eval()
 
     @torch.no_grad()
@@ -82,7 +85,7 @@ def ours(what: Picture, dtype: torch.dtype, words: torch.Tensor) -> tuple[int, C
         text = text_encoder(words, output_hidden_states=True).hidden_states[-2]
         return to_images(vqgan.decode(draw(base, text, options), base.config.height).float())
 
-    return sum(p.numel() for p in base.parameters()), paint
+    return weights, paint
 
 
 def main(what: Picture) -> None:
@@ -90,22 +93,22 @@ def main(what: Picture) -> None:
     prefer_fast_float32()
     torch.manual_seed(0)
     words = torch.randint(1, 1000, (1, WORDS))
-    tasks, theirs, millions, operations = {}, {}, {}, {}
+    tasks, peers, millions, operations = {}, {}, {}, {}
     for precision in what.precisions:
-        dtype = getattr(torch, precision)
-        number, paint = ours(what, dtype, words)
+        number, paint = ours(what, precision, words)
         for refresh in what.refreshes:
             name, options = f"muse, refresh {refresh}, {precision}", replace(what.options, refresh=refresh)
             tasks[name], millions[name] = partial(paint, options), round(number / 1e6, 1)
             operations[name] = round(flops.of_picture(what.config, WORDS, options) / 1e9)
-        if what.versus == "diffusers":
+        if what.versus == "diffusers" and theirs([precision]):
             from benchmarks.peers import draws_with_amused
 
-            name = theirs[precision] = f"aMUSEd, {precision}"
+            dtype = getattr(torch, precision)
+            name = peers[precision] = f"aMUSEd, {precision}"
             number, tasks[name] = draws_with_amused(clip_text(dtype), words, what.steps, dtype, compiled=what.compiled)
             millions[name] = round(number / 1e6, 1)
     seconds = interleaved(tasks, what.rounds)
-    in_turns_beside(seconds, theirs, million_parameters=millions, transformer_gflop=operations)
+    in_turns_beside(seconds, peers, million_parameters=millions, transformer_gflop=operations)
 
 
 if __name__ == "__main__":

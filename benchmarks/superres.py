@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 import tyro
 
-from benchmarks.generate import Generate, Precision
+from benchmarks.generate import Generate, Precision, computing_in, theirs
 from benchmarks.measure import in_turns_beside, interleaved
 from muse.models.superres import Attention, SuperResConfig, SuperResTransformer
 from muse.pipeline import superres_predict
@@ -59,15 +59,15 @@ def ours(
     what: Superres, attention: Attention, options: SamplingOptions, precision: Precision, text: torch.Tensor
 ) -> Callable[[], torch.Tensor]:
     """A function that draws a large grid for each text, the way `Muse.draw_superres` does."""
-    config, dtype = what.config(attention), getattr(torch, precision)
-    superres = SuperResTransformer(config).to(text.device, dtype).eval()
+    config = what.config(attention)
+    superres = computing_in(SuperResTransformer(config), precision, str(text.device))
     is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     low = torch.zeros(len(text), what.low_side**2, dtype=torch.long, device=text.device)
     start = torch.full((len(text), what.shape.side**2), config.mask_id, device=text.device)
 
     @torch.no_grad()
     def draw() -> torch.Tensor:
-        predict = superres_predict(superres, low, text.to(dtype), is_word, options)
+        predict = superres_predict(superres, low, text, is_word, options)
         return decode(start, predict, options, generators_for(range(len(text))), config.mask_id)
 
     return draw
@@ -79,19 +79,19 @@ def main(what: Superres) -> None:
     torch.manual_seed(0)
     shape, device = what.shape, "cuda" if torch.cuda.is_available() else "cpu"
     text = torch.randn(shape.batch, shape.words, shape.text_dim, device=device)
-    tasks, theirs = {}, {}
+    tasks, peers = {}, {}
     for precision in shape.precisions:
         for attention, refresh in itertools.product(what.attentions, shape.refreshes):
             options = replace(shape.options, refresh=refresh)
             tasks[f"muse {attention}, refresh {refresh}, {precision}"] = ours(what, attention, options, precision, text)
-        if shape.versus == "muse-maskgit-pytorch":
+        if shape.versus == "muse-maskgit-pytorch" and theirs([precision]):
             from benchmarks.peers import draws_with_muse_maskgit
 
-            name = theirs[precision] = f"{shape.versus}, {precision}"
+            name = peers[precision] = f"{shape.versus}, {precision}"
             _, tasks[name] = draws_with_muse_maskgit(
                 shape.config, text, shape.options, getattr(torch, precision), what.low_side
             )
-    in_turns_beside(interleaved(tasks, shape.rounds), theirs)
+    in_turns_beside(interleaved(tasks, shape.rounds), peers)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.train_step
     python -m benchmarks.train_step --versus muse-maskgit-pytorch
 
-A step is: hide tokens, forward, backward, clip, AdamW; text states are given, and nothing is averaged.
+A step is: hide tokens, forward, backward, clip, AdamW; text states are given, and nothing is averaged. Ours is the
+fused AdamW of our training, a peer's torch's default, as it comes without one of its own.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,15 @@ import tyro
 from torch import nn
 
 from benchmarks import flops
-from benchmarks.generate import Generate, Precision, print_times
+from benchmarks.generate import Generate, print_times
 from benchmarks.measure import interleaved
 from muse.masking import draw_mask_ratio, hide
 from muse.models.transformer import MaskedTransformer, TransformerConfig, drop_captions
 from muse.precision import prefer_fast_float32
 from muse.training.losses import hidden_token_loss
+from muse.training.optimizers import optimizer_for
 
+Autocast = Literal["float32", "bfloat16"]
 CAPTION_DROP = 0.1
 
 
@@ -32,7 +35,7 @@ class TrainStep:
 
     shape: Generate = field(default_factory=lambda: Generate(batch=8))
     """The transformer and the batch; its steps and its guidance mean nothing here."""
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    precisions: tuple[Autocast, ...] = ("float32", "bfloat16")
     """Arithmetic of our networks: bfloat16 is autocast over float32 weights."""
     rounds: int = 5
     """Times each is measured, in turns."""
@@ -40,9 +43,10 @@ class TrainStep:
     """A peer that is measured in the same turns, in float32."""
 
 
-def step_of(network: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+def step_of(
+    network: nn.Module, loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer
+) -> Callable[[], None]:
     """A function that takes one optimizer step down a loss."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -54,7 +58,7 @@ def step_of(network: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[]
 
 
 def training_step(
-    config: TransformerConfig, tokens: torch.Tensor, text: torch.Tensor, precision: Precision
+    config: TransformerConfig, tokens: torch.Tensor, text: torch.Tensor, precision: Autocast
 ) -> Callable[[], None]:
     """A step as `muse.training.base` takes it, on tokens and text states that are given."""
     with torch.device(text.device):
@@ -70,7 +74,7 @@ def training_step(
             logits = base(masked, base.read(text[:kept], is_word[:kept]) if kept else None, is_hidden)
         return hidden_token_loss(logits, tokens[is_hidden])
 
-    return step_of(base, loss)
+    return step_of(base, loss, optimizer_for(base, "adamw", 1e-4, 0.045))
 
 
 def main(what: TrainStep) -> None:
@@ -91,7 +95,8 @@ def main(what: TrainStep) -> None:
         for precision in what.precisions:
             name, dtype = f"{what.versus} {precision}", getattr(torch, precision)
             peer = muse_maskgit(shape.config, text, dtype).to(device).train()
-            tasks[name] = step_of(peer, partial(in_precision, dtype, device, partial(peer, tokens, text_embeds=text)))
+            loss = partial(in_precision, dtype, device, partial(peer, tokens, text_embeds=text))
+            tasks[name] = step_of(peer, loss, torch.optim.AdamW(peer.parameters(), lr=1e-4))
             dtypes[name] = dtype
     operations = flops.of_training_step(shape.config, shape.words, shape.batch)
     ours = dict.fromkeys((name for name in tasks if name.startswith("muse ")), operations)

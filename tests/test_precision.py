@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from muse.pipeline import Muse
-from muse.precision import dtype_for, has_native_bfloat16
+from muse.precision import dtype_for, has_native_bfloat16, number_for
 
 PROMPTS = ["a red apple", "two blue dog on the apple , 3d style"]
 
@@ -38,3 +38,46 @@ def test_bfloat16_draws_close_to_float32_and_reads_pictures_to_the_same_tokens(t
     difference = (torch.tensor(list(image.tobytes())) - torch.tensor(list(near.tobytes()))).abs()
     assert difference.float().mean() < 2
     assert rounded.generate(PROMPTS, [0, 1])[0].size == image.size
+
+
+def test_int8_draws_close_to_what_auto_draws_and_says_so(tiny_folder):
+    muse, narrow = (Muse.from_pretrained(tiny_folder, "cpu", precision) for precision in ("auto", "int8"))
+    assert narrow.precision == "int8"
+    assert narrow.base.embed.weight.dtype == muse.base.embed.weight.dtype
+    text, is_word = muse.text_encoder(PROMPTS)
+    tokens = torch.randint(0, 65, (2, 64), generator=torch.Generator().manual_seed(0))
+    logits, close = (each.base(tokens, each.base.read(text, is_word)).float() for each in (muse, narrow))
+    assert 0 < (logits - close).norm() < 0.1 * logits.norm()
+    first, again = (narrow.generate(PROMPTS, [0, 1]) for _ in range(2))
+    assert [image.tobytes() for image in first] == [image.tobytes() for image in again]
+
+
+def test_what_was_rounded_to_8_bits_is_neither_saved_nor_rounded_again(tiny_folder, tmp_path):
+    narrow = Muse.from_pretrained(tiny_folder, "cpu", "int8")
+    with pytest.raises(ValueError, match="draw in int8 and cannot be saved"):
+        narrow.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="draw in int8 and cannot be rounded again"):
+        narrow.draw_in(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "message"),
+    [
+        ("int8", "cuda", "int8 is for processors"),
+        ("float8", "cpu", r"float8 needs a GPU .*8\.9, and the device is cpu"),
+    ],
+)
+def test_8_bits_that_a_device_does_not_multiply_in_are_refused(precision, device, message):
+    with pytest.raises(ValueError, match=message):
+        number_for(precision, device)
+
+
+@pytest.mark.parametrize(("capability", "fits"), [((8, 0), False), ((8, 9), True), ((9, 0), True)])
+def test_float8_is_for_gpus_that_have_it(capability, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    if fits:
+        assert number_for("float8", "cuda") == torch.float8_e4m3fn
+    else:
+        with pytest.raises(ValueError, match="float8 needs a GPU"):
+            number_for("float8", "cuda")

@@ -245,8 +245,13 @@ class Judge:
     @classmethod
     def load(cls, folder: Path, art: EmojiArt) -> "Judge":
         """EfficientNet-Lite0 and the gallery of `art`, the data set built in `folder`; half a minute the first time.
-        The gallery's features stay in FOLDER/judge for the next."""
+        The gallery's features stay in FOLDER/judge for the next.
+        Raises FileNotFoundError, which says how to fetch it, if there is no network."""
         weights = folder / "networks" / "judge" / "model.safetensors"
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f"there is no judge in {weights.parent}; run `python -m projects.emoji.networks --folder {folder}`"
+            )
         network = efficientnet_lite0(weights)
         key = hashlib.sha256(weights.read_bytes() + json.dumps([read_manifest(folder), recipe.STYLES]).encode())
         cache = folder / "judge" / f"{key.hexdigest()[:16]}.safetensors"

@@ -186,6 +186,16 @@ def seen_records(art: EmojiArt) -> list[Record]:
     return [art.records[item] for item in usable(art, held_out=False)]
 
 
+def new_words(folder: Path, art: EmojiArt) -> list[Synonym]:
+    """All new words for the pictures that a model was trained on.
+    SystemExit if WordNet is not in the folder and cannot be fetched."""
+    try:
+        wordnet = WordNet.fetch(folder / "packages")
+    except BuildError as error:
+        raise SystemExit(f"error: {error}") from None
+    return find_synonyms(wordnet, seen_records(art))
+
+
 @dataclass(frozen=True)
 class Command:
     """Draw words that were in no caption: synonyms.json, synonyms.md and sheet.png in a folder."""
@@ -205,11 +215,7 @@ def main(command: Command) -> None:
     if command.num < 1:
         raise SystemExit(f"num is {command.num}; give at least 1")
     art = dataset.load(command.folder)
-    try:
-        wordnet = WordNet.fetch(command.folder / "packages")
-    except BuildError as error:
-        raise SystemExit(f"error: {error}") from None
-    synonyms = find_synonyms(wordnet, seen_records(art))[: command.num]
+    synonyms = new_words(command.folder, art)[: command.num]
     muse = Muse.from_pretrained(command.model)
     report = run(draw_with(muse, muse.defaults), synonyms, Judge.load(command.folder, art))
     about = {"model": command.model, "commit": git_commit()}

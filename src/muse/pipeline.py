@@ -17,13 +17,14 @@ from muse.editing import Editing, Preview
 from muse.guidance import Blend, guided
 from muse.images import resized, to_images, to_tensor
 from muse.models.layers import Context, Texts, Words
+from muse.models.narrow import narrow
 from muse.models.reuse import Reuse, Rhythm
 from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
-from muse.precision import Precision, dtype_for
-from muse.requests import check_request, random_seeds
+from muse.precision import EIGHT_BITS, dtype_for, number_for
+from muse.requests import Precision, check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 
@@ -64,6 +65,7 @@ class Muse(Editing):
         self.vqgan_superres = vqgan_superres.eval() if vqgan_superres is not None else None
         self.name, self.defaults = name, defaults or SamplingOptions()
         self.superres_defaults = superres_defaults or SUPERRES_DEFAULTS
+        self.number: torch.dtype | None = None
 
     # -- folders --------------------------------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ class Muse(Editing):
         Raises CheckpointError, in one sentence, if there is none, or if it is damaged or does not fit together; and
         ValueError if there is no such precision."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype_for(precision, device)
+        dtype, number = dtype_for(precision, device), number_for(precision, device)
         folder = find_model(model)
         index = read_json(folder / INDEX)
         is_cascade = len(parts_of(index, folder)) > len(PARTS)
@@ -89,13 +91,15 @@ class Muse(Editing):
             defaults=read_defaults(index, folder),
             superres_defaults=read_superres_defaults(index, folder),
         )
-        return muse.to(device).draw_in(dtype)
+        return muse.to(device).draw_in(dtype, number)
 
     def save_pretrained(
         self, folder: Path | str, dtype: torch.dtype | None = None, text_dtype: torch.dtype = torch.float16
     ) -> None:
         """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers, `text_dtype` the
-        text encoder. The VQGANs keep the precision that made their tokens."""
+        text encoder. The VQGANs keep the precision that made their tokens.
+        Raises ValueError if the layers were rounded to 8 bits to draw."""
+        self._check_whole("saved")
         folder = Path(folder)
         self.text_encoder.save(folder / "text_encoder", text_dtype)
         save_module(self.vqgan, folder / "vqgan")
@@ -114,17 +118,29 @@ class Muse(Editing):
             part.to(device)
         return self
 
-    def draw_in(self, dtype: torch.dtype) -> "Muse":
-        """Round the weights of what draws, the transformers and the decoders, to `dtype`, in which they then compute.
-        Texts and given pictures are read as before, and tokens are drawn of the logits in float32."""
+    def draw_in(self, dtype: torch.dtype, number: torch.dtype | None = None) -> "Muse":
+        """Round the weights of what draws, the transformers and the decoders, to `dtype`, in which they then compute;
+        but for the layers of the transformers, if there is a `number` of 8 bits in which they multiply.
+        Texts and given pictures are read as before, and tokens are drawn of the logits in float32.
+        Raises ValueError if they were rounded to 8 bits before."""
+        self._check_whole("rounded again")
         for part in (self.base, self.superres, self.vqgan, self.vqgan_superres):
             if part is not None:
                 (part.decoder if isinstance(part, VQGAN) else part).to(dtype)
+            if number is not None and isinstance(part, MaskedTransformer | SuperResTransformer):
+                narrow(part, number)
+        self.number = number
         return self
+
+    def _check_whole(self, what: str) -> None:
+        if self.number is not None:
+            raise ValueError(f"the layers draw in {self.precision} and cannot be {what}; load the model again without")
 
     @property
     def precision(self) -> str:
-        """The type of the weights that draw, "float32" or "bfloat16"."""
+        """The type of the weights that draw, "float32" or "bfloat16"; or "int8" or "float8", if their products are."""
+        if self.number is not None:
+            return next(name for name, number in EIGHT_BITS.items() if number == self.number)
         return str(self.base.embed.weight.dtype).removeprefix("torch.")
 
     @property

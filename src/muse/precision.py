@@ -1,10 +1,15 @@
 """The arithmetic that networks draw in."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from muse.requests import Precision
+
+EIGHT_BITS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
+"""The numbers of precisions that round the products of the transformers' layers."""
+FLOAT8_SINCE = (8, 9)
+"""The compute capability of the first GPUs that multiply in float8."""
 
 
 def has_native_bfloat16(device: torch.device | str = "cpu") -> bool:
@@ -15,13 +20,28 @@ def has_native_bfloat16(device: torch.device | str = "cpu") -> bool:
 
 
 def dtype_for(precision: str, device: torch.device | str) -> torch.dtype:
-    """The type of the weights; "auto" takes bfloat16 where the device has it natively.
+    """The type of the weights; "auto" takes bfloat16 where the device has it natively, and so do precisions of 8 bits
+    for all but what they round.
     Raises ValueError if there is no such precision."""
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}; give one of {', '.join(map(repr, get_args(Precision)))}")
-    if precision == "auto":
-        precision = "bfloat16" if has_native_bfloat16(device) else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if precision in ("float32", "bfloat16"):
+        return getattr(torch, precision)
+    return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+
+
+def number_for(precision: str, device: torch.device | str) -> torch.dtype | None:
+    """The 8 bits in which the layers of transformers multiply, None if they do not.
+    Raises ValueError if the device does not multiply in them."""
+    kind = torch.device(device).type
+    if precision == "int8" and kind != "cpu":
+        raise ValueError(f"precision int8 is for processors, and the device is {kind}; take float8 or auto")
+    if precision == "float8" and (kind != "cuda" or torch.cuda.get_device_capability(device) < FLOAT8_SINCE):
+        raise ValueError(
+            f"precision float8 needs a GPU that multiplies in it, of compute capability {FLOAT8_SINCE[0]}."
+            f"{FLOAT8_SINCE[1]}, and the device is {kind}; take int8 on a processor, or auto"
+        )
+    return EIGHT_BITS.get(precision)
 
 
 def prefer_fast_float32() -> None:

@@ -2,8 +2,11 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+Precision = Literal["auto", "float32", "bfloat16", "int8", "float8"]
+"""The arithmetic that networks draw in; auto takes bfloat16 where the machine computes in it, else float32. int8, on
+processors, and float8, on GPUs, round the products of the transformers' layers."""
 LARGEST_SEED = 2**63 - 1
 
 

@@ -11,13 +11,21 @@ def test_its_rehearsal_measures_every_row(capsys):
     main(Gpu(batches=(1, 2), how=("graph", "kernels"), rounds=1, rehearse=True))
     *rows, about = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert {(row["model"], row["what"], row["batch"]) for row in rows} >= {
-        ("muse-3b + superres-738m", "a picture of 512 px, graph", 1),
-        ("muse-632m", "a picture of 256 px, kernels", 2),
+        ("muse-3b + superres-738m", "a picture of 512 px, graph, bfloat16", 1),
+        ("muse-632m", "a picture of 256 px, kernels, bfloat16", 2),
         ("muse-632m", "a training step", 2),
     }
     assert len(rows) == 18
     assert all(float(row["seconds"]) > 0 for row in rows)
     assert about["peak_tflops"] > 0
+
+
+def test_float8_is_rehearsed_too(capsys):
+    main(Gpu(batches=(1,), how=("graph",), precision="float8", train=False, rounds=1, rehearse=True))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")][:-1]
+    assert len(rows) == 4
+    assert all(row["what"].endswith("graph, float8") for row in rows)
+    assert all(float(row["seconds"]) > 0 for row in rows)
 
 
 def test_it_stops_when_its_time_is_over(capsys):

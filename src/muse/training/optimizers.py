@@ -31,7 +31,7 @@ def optimizer_for(
     Where a CUDA graph captures its steps, torch's own must be told; ours may always be."""
     groups, betas = parameter_groups(module, weight_decay), (0.9, 0.96)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, capturable=is_captured)
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, capturable=is_captured, fused=True)
     if name == "adafactor":
         return AdaFactor(groups, lr=learning_rate, betas=betas)
     return Muon(muon_groups(module, weight_decay), lr=learning_rate, betas=betas)

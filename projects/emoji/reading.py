@@ -1,0 +1,162 @@
+"""What the pretrained language model brings: two base transformers trained alike, one of which learns to read as well.
+
+    python -m projects.emoji.reading --out FOLDER
+
+Both see the same batches in the same number of steps, at half the paper's scale. `pretrained` reads the states of the
+frozen text encoder, as everywhere else; `scratch` the sub-words of the same tokenizer, through a text encoder of
+the same width and depth that is trained with it and begins at random. Each is then judged by things that it has seen,
+by those in a held-out style, and by words that were in no caption (`synonyms`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+
+from muse.checkpoint import load_module
+from muse.evaluation.evaluate import draw_with
+from muse.evaluation.intervals import Figure
+from muse.evaluation.report import git_commit, markdown_table
+from muse.images import contact_sheet
+from muse.models.layers import Context
+from muse.models.text_encoder import TextEncoder
+from muse.models.transformer import MaskedTransformer, TransformerConfig
+from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.pipeline import Muse
+from muse.shapes import TextMask, TextStates
+from muse.training.base import BaseStage, BaseTraining
+from projects.emoji import bench, dataset, recipe, synonyms
+from projects.emoji.files import write_results
+from projects.emoji.judge import Judge
+from projects.emoji.recipe import Places, in_steps
+from projects.emoji.train import TokensOfStep, base_tokens, held_out_batch
+
+VOCABULARY, LONGEST = 30_522, 128
+"""Sub-words that the tokenizer of all-MiniLM-L6-v2 knows, and of a prompt at most."""
+DEPTH, HEADS = 6, 12
+"""Layers of all-MiniLM-L6-v2 and their attention heads; its width is the `text_dim` of the base."""
+
+
+class SubWords(TextEncoder):
+    """The tokenizer of a text encoder without its language model: a prompt's sub-words as numbers."""
+
+    @torch.no_grad()
+    def forward(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
+        """Numbers of the sub-words [prompt, word, 1], exact in float32, and which are words and not padding."""
+        batch = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+        device = self.encoder.device
+        return batch["input_ids"][..., None].float().to(device), batch["attention_mask"].bool().to(device)
+
+
+class ReadingTransformer(MaskedTransformer):
+    """A base transformer with a text encoder of its own, which is trained with it."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        dim = config.text_dim
+        self.word, self.place = nn.Embedding(VOCABULARY, dim), nn.Embedding(LONGEST, dim)
+        for table in (self.word, self.place):
+            nn.init.normal_(table.weight, std=0.02)
+        layer = nn.TransformerEncoderLayer(
+            dim, HEADS, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.reader = nn.TransformerEncoder(layer, DEPTH, nn.LayerNorm(dim), enable_nested_tensor=False)
+
+    def read(self, text: TextStates, is_word: TextMask) -> Context:
+        """What the layers need of the numbers of sub-words, [text, word, 1]."""
+        numbers = text[..., 0].long()
+        states = self.word(numbers) + self.place.weight[: numbers.shape[1]]
+        return super().read(self.reader(states, src_key_padding_mask=~is_word), is_word)
+
+
+class ReadingStage(BaseStage):
+    """One run of a base transformer that learns to read."""
+
+    network_class = ReadingTransformer
+
+
+READERS: Mapping[str, tuple[type[TextEncoder], type[BaseStage]]] = {
+    "pretrained": (TextEncoder, BaseStage),
+    "scratch": (SubWords, ReadingStage),
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train both and judge them: reading.json, reading.md and a sheet of each in a folder."""
+
+    out: Path
+    """Folder for the runs and the results; each run goes on where it was stopped."""
+    vqgan: Path = Path("src/muse/weights/emoji/vqgan")
+    """Folder of the f=16 VQGAN of both."""
+    steps: int = 1500
+    """Of either run."""
+    batch: int = recipe.BASE_BATCH
+    """Token grids in a batch."""
+    num: int = 100
+    """Prompts of each kind."""
+    folder: Path = Path("runs-local/emoji")
+    """Where the data set, the text encoder and the judge are."""
+
+
+def run_of(command: Command, name: str) -> BaseTraining:
+    """How one of them is trained."""
+    training = in_steps(recipe.base(Places(command.folder, "half")), command.steps)
+    return replace(training, engine=replace(training.engine, folder=command.out / name))
+
+
+def trained(command: Command, name: str, vqgan: VQGAN) -> Muse:
+    """The model with one of the readers, trained if it is not yet."""
+    places = Places(command.folder, "half")
+    encoder_class, stage_class = READERS[name]
+    encoder = encoder_class.from_folder(places.text_encoder)
+    art = dataset.load(places.folder, places.of_scale.data)
+    seen, unseen = base_tokens(places, art, vqgan)
+    validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
+    training = run_of(command, name)
+    training = replace(training, model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint))
+    batches = TokensOfStep(art, seen, command.batch, places.of_scale)
+    folder = stage_class(training, encoder).run(batches, validation, None)
+    base = load_module(stage_class.network_class, TransformerConfig, folder)
+    return Muse(encoder, vqgan, base, name=name, defaults=recipe.DEFAULTS)
+
+
+def figures_of(muse: Muse, num: int, art: dataset.EmojiArt, judge: Judge, words: Sequence[synonyms.Synonym]) -> Any:
+    """R@5 by kind of prompt, and the pictures of the words beside those of the names."""
+    draw = draw_with(muse, muse.defaults)
+    report = bench.run_bench(draw, art, judge, bench.BenchOptions(per_category=num, only=("single",)))
+    told = synonyms.run(draw, words, judge)
+    figures = {split: report.row("single", "R@5", split).score for split in ("seen", "held-out")} | told.figures
+    return figures, told.images
+
+
+def as_markdown(rows: Mapping[str, Mapping[str, Figure]]) -> str:
+    """A row for each reader."""
+    kinds = list(next(iter(rows.values())))
+    lines = [[name, *(bench.per_cent(figures[kind]) for kind in kinds)] for name, figures in rows.items()]
+    return "\n".join(markdown_table(["text encoder", *(f"{kind}, R@5 %" for kind in kinds)], lines))
+
+
+def main(command: Command) -> None:
+    """Train, draw, judge, write."""
+    vqgan = load_module(VQGAN, VQGANConfig, command.vqgan)
+    art = dataset.load(command.folder)
+    judge = Judge.load(command.folder, art)
+    words = synonyms.new_words(command.folder, art)[: command.num]
+    rows = {}
+    for name in READERS:
+        rows[name], images = figures_of(trained(command, name, vqgan), command.num, art, judge, words)
+        contact_sheet(list(images), columns=20).save(command.out / f"{name}.png")
+    about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch}
+    figures = {name: {kind: asdict(figure) for kind, figure in each.items()} for name, each in rows.items()}
+    write_results(command.out, "reading", about | {"R@5": figures}, as_markdown(rows))
+    print(as_markdown(rows))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Command))
