@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from muse.models.layers import FeedForward, Stack
 from muse.models.narrow import LARGEST, NarrowLinear, narrow, narrowed
 
 OFF = {torch.int8: 0.02, torch.float8_e4m3fn: 0.06}
@@ -70,6 +71,12 @@ def test_the_layers_of_a_transformer_are_narrow_and_its_logits_close(number, whi
     assert not linears
     assert isinstance(network.head[-1], nn.Linear)
     assert 0 < (close - exact).norm() / exact.norm() < 0.1
+
+
+def test_layers_of_features_that_gpus_do_not_multiply_stay_as_they_are():
+    stack = Stack([FeedForward(32, 64), FeedForward(32, 40)])
+    narrow(stack, torch.int8)
+    assert [type(each.widen) for each in stack] == [NarrowLinear, nn.Linear]
 
 
 def test_a_layer_with_a_bias_is_refused():

@@ -12,6 +12,8 @@ from muse.models.layers import Stack
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 """What the largest number of a row becomes."""
+MULTIPLE = 16
+"""Features are multiples of it in a GPU's products of 8 bits; layers of others stay as they are."""
 LEAST = 1e-12
 """The smallest scale, of rows of zeros."""
 
@@ -58,9 +60,10 @@ class NarrowLinear(nn.Module):
 
 
 def narrow(module: nn.Module, number: torch.dtype) -> None:
-    """Make the linear layers of a transformer's stacks narrow, in place; tables, norms and what makes logits stay."""
+    """Make the linear layers of a transformer's stacks narrow, in place; tables, norms and what makes logits stay, and
+    layers of an odd number of features."""
     for stack in [each for each in module.modules() if isinstance(each, Stack)]:
         for parent in list(stack.modules()):
             for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear):
+                if isinstance(child, nn.Linear) and not (child.in_features % MULTIPLE or child.out_features % MULTIPLE):
                     setattr(parent, name, NarrowLinear(child, number))

@@ -216,6 +216,7 @@ FIELDS = [
     "temperature",
     "top_k",
     "choice_noise",
+    "refresh",
     "superres_steps",
     "partial_images",
 ]

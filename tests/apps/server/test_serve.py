@@ -105,6 +105,7 @@ def test_compression_makes_a_jpeg_smaller(served):
         ("temperature", 0.1),
         ("top_k", 2),
         ("choice_noise", 0.0),
+        ("refresh", 1),
     ],
 )
 def test_every_option_of_our_own_reaches_the_picture(name, value, served, tiny_muse):

@@ -132,12 +132,13 @@ def page(url, tmp_path_factory):
 def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_controls_again(page, tiny_muse):
     _, client = page
     asked = {"prompt": APPLE, "negative": "blue", "num": 2, "seed": 5, "is_random": False, "steps": 3, "guidance": 1.0}
+    asked["refresh"] = 2
     pictures, said, seed, *_ = client.predict(**asked, api_name="/draw")
     path = Path(pictures[1]["image"])
     text = read_png_text(path)
     assert (text["prompt"], text["negative"], text["seed"]) == (APPLE, "blue", "6")
     options = SamplingOptions(**json.loads(text["options"]))
-    assert (options.steps, options.guidance) == (3, 1.0)
+    assert (options.steps, options.guidance, options.refresh) == (3, 1.0, 2)
     wanted = tiny_muse.generate([APPLE], [6], negatives=["blue"], options=options)
     assert Image.open(path).tobytes() == wanted[0].tobytes()
     assert (said["seed"], seed, pictures[0]["caption"]) == ("5", 5, "a red apple (seed 5)")
@@ -145,6 +146,7 @@ def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_contr
 
     controls = client.predict(handle_file(path), api_name="/load")
     assert controls[:6] == (APPLE, "blue", 6, False, 3, 1.0)
+    assert controls[11] == 2
 
 
 def test_a_picture_of_another_program_sets_no_controls_and_says_why(page, tmp_path, photo):

@@ -61,6 +61,7 @@ class Page:
         temperature: float,
         top_k: float | None,
         choice_noise: float,
+        refresh: float,
         superres_steps: float,
         superres_guidance: float,
         kept: list[Picture],
@@ -76,6 +77,7 @@ class Page:
                 temperature=float(temperature),
                 top_k=int(top_k) if top_k else None,
                 choice_noise=float(choice_noise),
+                refresh=int(refresh),
             )
             above = None
             if self.muse.superres is not None:
@@ -97,7 +99,7 @@ class Page:
     def load(self, path: str | None) -> list[Any]:
         """The controls as they were for a picture."""
         if path is None:
-            return [gr.skip()] * 13
+            return [gr.skip()] * 14
         with told():
             settings = self.studio.load(Path(path))
         options, above = settings.options, settings.superres_options or self.muse.superres_defaults
@@ -115,6 +117,7 @@ class Page:
             options.temperature,
             options.top_k or 0,
             options.choice_noise,
+            options.refresh,
             above.steps,
             above.guidance,
         ]
@@ -254,6 +257,9 @@ def build_drawing(page: Page, kept: gr.State) -> None:
                 temperature = gr.Slider(0, 2, defaults.temperature, step=0.05, label="Temperature")
                 top_k = gr.Number(defaults.top_k or 0, precision=0, minimum=0, label="Likeliest codes only; 0 for all")
                 noise = gr.Slider(0, 20, defaults.choice_noise, step=0.1, label="Variety of the order")
+                refresh = gr.Slider(
+                    1, 24, defaults.refresh, step=1, label="Steps from one whole one to the next; 1 is exact"
+                )
                 with gr.Group(visible=has_superres):
                     superres_steps = gr.Slider(1, 100, above.steps, step=1, label="Steps of super-resolution")
                     superres_guidance = gr.Slider(0, 20, above.guidance, step=0.1, label="Guidance of super-resolution")
@@ -264,7 +270,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
         with gr.Column(scale=3, min_width=300):
             pictures = pictures_of("Pictures", columns=2)
             said = gr.JSON(label="Settings of the first picture")
-    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, superres_steps, superres_guidance]
+    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, refresh, superres_steps, superres_guidance]
     given: list[Any] = [prompt, negative, num, seed, is_random, *options, kept]
     shown: list[Any] = [pictures, said, seed, kept]
     running = gr.on([start.click, prompt.submit], page.draw, given, shown, api_name="draw")
