@@ -18,8 +18,9 @@ import tyro
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.generate import Precision, print_times
+from benchmarks.generate import print_times
 from benchmarks.measure import interleaved
+from benchmarks.train_step import Autocast
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.precision import prefer_fast_float32
 
@@ -39,7 +40,7 @@ class Pictures:
     patch: int = 1
     """Side of the squares of pixels that the first convolution takes in at once."""
     tasks: tuple[Task, ...] = ("encode", "decode", "train")
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    precisions: tuple[Autocast, ...] = ("float32", "bfloat16")
     """Arithmetic, of bfloat16 by autocast over float32 weights: as tokens are made, and as training does."""
     rounds: int = 5
     """Times each is measured, in turns."""
