@@ -16,7 +16,17 @@ FOLDER = Path(__file__).parent / "figures"
 PROMPTS = ("a red apple, 3d style", "an octopus on a sky blue background, flat style", "a green apple, noto style")
 THINGS = ("a red apple", "a fox", "a rocket", "a slice of pizza", "a mushroom", "an octopus", "a cactus", "a teapot")
 STYLES = ("3d style", "flat style", "noto style", "twitter style")
-SHEET = [f"{thing}, {style}" for style in STYLES for thing in THINGS]
+SCENES = (
+    "a red apple and a fox",
+    "a rocket above a slice of pizza",
+    "a mushroom to the left of an octopus",
+    "a cactus and a teapot",
+    "two foxes on a sky blue background",
+    "three red apples",
+    "four mushrooms",
+    "five rockets on a purple background",
+)
+SHEET = [*(f"{thing}, {style}" for style in STYLES for thing in THINGS), *(f"{scene}, noto style" for scene in SCENES)]
 """What the picture of the README shows, with one seed for all: chosen before anything was drawn."""
 SIDE, COLOURS = 256, 192
 """Pixels of a picture in a figure, and colours of the figure, so that a page of them loads."""
@@ -44,7 +54,7 @@ def steps(muse: Muse) -> Image.Image:
 
 
 def sheet(muse: Muse) -> Image.Image:
-    """A column for each thing, a row for each style."""
+    """A column for each thing, a row for each style, and a row of several things."""
     return in_columns(muse.generate(SHEET, [1] * len(SHEET)), len(THINGS))
 
 
