@@ -44,6 +44,7 @@ from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
 from muse.pipeline import Muse, Size
+from muse.requests import Precision
 from projects.emoji import dataset
 from projects.emoji.captions import BACKGROUNDS, caption
 from projects.emoji.dataset import EmojiArt
@@ -594,6 +595,8 @@ class Command:
     """Guidance scale; the model's own default if not given."""
     size: Size | None = None
     """Pictures as the base draws them, or after super-resolution; as large as the model can if not given."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks that draw."""
     reconstruct: bool = False
     """Also score the real art once through the model's VQGAN."""
     folder: Path = Path("runs-local/emoji")
@@ -604,13 +607,19 @@ def main(command: Command) -> None:
     """Load, draw, judge, write."""
     art = dataset.load(command.folder)
     judge = Judge.load(command.folder, art)
-    muse = Muse.from_pretrained(command.model)
+    muse = Muse.from_pretrained(command.model, precision=command.precision)
     given = {"steps": command.steps, "guidance": command.guidance}
     sampling = replace(muse.defaults, **{name: value for name, value in given.items() if value is not None})
     redraw = redraw_with(muse) if command.reconstruct else None
     report = run_bench(draw_with(muse, sampling, command.size), art, judge, command.bench, redraw)
-    about = {"model": command.model, "name": muse.name, "commit": git_commit(), "sampling": asdict(sampling)}
-    about |= {"size": command.size or ("low" if muse.superres is None else "high")}
+    about = {
+        "model": command.model,
+        "name": muse.name,
+        "precision": muse.precision,
+        "commit": git_commit(),
+        "sampling": asdict(sampling),
+    }
+    about |= {"precision": muse.precision, "size": command.size or ("low" if muse.superres is None else "high")}
     write(report, command.out, about)
     print(as_markdown(report))
     print(f"\nPictures: {command.out / 'sheet.png'}; all figures: {command.out / 'bench.json'}\n")

@@ -14,8 +14,10 @@ def heads(words, seed, texts=3):
 
 @pytest.mark.parametrize("longest_plain", [0, 512])
 @pytest.mark.parametrize("has_padding", [False, True])
-def test_short_and_long_sequences_attend_alike(longest_plain, has_padding, monkeypatch):
+@pytest.mark.parametrize("has_amx", [False, True])
+def test_short_and_long_sequences_attend_alike(longest_plain, has_padding, has_amx, monkeypatch):
     monkeypatch.setattr(layers, "LONGEST_PLAIN", longest_plain)
+    monkeypatch.setattr(layers, "HAS_AMX", has_amx)
     query, key, value = heads(5, 0), heads(7, 1), heads(7, 2)
     is_visible = torch.arange(7) < torch.tensor([[7], [1], [4]]) if has_padding else None
     mask = None if is_visible is None else is_visible[:, None, None]
@@ -32,3 +34,24 @@ def test_short_and_long_sequences_attend_alike(longest_plain, has_padding, monke
         strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("has_amx", "dtype", "keys", "trains", "is_plain"),
+    [
+        (False, torch.float32, 512, False, True),
+        (False, torch.float32, 513, False, False),
+        (False, torch.bfloat16, 1024, False, True),
+        (False, torch.bfloat16, 1025, False, False),
+        (True, torch.float32, 64, False, False),
+        (True, torch.float32, 512, True, True),
+        (False, torch.bfloat16, 513, True, False),
+    ],
+)
+def test_plain_products_are_taken_where_they_were_measured_to_be_faster(
+    has_amx, dtype, keys, trains, is_plain, monkeypatch
+):
+    monkeypatch.setattr(layers, "HAS_AMX", has_amx)
+    with torch.set_grad_enabled(trains):
+        assert layers.is_plain_faster(torch.zeros(1, 1, 1, 1, dtype=dtype), keys) == is_plain
+    assert not layers.is_plain_faster(torch.zeros(1, 1, 1, 1, device="meta"), keys)

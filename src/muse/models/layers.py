@@ -21,7 +21,8 @@ Texts = Float[Tensor, "text word dim"]
 Words = Bool[Tensor, "text word"]
 KeysValues = Float[Tensor, "batch position keys_and_values"]
 LONGEST_PLAIN = 512
-"""Keys up to which a processor trains faster by plain matrix products."""
+"""Keys up to which a processor is faster by plain matrix products, if it is at all."""
+HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 
 def split_heads(states: States, heads: int) -> Heads:
@@ -34,15 +35,23 @@ def join_heads(states: Heads) -> States:
     return rearrange(states, "batch head position features -> batch position (head features)")
 
 
+def is_plain_faster(query: Heads, keys: int) -> bool:
+    """Whether attention to so many keys is faster by plain matrix products: on a processor for a few of them; but with
+    AMX only in training, and in bfloat16 without it for twice as many."""
+    if query.device.type != "cpu":
+        return False
+    if torch.is_grad_enabled():
+        return keys <= LONGEST_PLAIN
+    return not HAS_AMX and keys <= LONGEST_PLAIN * (2 if query.dtype == torch.bfloat16 else 1)
+
+
 def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | None = None) -> Heads:
     """The values of the keys that each query is like, of the visible ones where some are not.
 
-    On a processor, training on short sequences goes through plain matrix products: torch's fused attention, made for
-    long ones, takes 4 to 7 times as long to train on 64 positions, and 2 times on 256; but it draws faster
-    (docs/log.md)."""
+    On a processor, short sequences go through plain matrix products where those are faster than torch's fused
+    attention, which is made for long ones (docs/log.md)."""
     mask = None if is_visible is None else is_visible[:, None, None, :]
-    trains_on_cpu = torch.is_grad_enabled() and query.device.type == "cpu"
-    if not trains_on_cpu or key.shape[2] > LONGEST_PLAIN:
+    if not is_plain_faster(query, key.shape[2]):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
