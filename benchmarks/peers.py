@@ -60,9 +60,9 @@ class StandIn(ModuleType):
 
 def import_muse_maskgit() -> ModuleType:
     """The peer's module.
-    Raises ImportError, saying how to install it, if it is missing."""
+    SystemExit, saying how to install it, if it is missing."""
     if importlib.util.find_spec("muse_maskgit_pytorch") is None:
-        raise ImportError(f"the peer is missing; run `{INSTALL}`")
+        raise SystemExit(f"the peer is missing; run `{INSTALL}`")
     finder = StandIns()
     sys.meta_path.append(finder)  # last: what is installed comes first
     try:

@@ -65,7 +65,7 @@ class Muse(Editing):
         self.vqgan_superres = vqgan_superres.eval() if vqgan_superres is not None else None
         self.name, self.defaults = name, defaults or SamplingOptions()
         self.superres_defaults = superres_defaults or SUPERRES_DEFAULTS
-        self.number: torch.dtype | None = None
+        self._number: torch.dtype | None = None
 
     # -- folders --------------------------------------------------------------------------------------------------
 
@@ -129,18 +129,18 @@ class Muse(Editing):
                 (part.decoder if isinstance(part, VQGAN) else part).to(dtype)
             if number is not None and isinstance(part, MaskedTransformer | SuperResTransformer):
                 narrow(part, number)
-        self.number = number
+        self._number = number
         return self
 
     def _check_whole(self, what: str) -> None:
-        if self.number is not None:
+        if self._number is not None:
             raise ValueError(f"the layers draw in {self.precision} and cannot be {what}; load the model again without")
 
     @property
     def precision(self) -> str:
         """The type of the weights that draw, "float32" or "bfloat16"; or "int8" or "float8", if their products are."""
-        if self.number is not None:
-            return next(name for name, number in EIGHT_BITS.items() if number == self.number)
+        if self._number is not None:
+            return next(name for name, number in EIGHT_BITS.items() if number == self._number)
         return str(self.base.embed.weight.dtype).removeprefix("torch.")
 
     @property
