@@ -111,7 +111,8 @@ def run_of(command: Command, name: str) -> BaseTraining:
 
 
 def trained(command: Command, name: str, vqgan: VQGAN) -> Muse:
-    """The model with one of the readers, trained if it is not yet."""
+    """The model with one of the readers, trained if it is not yet.
+    SystemExit if its training is stopped; it goes on with the same command."""
     places = Places(command.folder, "half")
     encoder_class, stage_class = READERS[name]
     encoder = encoder_class.from_folder(places.text_encoder)
@@ -121,7 +122,10 @@ def trained(command: Command, name: str, vqgan: VQGAN) -> Muse:
     training = run_of(command, name)
     training = replace(training, model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint))
     batches = TokensOfStep(art, seen, command.batch, places.of_scale)
-    folder = stage_class(training, encoder).run(batches, validation, None)
+    stage = stage_class(training, encoder)
+    folder = stage.run(batches, validation, None)
+    if stage.engine.step < command.steps:
+        raise SystemExit(f"stopped at step {stage.engine.step} of {command.steps}; the same command goes on")
     base = load_module(stage_class.network_class, TransformerConfig, folder)
     return Muse(encoder, vqgan, base, name=name, defaults=recipe.DEFAULTS)
 
