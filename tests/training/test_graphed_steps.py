@@ -23,6 +23,10 @@ STAGES = {
     "superres": (SuperResStage, SuperResTraining, SUPERRES_CONFIG, pairs_at),
 }
 
+APART = {"adamw": 1e-3, "adafactor": 1e-3, "muon": 0.2}
+"""How far weights may be apart after as many steps, in shares of how far they have moved. Muon makes steps orthogonal
+in bfloat16, which makes much of how small gradients are rounded, on some processors more than on others."""
+
 
 def stage_of(folder, name, is_graph, **changes):
     stage_class, training_class, model, batch_at = STAGES[name]
@@ -46,9 +50,12 @@ def test_they_are_the_steps_without_a_graph(tmp_path, name, optimizer):
     plain, losses = trained(tmp_path / "plain", name, is_graph=False, optimizer=optimizer, caption_drop=0.0)
     graphed, same = trained(tmp_path / "graph", name, is_graph=True, optimizer=optimizer, caption_drop=0.0)
     torch.testing.assert_close(same, losses, atol=1e-4, rtol=1e-4)
+    start = stage_of(tmp_path / "start", name, is_graph=False, optimizer=optimizer)[0].network.state_dict()
     for mine, other in ((graphed.network, plain.network), (graphed.averaged(), plain.averaged())):
         for key, weight in other.state_dict().items():
-            torch.testing.assert_close(mine.state_dict()[key], weight, atol=2e-4, rtol=1e-3)
+            moved = (weight - start[key]).norm()
+            assert moved > 0, key
+            assert (mine.state_dict()[key] - weight).norm() < APART[optimizer] * moved, key
 
 
 def test_each_drops_the_same_share_of_the_captions(tmp_path):
