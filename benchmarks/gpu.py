@@ -137,14 +137,15 @@ def drawing(model: Cascade, batch: int, device: str, what: Gpu, how: How) -> Cal
     if high is not None:  # f=8
         config = dataclasses.replace(config, channels=config.channels[:-1])
     vqgan = build(lambda: VQGAN(config), device)
+    transformers = [network for network in (base, superres) if network is not None]
     if what.precision == "float8":
-        for network in (base, *([superres] if superres is not None else [])):
+        for network in transformers:
             narrow(network, torch.float8_e4m3fn)
     if how == "compiled graph":
         torch._dynamo.reset()
         torch._dynamo.config.recompile_limit = MOST_VARIANTS
         torch._dynamo.config.fail_on_recompile_limit_hit = True
-        for layer in (*base.layers, *(superres.layers if superres is not None else ())):
+        for layer in itertools.chain.from_iterable(network.layers for network in transformers):
             layer.compile()
 
     def hidden(of: TransformerConfig | SuperResConfig) -> torch.Tensor:

@@ -11,11 +11,10 @@ by those in a held-out style, and by words that were in no caption (`synonyms`).
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import tyro
+from PIL import Image
 from torch import nn
 
 from muse.checkpoint import load_module
@@ -24,20 +23,20 @@ from muse.evaluation.intervals import Figure
 from muse.evaluation.report import git_commit, markdown_table
 from muse.images import contact_sheet
 from muse.models.layers import Context
-from muse.models.text_encoder import TextEncoder
+from muse.models.text_encoder import LONGEST, TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 from muse.shapes import TextMask, TextStates
-from muse.training.base import BaseStage, BaseTraining
+from muse.training.base import BaseStage
 from projects.emoji import bench, dataset, recipe, synonyms
 from projects.emoji.files import write_results
 from projects.emoji.judge import Judge
 from projects.emoji.recipe import Places, in_steps
-from projects.emoji.train import TokensOfStep, base_tokens, held_out_batch
+from projects.emoji.train import TokensOfStep, base_tokens, validation_batches
 
-VOCABULARY, LONGEST = 30_522, 128
-"""Sub-words that the tokenizer of all-MiniLM-L6-v2 knows, and of a prompt at most."""
+VOCABULARY = 30_522
+"""Sub-words that the tokenizer of all-MiniLM-L6-v2 knows."""
 DEPTH, HEADS = 6, 12
 """Layers of all-MiniLM-L6-v2 and their attention heads; its width is the `text_dim` of the base."""
 
@@ -48,9 +47,8 @@ class SubWords(TextEncoder):
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
         """Numbers of the sub-words [prompt, word, 1], exact in float32, and which are words and not padding."""
-        batch = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-        device = self.encoder.device
-        return batch["input_ids"][..., None].float().to(device), batch["attention_mask"].bool().to(device)
+        numbers, is_word = self.sub_words(prompts)
+        return numbers[..., None].float(), is_word
 
 
 class ReadingTransformer(MaskedTransformer):
@@ -104,33 +102,31 @@ class Command:
     """Where the data set, the text encoder and the judge are."""
 
 
-def run_of(command: Command, name: str) -> BaseTraining:
-    """How one of them is trained."""
-    training = in_steps(recipe.base(Places(command.folder, "half")), command.steps)
-    return replace(training, engine=replace(training.engine, folder=command.out / name))
-
-
-def trained(command: Command, name: str, vqgan: VQGAN) -> Muse:
+def trained(command: Command, name: str, vqgan: VQGAN, art: dataset.EmojiArt) -> Muse:
     """The model with one of the readers, trained if it is not yet.
     SystemExit if its training is stopped; it goes on with the same command."""
     places = Places(command.folder, "half")
     encoder_class, stage_class = READERS[name]
     encoder = encoder_class.from_folder(places.text_encoder)
-    art = dataset.load(places.folder, places.of_scale.data)
     seen, unseen = base_tokens(places, art, vqgan)
-    validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
-    training = run_of(command, name)
-    training = replace(training, model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint))
+    training = in_steps(recipe.base(places), command.steps)
+    training = replace(
+        training,
+        engine=replace(training.engine, folder=command.out / name),
+        model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint),
+    )
     batches = TokensOfStep(art, seen, command.batch, places.of_scale)
     stage = stage_class(training, encoder)
-    folder = stage.run(batches, validation, None)
+    folder = stage.run(batches, validation_batches(art, unseen), None)
     if stage.engine.step < command.steps:
         raise SystemExit(f"stopped at step {stage.engine.step} of {command.steps}; the same command goes on")
     base = load_module(stage_class.network_class, TransformerConfig, folder)
     return Muse(encoder, vqgan, base, name=name, defaults=recipe.DEFAULTS)
 
 
-def figures_of(muse: Muse, num: int, art: dataset.EmojiArt, judge: Judge, words: Sequence[synonyms.Synonym]) -> Any:
+def figures_of(
+    muse: Muse, num: int, art: dataset.EmojiArt, judge: Judge, words: Sequence[synonyms.Synonym]
+) -> tuple[dict[str, Figure], Sequence[Image.Image]]:
     """R@5 by kind of prompt, and the pictures of the words beside those of the names."""
     draw = draw_with(muse, muse.defaults)
     report = bench.run_bench(draw, art, judge, bench.BenchOptions(per_category=num, only=("single",)))
@@ -154,7 +150,7 @@ def main(command: Command) -> None:
     words = synonyms.new_words(command.folder, art)[: command.num]
     rows = {}
     for name in READERS:
-        rows[name], images = figures_of(trained(command, name, vqgan), command.num, art, judge, words)
+        rows[name], images = figures_of(trained(command, name, vqgan, art), command.num, art, judge, words)
         contact_sheet(list(images), columns=20).save(command.out / f"{name}.png")
     about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch}
     figures = {name: {kind: asdict(figure) for kind, figure in each.items()} for name, each in rows.items()}

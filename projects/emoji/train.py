@@ -313,7 +313,6 @@ def base(
     vqgan = load_module(VQGAN, VQGANConfig, vqgan_folder) if (vqgan_folder / CONFIG).is_file() else None
     text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = base_tokens(places, art, vqgan)
-    validation = [held_out_batch(art, unseen, part) for part in np.array_split(np.arange(len(unseen.scenes)), 4)]
     training = lent.of(replace(in_steps(recipe.base(places), steps), start_from=base_from))
     if learning_rate is not None:
         training = replace(training, engine=replace(training.engine, learning_rate=learning_rate))
@@ -326,7 +325,7 @@ def base(
         leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
     batches = TokensOfStep(art, seen, batch, places.of_scale)
-    train_base(training, text_encoder, seen.vqgan_fingerprint, batches, validation, watch)
+    train_base(training, text_encoder, seen.vqgan_fingerprint, batches, validation_batches(art, unseen), watch)
 
 
 def superres(
@@ -401,6 +400,11 @@ def leave(muse: Muse, model: Path, sheet: Path) -> None:
 def held_out_batch(art: dataset.EmojiArt, cache: tokens.TokenCache, rows: np.ndarray) -> TokenBatch:
     """Token grids of held-out pictures with their plain captions."""
     return TokenBatch(grids(cache, rows), [caption(cache.scenes[row], art) for row in rows])
+
+
+def validation_batches(art: dataset.EmojiArt, cache: tokens.TokenCache) -> list[TokenBatch]:
+    """All held-out pictures in four batches, as the base is validated on them."""
+    return [held_out_batch(art, cache, part) for part in np.array_split(np.arange(len(cache.scenes)), 4)]
 
 
 def held_out_pairs(

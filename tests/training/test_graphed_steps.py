@@ -23,7 +23,7 @@ STAGES = {
     "superres": (SuperResStage, SuperResTraining, SUPERRES_CONFIG, pairs_at),
 }
 
-APART = {"adamw": 1e-3, "adafactor": 1e-3, "muon": 0.2}
+APART = {"adamw": 1e-4, "adafactor": 1e-4, "muon": 0.2}
 """How far weights may be apart after as many steps, in shares of how far they have moved. Muon makes steps orthogonal
 in bfloat16, which makes much of how small gradients are rounded, on some processors more than on others."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from muse.checkpoint import is_narrow, read_weights, rounded, usual_mode, write_weights
 from muse.shapes import TextMask, TextStates
@@ -66,9 +67,8 @@ class TextEncoder(nn.Module):
         """Frozen: it stays in evaluation mode."""
         return super().train(False)
 
-    @torch.no_grad()
-    def forward(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
-        """States of every sub-word, and which are words and not padding.
+    def sub_words(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "batch word"], TextMask]:
+        """Numbers of every sub-word, and which are words and not padding, where the encoder is.
         Raises ValueError if a prompt is longer than the encoder reads."""
         batch = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
         is_word = batch["attention_mask"].bool()
@@ -77,8 +77,14 @@ class TextEncoder(nn.Module):
                 f"the prompt has {longest:,} sub-words and the text encoder reads at most {self.max_words}; shorten it"
             )
         device = self.encoder.device
-        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
-        return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, is_word.to(device)
+        return batch["input_ids"].to(device), is_word.to(device)
+
+    @torch.no_grad()
+    def forward(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
+        """States of every sub-word, and which are words and not padding.
+        Raises ValueError if a prompt is longer than the encoder reads."""
+        numbers, is_word = self.sub_words(prompts)
+        return self.encoder(input_ids=numbers, attention_mask=is_word.long()).last_hidden_state, is_word
 
 
 LOADING: dict[str, Any] = {
