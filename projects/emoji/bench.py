@@ -48,7 +48,7 @@ from muse.requests import Precision
 from projects.emoji import dataset
 from projects.emoji.captions import BACKGROUNDS, caption
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_atomically
+from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import Gallery, Judge, Ranks, Seen, Thing, is_one_piece
 from projects.emoji.scenes import (
     ATTEMPTS,
@@ -628,4 +628,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

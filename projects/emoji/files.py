@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 class BuildError(Exception):
     """The build cannot go on; the message is one sentence for a person."""
+
+
+def run_command(work: Callable[[], None]) -> None:
+    """Do a command's work. SystemExit, with one sentence for a person, for what was asked wrongly or is not there."""
+    try:
+        work()
+    except (BuildError, FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -30,7 +30,7 @@ from muse.pipeline import Muse
 from muse.shapes import TextMask, TextStates
 from muse.training.base import BaseStage
 from projects.emoji import bench, dataset, recipe, synonyms
-from projects.emoji.files import write_results
+from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
 from projects.emoji.recipe import Places, in_steps
 from projects.emoji.train import TokensOfStep, base_tokens, validation_batches
@@ -125,11 +125,11 @@ def trained(command: Command, name: str, vqgan: VQGAN, art: dataset.EmojiArt) ->
 
 
 def figures_of(
-    muse: Muse, num: int, art: dataset.EmojiArt, judge: Judge, words: Sequence[synonyms.Synonym]
+    muse: Muse, options: bench.BenchOptions, art: dataset.EmojiArt, judge: Judge, words: Sequence[synonyms.Synonym]
 ) -> tuple[dict[str, Figure], Sequence[Image.Image]]:
     """R@5 by kind of prompt, and the pictures of the words beside those of the names."""
     draw = draw_with(muse, muse.defaults)
-    report = bench.run_bench(draw, art, judge, bench.BenchOptions(per_category=num, only=("single",)))
+    report = bench.run_bench(draw, art, judge, options)
     told = synonyms.run(draw, words, judge)
     figures = {split: report.row("single", "R@5", split).score for split in ("seen", "held-out")} | told.figures
     return figures, told.images
@@ -144,13 +144,14 @@ def as_markdown(rows: Mapping[str, Mapping[str, Figure]]) -> str:
 
 def main(command: Command) -> None:
     """Train, draw, judge, write."""
+    options = bench.BenchOptions(per_category=command.num, only=("single",))
     vqgan = load_module(VQGAN, VQGANConfig, command.vqgan)
     art = dataset.load(command.folder)
     judge = Judge.load(command.folder, art)
     words = synonyms.new_words(command.folder, art)[: command.num]
     rows = {}
     for name in READERS:
-        rows[name], images = figures_of(trained(command, name, vqgan, art), command.num, art, judge, words)
+        rows[name], images = figures_of(trained(command, name, vqgan, art), options, art, judge, words)
         contact_sheet(list(images), columns=20).save(command.out / f"{name}.png")
     about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch}
     figures = {name: {kind: asdict(figure) for kind, figure in each.items()} for name, each in rows.items()}
@@ -159,4 +160,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

@@ -27,7 +27,7 @@ from projects.emoji import dataset
 from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, per_cent
 from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
 from projects.emoji.dataset import EmojiArt, Record
-from projects.emoji.files import BuildError, write_results
+from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
 from projects.emoji.packages import Package
 from projects.emoji.sources import fetch_package
@@ -188,12 +188,8 @@ def seen_records(art: EmojiArt) -> list[Record]:
 
 def new_words(folder: Path, art: EmojiArt) -> list[Synonym]:
     """All new words for the pictures that a model was trained on.
-    SystemExit if WordNet is not in the folder and cannot be fetched."""
-    try:
-        wordnet = WordNet.fetch(folder / "packages")
-    except BuildError as error:
-        raise SystemExit(f"error: {error}") from None
-    return find_synonyms(wordnet, seen_records(art))
+    Raises BuildError if WordNet is not in the folder and cannot be fetched."""
+    return find_synonyms(WordNet.fetch(folder / "packages"), seen_records(art))
 
 
 @dataclass(frozen=True)
@@ -225,4 +221,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))
