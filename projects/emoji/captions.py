@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +58,7 @@ NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 # How often a random caption departs from the canonical one.
 NAME_ALONE, NAME_WITH_TAGS = 0.6, 0.28  # of single pictures; the rest say a rare word instead
+MEANING_SAID = 0.25  # of single pictures whose name has one, before the above
 STYLE_SAID = 0.55
 STYLE_MISTAKEN = 0.4  # of the styles said of single things, unless a caption is asked for with another share
 STYLE_PARAPHRASED = 0.4
@@ -69,6 +71,10 @@ CAPITALISED = 0.1
 LEADS = ("a picture of", "an image of", "an emoji of", "a drawing of")
 MOST_CONCEPTS_PER_WORD = 3
 """A word shared by more concepts says too little to stand for one of them."""
+
+NO_MEANINGS: Mapping[str, Sequence[str]] = MappingProxyType({})
+ALREADY_SAID = ("a ", "an ", "the ", "any ", "something ", "one ", "two ")
+"""How a meaning begins that wants no article."""
 
 SPOKEN = {
     "rolling on the floor laughing": "face rolling on the floor laughing",
@@ -188,14 +194,19 @@ def number_word(count: int) -> str:
 
 
 def caption(
-    scene: Scene, art: EmojiArt, rng: np.random.Generator | None = None, style_mistaken: float = STYLE_MISTAKEN
+    scene: Scene,
+    art: EmojiArt,
+    rng: np.random.Generator | None = None,
+    style_mistaken: float = STYLE_MISTAKEN,
+    meanings: Mapping[str, Sequence[str]] = NO_MEANINGS,
 ) -> str:
-    """What the scene shows, in words: the canonical caption, or with a generator one of many ways to say it.
+    """What the scene shows, in words: the canonical caption, or with a generator one of many ways to say it, at times
+    by what a concept means.
 
     Canonical: "a red apple on a sky blue background, 3d style", "three octopuses, flat style"."""
     if rng is None:
         return canonical_caption(scene, art)
-    return varied_caption(scene, art, rng, style_mistaken)
+    return varied_caption(scene, art, rng, style_mistaken, meanings)
 
 
 def canonical_caption(scene: Scene, art: EmojiArt) -> str:
@@ -211,9 +222,15 @@ def canonical_caption(scene: Scene, art: EmojiArt) -> str:
     return f"{subject}{background}, {STYLE_PHRASES[records[0].style][0]}"
 
 
-def varied_caption(scene: Scene, art: EmojiArt, rng: np.random.Generator, style_mistaken: float) -> str:
+def varied_caption(
+    scene: Scene,
+    art: EmojiArt,
+    rng: np.random.Generator,
+    style_mistaken: float,
+    meanings: Mapping[str, Sequence[str]],
+) -> str:
     """One of many ways to say what the scene shows; a background that is not plain white is always said."""
-    subject, background = varied_subject(scene, art, rng), ""
+    subject, background = varied_subject(scene, art, rng, meanings), ""
     if scene.background and rng.random() < BACKGROUND_FIRST:
         subject = f"{background_phrase(scene.background)}, {subject}"
     else:
@@ -224,10 +241,13 @@ def varied_caption(scene: Scene, art: EmojiArt, rng: np.random.Generator, style_
     return text[0].upper() + text[1:] if rng.random() < CAPITALISED else text
 
 
-def varied_subject(scene: Scene, art: EmojiArt, rng: np.random.Generator) -> str:
+def varied_subject(scene: Scene, art: EmojiArt, rng: np.random.Generator, meanings: Mapping[str, Sequence[str]]) -> str:
     records = [art.records[item] for item in scene.items]
     nouns = [spoken_name(record.concept) for record in records]
     if scene.kind == "single":
+        told = meanings.get(records[0].concept, ())
+        if told and rng.random() < MEANING_SAID:
+            return meant(pick(told, rng))
         return varied_noun(records[0], art, rng)
     if scene.kind == "count":
         number = str(scene.count) if rng.random() < NUMBER_AS_DIGIT else number_word(scene.count)
@@ -249,6 +269,11 @@ def varied_noun(record: Record, art: EmojiArt, rng: np.random.Generator) -> str:
         return ", ".join([name, *(words[place] for place in rng.permutation(len(words))[:count])])
     rare = [word for word in words if len(art.concepts_by_word[word]) <= MOST_CONCEPTS_PER_WORD]
     return pick(rare, rng) if rare else name
+
+
+def meant(meaning: str) -> str:
+    """A meaning as one would say it: "a feline", "any of numerous small rodents"."""
+    return meaning if meaning.startswith(ALREADY_SAID) else article(meaning)
 
 
 def is_sayable(word: str) -> bool:

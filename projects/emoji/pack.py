@@ -41,6 +41,7 @@ from projects.emoji.rasterise import draw
 from projects.emoji.recipe import PLACES
 from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
 from projects.emoji.tokens import cache_name
+from projects.emoji.vocabulary import MEANINGS
 
 Part = Literal["base", "superres"]
 DRAWINGS, RECORDS, MANIFEST, TOKENS = "drawings.tar.xz", "records.jsonl", "manifest.json", "tokens.tar.xz"
@@ -93,7 +94,8 @@ def caches_of(part: Part, scale: recipe.Scale) -> set[str]:
 
 
 def pack_tokens(places: recipe.Places, out: Path, part: Part) -> None:
-    """Write the token caches of one transformer and the records of their pictures: all that its training reads."""
+    """Write the token caches of one transformer, the records of their pictures and what their names mean: all that its
+    training reads."""
     names = caches_of(part, places.of_scale)
     found = sorted(path.parent for path in (places.runs / "tokens").glob("*/cache.json") if path.parent.name in names)
     if not found:
@@ -106,6 +108,8 @@ def pack_tokens(places: recipe.Places, out: Path, part: Part) -> None:
             for name in (RECORDS, MANIFEST):
                 if (places.folder / data / name).is_file():
                     tar.add(places.folder / data / name, f"{data}/{name}")
+        if (places.folder / MEANINGS).is_file():
+            tar.add(places.folder / MEANINGS, MEANINGS)
 
 
 def pack_networks(networks: Path, out: Path) -> None:

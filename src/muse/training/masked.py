@@ -33,6 +33,9 @@ class MaskedTraining:
     engine: EngineOptions
     caption_drop: float = 0.1
     """Share of the captions that is dropped, so that guidance has an unconditional model."""
+    caption_mix: float = 0.0
+    """Share of the captions that is mixed with another one, so that the network learns to draw one thing where a text
+    may mean several, as words do that it never met (docs/log.md)."""
     optimizer: OptimizerName = "adamw"
     """AdamW; AdaFactor, of half the moments, with which Muse was trained; or Muon, whose steps take a quarter longer on
     a small model and lead further (docs/log.md)."""
@@ -59,10 +62,15 @@ class Draw:
     """Whether any sample of the whole batch keeps its caption."""
     more: tuple[Tensor, ...] = ()
     """What else a stage draws for each sample."""
+    own_share: Float[Tensor, " batch"] | None = None
+    """How much of each caption's states is its own and not the next one's; None if all of it."""
 
     def __getitem__(self, rows: slice) -> "Draw":
         more = tuple(each[rows] for each in self.more)
-        return replace(self, is_hidden=self.is_hidden[rows], has_text=self.has_text[rows], more=more)
+        own_share = self.own_share[rows] if self.own_share is not None else None
+        return replace(
+            self, is_hidden=self.is_hidden[rows], has_text=self.has_text[rows], more=more, own_share=own_share
+        )
 
 
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
@@ -72,6 +80,22 @@ IGNORED = -100
 """The target that torch's cross-entropy leaves out."""
 GRID = ("height", "width", "low_height", "low_width")
 """The fields of a config that say how large grids of tokens are."""
+
+
+def mixed(text: Texts, is_word: Words, own_share: Float[Tensor, " text"]) -> tuple[Texts, Words]:
+    """Texts of which only a share is their own and the rest the next one's, word by word, as long as the shorter one;
+    those that are all their own as they are."""
+    is_mixed = own_share < 1
+    weight = own_share[:, None, None]
+    is_shared = is_word & (is_word.roll(-1, 0) | ~is_mixed[:, None])
+    return torch.where(is_mixed[:, None, None], weight * text + (1 - weight) * text.roll(-1, 0), text), is_shared
+
+
+def draw_own_share(num: int, caption_mix: float, generator: torch.Generator) -> Float[Tensor, " sample"]:
+    """How much of a sample's caption is its own: all, or some in a share `caption_mix` of them. Of two that are mixed,
+    either is then the picture's with the probability of its share, as the density of a share grows with it."""
+    is_mixed = torch.rand(num, generator=generator) < caption_mix
+    return torch.where(is_mixed, torch.rand(num, generator=generator).sqrt(), 1.0)
 
 
 def at_grid(network: Network, config: Any) -> Network:
@@ -171,7 +195,7 @@ class MaskedStage(ABC, Generic[Network]):
         draw = self.draw(len(batch), generator)
         num_told = round(len(batch) * (1 - self.training.caption_drop))
         with self.engine.fabric.autocast():
-            text, is_word = self.text_of(batch[:num_told])
+            text, is_word = self.text_of(batch[:num_told], draw)
             given = self.given(batch, draw)
         missing = -text.shape[1] % WORDS
         text, is_word = F.pad(text, (0, 0, 0, missing)), F.pad(is_word, (0, missing))
@@ -214,26 +238,36 @@ class MaskedStage(ABC, Generic[Network]):
         ratio = draw_mask_ratio(num, generator, device)
         is_hidden = draw_hidden(ratio, model.height * model.width, generator)
         more = self.draw_more(num, generator)
-        return Draw(is_hidden, torch.arange(num) < kept, int(is_hidden.sum()), kept > 0, more)
+        mix = self.training.caption_mix
+        own_share = draw_own_share(num, mix, generator) if mix else None
+        return Draw(is_hidden, torch.arange(num) < kept, int(is_hidden.sum()), kept > 0, more, own_share)
 
     def draw_more(self, num: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """What else a stage draws for each sample of a whole batch; nothing, unless it says so."""
         return ()
 
     def loss(self, network: Network, batch: TokenBatch, generator: torch.Generator) -> Tensor:
-        """The mean cross-entropy of a whole batch's hidden tokens, in nats."""
-        return self.loss_of(network, batch, self.draw(len(batch), generator))
+        """The mean cross-entropy of a whole batch's hidden tokens, in nats; no caption is mixed."""
+        draw = replace(self.draw(len(batch), generator), own_share=None)
+        return self.loss_of(network, batch, draw)
 
     def loss_of(self, network: Network, batch: TokenBatch, draw: Draw) -> Tensor:
         """What a part of a batch adds to the mean cross-entropy of the whole batch's hidden tokens, in nats."""
         tokens = self.targets(batch)
         masked = tokens.masked_fill(draw.is_hidden, self.training.model.mask_id)
         with self.engine.fabric.autocast():
-            text = self.text_of(batch[: int(draw.has_text.sum())]) if draw.is_told else None
+            text = self.text_of(batch[: int(draw.has_text.sum())], draw) if draw.is_told else None
             logits = self.predict(network, masked, text, self.given(batch, draw), draw.is_hidden)
         return hidden_token_loss(logits, tokens[draw.is_hidden], self.training.label_smoothing, draw.num_hidden)
 
-    def text_of(self, batch: TokenBatch) -> tuple[Texts, Words]:
+    def text_of(self, batch: TokenBatch, draw: Draw) -> tuple[Texts, Words]:
+        """States of the captions, mixed as was drawn."""
+        text, is_word = self.read(batch)
+        if draw.own_share is None:
+            return text, is_word
+        return mixed(text, is_word, draw.own_share[: len(text)].to(text.device))
+
+    def read(self, batch: TokenBatch) -> tuple[Texts, Words]:
         """States of the captions, read anew unless the batch brings them; also of none, as all processes must gather
         the same weights."""
         if batch.text is not None and batch.is_word is not None:

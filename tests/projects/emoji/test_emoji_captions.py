@@ -160,6 +160,19 @@ def test_a_varied_caption_is_the_same_for_the_same_seed(art):
     assert len(set(said[0])) > 10
 
 
+def test_a_single_thing_is_at_times_said_by_what_it_means_and_several_never_are(art):
+    meanings = {"cat": ("feline mammal", "any of the lithe hunters"), "kite": ("plaything",)}
+    cat, both = Scene("single", (2,)), Scene("pair", (22, 25), relation="and")
+    rngs = [np.random.default_rng(seed) for seed in range(400)]
+    said = [caption(cat, art, rng, meanings=meanings).lower() for rng in rngs]
+    defined, kind = (sum(words in each for each in said) for words in ("any of the lithe hunters", "a feline mammal"))
+    assert 30 < defined < 70
+    assert 30 < kind < 70
+    assert not any("a any" in each for each in said)
+    assert not any("plaything" in caption(both, art, rng, meanings=meanings) for rng in rngs)
+    assert "feline" not in caption(cat, art, meanings=meanings)
+
+
 def test_words_that_many_concepts_share_never_stand_alone(art):
     scene = Scene("single", (2,))
     said = {caption(scene, art, np.random.default_rng(seed)).lower() for seed in range(500)}

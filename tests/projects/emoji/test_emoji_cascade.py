@@ -58,6 +58,7 @@ def places(art, tiny_t5, tmp_path, monkeypatch):
     records = [dataclasses.replace(record, held_out=record.index % 4 == 0) for record in art.records]
     save_art(tmp_path / "data", records, art.pictures)
     save_art(tmp_path / "data-256", records, art.pictures.repeat(2, 1).repeat(2, 2))
+    (tmp_path / "meanings.json").write_text('{"cat": ["feline mammal"]}')
     tiny_t5.save(places.text_encoder)
     places.perceptual.parent.mkdir(parents=True)
     torch.manual_seed(0)

@@ -34,6 +34,7 @@ from projects.emoji.pack import (
 from projects.emoji.rasterise import draw
 from projects.emoji.tokens import CacheOptions
 from projects.emoji.train import TokensOfStep
+from projects.emoji.vocabulary import load_meanings
 
 DISC = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="36" height="36"><circle cx="18" cy="18" r="{}" fill="#d33"/></svg>'
@@ -116,8 +117,10 @@ def test_packed_tokens_train_without_pictures_and_what_is_missing_cannot_be_pain
         (folder / "scenes.jsonl").write_text("".join(scenes))
         about = {"vqgan_fingerprint": "0123456789ab", "pictures": 1, **dataclasses.asdict(options)}
         (folder / "cache.json").write_text(json.dumps(about))
+    (here.folder / "meanings.json").write_text('{"cat": ["feline mammal"]}')
     pack_tokens(here, tmp_path / "packed", "base")
     unpack(tmp_path / "packed", there.folder)
+    assert load_meanings(there.folder, ()) == {"cat": ["feline mammal"]}
     assert [path.name for path in (there.runs / "tokens").iterdir()] == [name]
     found = dataset.load(there.folder, scale.data, needs_pictures=False)
     assert (found.records, found.size, found.has_pictures) == (art.records, scale.size, False)

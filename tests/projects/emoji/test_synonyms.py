@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from projects.emoji.scenes import Scene, paint
-from projects.emoji.synonyms import Synonym, WordNet, find_synonyms, run, seen_records
+from projects.emoji.synonyms import run, seen_records
+from projects.emoji.vocabulary import Synonym, find_synonyms, load_meanings, meanings_of
+from projects.emoji.wordnet import WordNet
 
 LICENCE = "  1 This software and database is being provided to you\n"
 INDEX = LICENCE + (
@@ -23,10 +25,13 @@ INDEX = LICENCE + (
     "tun n 1 0 1 0 00000007\n"
 )
 DATA = LICENCE + (
-    "00000001 06 n 03 barrel 0 cask 0 keg 1 000 | a cylindrical container\n"
-    "00000002 06 n 03 drum 0 membranophone 0 bell_drum 0 000 | a musical instrument\n"
+    "00000001 06 n 03 barrel 0 cask 0 keg 1 002 @ 00000005 n 0000 ~ 00000007 n 0101 | a cylindrical container (of "
+    'wood) that holds liquids; "he rolled out the barrel"\n'
+    "00000002 06 n 03 drum 0 membranophone 0 bell_drum 0 001 @ 00000006 n 0000 | a cask with a membrane\n"
     "00000003 18 n 02 fan 0 devotee 0 000 | an enthusiast\n"
     "00000004 13 n 01 keg 0 000 | what a keg holds\n"
+    "00000005 06 n 02 round_vessel 0 pot 0 000 | hollow ware\n"
+    "00000006 06 n 01 percussion_instrument 0 000 | struck\n"
     "00000007 06 n 02 barrel 2 tun 0 000 | a third sense\n"
     "00000009 23 n 01 barrel 1 000 | a unit\n"
 )
@@ -41,6 +46,21 @@ def test_new_words_share_a_first_sense_that_can_be_seen_and_no_part_with_a_capti
     # keg means something else first, tun is too rare a sense of barrel, a devotee cannot be seen, and "bell" is known.
     words = {synonym.word: synonym.record.concept for synonym in find_synonyms(wordnet, seen_records(block_art))}
     assert words == {"cask": "barrel", "membranophone": "drum"}
+
+
+def test_a_meaning_is_a_plain_definition_or_a_kind_and_holds_no_new_word(wordnet, block_art):
+    told = meanings_of(wordnet, seen_records(block_art))
+    # The drum's definition says "cask", which is a new word; nobody means a person by a fan.
+    assert told["barrel"] == ("a cylindrical container that holds liquids", "round vessel")
+    assert told["drum"] == ("percussion instrument",)
+    assert "fan" not in told
+
+
+def test_meanings_are_kept_once_they_are_made(wordnet, block_art, tmp_path, monkeypatch):
+    monkeypatch.setattr(WordNet, "fetch", lambda folder: wordnet)
+    first = load_meanings(tmp_path, seen_records(block_art))
+    monkeypatch.setattr(WordNet, "fetch", None)
+    assert load_meanings(tmp_path, seen_records(block_art)) == first != {}
 
 
 def test_each_word_is_asked_for_in_a_style_in_which_its_concept_was_seen(wordnet, block_art):

@@ -1,0 +1,86 @@
+"""Which words captions hold, which new ones ask for the same pictures, and what else captions say from WordNet.
+
+A new word stands for a concept if both are lemmas of one synset of something one can see, the synset is the word's
+first sense and among the first SENSES of the concept's name, and none of the word's parts is in any caption's
+vocabulary. All such pairs make the list, in an order made of hashes. Captions may say what a concept means instead of
+its name, but nothing that holds a part of a new word.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from muse.checkpoint import write_whole
+from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
+from projects.emoji.dataset import Record
+from projects.emoji.splits import stable_fraction
+from projects.emoji.wordnet import WordNet, words_in
+
+MEANINGS = "meanings.json"
+
+
+def vocabulary(records: Sequence[Record]) -> frozenset[str]:
+    """Every word that a caption of these pictures can hold, meanings aside."""
+    texts = (text for record in records for text in (spoken_name(record.concept), *record.tags, *record.keywords))
+    return frozenset(word for text in texts for word in words_in(text))
+
+
+@dataclass(frozen=True)
+class Synonym:
+    """A word that was in no caption, and the picture that it asks for."""
+
+    word: str
+    record: Record
+
+    def prompts(self) -> tuple[str, str]:
+        """The word and the concept's own name, in the record's style."""
+        style = STYLE_PHRASES[self.record.style][0]
+        word, name = (f"{article(noun)}, {style}" for noun in (self.word, spoken_name(self.record.concept)))
+        return word, name
+
+
+def find_synonyms(wordnet: WordNet, records: Sequence[Record]) -> list[Synonym]:
+    """All new words for the concepts of some pictures, in an order made of hashes, each for one picture."""
+    known = vocabulary(records)
+    by_concept: dict[str, list[Record]] = {}
+    for record in records:
+        by_concept.setdefault(record.concept, []).append(record)
+    found = {
+        word: pick(word, seen)
+        for concept, seen in by_concept.items()
+        for word in wordnet.synonyms(spoken_name(concept))
+        if is_new(word, known)
+    }
+    return [Synonym(word, found[word]) for word in sorted(found, key=lambda word: stable_fraction("synonym", word))]
+
+
+def is_new(word: str, known: Collection[str]) -> bool:
+    return not any(part in known for part in words_in(word))
+
+
+def pick(word: str, records: Sequence[Record]) -> Record:
+    """One of a concept's pictures; words take turns among the styles."""
+    return min(records, key=lambda record: stable_fraction("style", word, record.style))
+
+
+def meanings_of(wordnet: WordNet, records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """What each concept's name means, for captions; nothing that holds a part of a new word."""
+    new = {part for synonym in find_synonyms(wordnet, records) for part in words_in(synonym.word)}
+    concepts = dict.fromkeys(record.concept for record in records)
+    meanings = {concept: wordnet.meanings(spoken_name(concept)) for concept in concepts}
+    told = {
+        concept: tuple(text for text in texts if text and new.isdisjoint(words_in(text)))
+        for concept, texts in meanings.items()
+    }
+    return {concept: texts for concept, texts in told.items() if texts}
+
+
+def load_meanings(folder: Path, records: Sequence[Record]) -> Mapping[str, Sequence[str]]:
+    """The meanings of the concepts of some pictures, kept in a folder once they are made.
+    Raises BuildError if they are not there, and WordNet neither is nor can be fetched."""
+    path = folder / MEANINGS
+    if not path.is_file():
+        told = meanings_of(WordNet.fetch(folder / "packages"), records)
+        write_whole(path, json.dumps(told, indent=1) + "\n")
+    return json.loads(path.read_text())
