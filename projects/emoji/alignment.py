@@ -39,7 +39,7 @@ from muse.shapes import Pictures
 from projects.emoji import dataset, recipe
 from projects.emoji.captions import caption
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_atomically
+from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import JUDGE_SIZE, Features, Network, efficientnet_lite0, features_of
 from projects.emoji.scenes import Scene, paint, random_scene
 from projects.emoji.train import usable
@@ -191,4 +191,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

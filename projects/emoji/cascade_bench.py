@@ -39,7 +39,7 @@ from muse.training.perceptual import PerceptualLoss
 from projects.emoji import dataset, recipe
 from projects.emoji.bench import BenchOptions, frechet_interval, make_prompts
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_atomically
+from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import efficientnet_lite0, gallery_records
 from projects.emoji.scenes import Scene, paint
 from projects.emoji.train import usable
@@ -274,4 +274,4 @@ def interval(figure: Figure, factor: float = 1, places: int = 1) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

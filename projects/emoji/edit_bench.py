@@ -40,7 +40,7 @@ from projects.emoji import dataset
 from projects.emoji.bench import NEAR_ENOUGH, Figure, git_commit, is_near, per_cent, shuffled_for_ever, wilson
 from projects.emoji.captions import BACKGROUNDS, caption
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_atomically
+from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import Judge, Seen
 from projects.emoji.scenes import ATTEMPTS, Scene, paint, pick_partner, stands_out
 from projects.emoji.train import usable
@@ -477,4 +477,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

@@ -19,6 +19,7 @@ from projects.emoji import dataset, recipe
 from projects.emoji.bench import draw_all
 from projects.emoji.captions import caption
 from projects.emoji.dataset import EmojiArt
+from projects.emoji.files import run_command
 from projects.emoji.scenes import random_scene
 from projects.emoji.train import usable
 
@@ -57,4 +58,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

@@ -25,6 +25,8 @@ import tyro
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from projects.emoji.files import run_command
+
 FOLDER = Path("runs-local/emoji")
 
 
@@ -147,4 +149,4 @@ def prepare(folder: Path = FOLDER) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(prepare)
+    run_command(lambda: tyro.cli(prepare))

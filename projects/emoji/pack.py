@@ -36,7 +36,7 @@ from muse.pipeline import SHIPPED
 from projects.emoji import dataset, packages, recipe
 from projects.emoji.build import BuildConfig
 from projects.emoji.dataset import Record
-from projects.emoji.files import sha256_of, write_atomically
+from projects.emoji.files import run_command, sha256_of, write_atomically
 from projects.emoji.rasterise import draw
 from projects.emoji.recipe import PLACES
 from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
@@ -248,4 +248,5 @@ def read_drawings_of(path: Path) -> Iterator[str | bytes]:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"pack": pack, "unpack": unpack, "weights": weights})
+    commands = {"pack": pack, "unpack": unpack, "weights": weights}
+    run_command(lambda: tyro.extras.subcommand_cli_from_dict(commands))

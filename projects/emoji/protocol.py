@@ -26,7 +26,7 @@ from projects.emoji.alignment import export_judge
 from projects.emoji.bench import BenchOptions, Category, Prompt, make_prompts
 from projects.emoji.captions import caption
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_atomically
+from projects.emoji.files import run_command, write_atomically
 from projects.emoji.scenes import Scene, paint
 from projects.emoji.train import usable
 
@@ -115,4 +115,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

@@ -24,7 +24,7 @@ from muse.pipeline import Muse
 from muse.sampling.options import Sampler, SamplingOptions
 from projects.emoji import dataset
 from projects.emoji.bench import HEADLINES, Bench, BenchOptions, Draw
-from projects.emoji.files import write_results
+from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
 from projects.emoji.sweep import Cell, plot_distances, plot_shares, run_cell
 
@@ -163,4 +163,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

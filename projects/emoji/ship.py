@@ -20,6 +20,7 @@ from muse.checkpoint import save_module, write_whole
 from muse.pipeline import SHIPPED, Muse
 from projects.emoji import recipe
 from projects.emoji.bench import HEADLINES
+from projects.emoji.files import run_command
 
 CARD = """---
 license: apache-2.0
@@ -128,4 +129,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_command(lambda: tyro.cli(main))

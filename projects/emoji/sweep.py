@@ -24,7 +24,7 @@ from muse.pipeline import Muse
 from muse.sampling.options import Sampler, SamplingOptions
 from projects.emoji import dataset
 from projects.emoji.bench import HEADLINES, SPLITS, Bench, BenchOptions, Draw, Report
-from projects.emoji.files import write_atomically
+from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import Judge
 
 Axis = Literal["guidance", "steps", "sampler", "temperature", "choice_noise"]
@@ -212,4 +212,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))

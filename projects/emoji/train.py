@@ -31,6 +31,7 @@ from muse.training.superres import train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
 from projects.emoji.captions import NO_MEANINGS, caption
+from projects.emoji.files import run_command
 from projects.emoji.painter import Painter
 from projects.emoji.recipe import PLACES, Places, Scale, in_steps
 from projects.emoji.scenes import paint, random_scene
@@ -438,4 +439,4 @@ COMMANDS = {
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    tyro.extras.subcommand_cli_from_dict(COMMANDS)
+    run_command(lambda: tyro.extras.subcommand_cli_from_dict(COMMANDS))

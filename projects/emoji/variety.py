@@ -26,7 +26,7 @@ from projects.emoji import dataset, recipe
 from projects.emoji.bench import Draw, Redraw, draw_all, in_batches, per_cent, redraw_with
 from projects.emoji.captions import article, caption, spoken_name
 from projects.emoji.dataset import EmojiArt
-from projects.emoji.files import write_results
+from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Features, Judge, at_judge_size
 from projects.emoji.scenes import Scene, paint
 from projects.emoji.train import usable
@@ -183,4 +183,4 @@ def main(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Command))
+    run_command(lambda: main(tyro.cli(Command)))
