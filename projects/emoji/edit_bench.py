@@ -424,8 +424,8 @@ def write(report: EditReport, art: EmojiArt, folder: Path, about: dict[str, Any]
 # -- from the shell ----------------------------------------------------------------------------------------------------
 
 
-def editor_of(muse: Muse, guidance: float) -> Editor:
-    """A model as an editor, with the guidance of mask-free editing."""
+def editor_of(muse: Muse, guidance: float, refresh: int) -> Editor:
+    """A model as an editor, with these options of mask-free editing."""
 
     def edit(image: Image.Image, prompt: str, seed: int, at: Sequence[int]) -> dict[int, Image.Image]:
         # An iteration does not depend on how many there will be: stopping at 50 is what 100 pass through.
@@ -435,9 +435,8 @@ def editor_of(muse: Muse, guidance: float) -> Editor:
             if progress.done in at:
                 (shown[progress.done],) = progress.show()
 
-        (last,) = muse.edit(
-            image, prompt, [seed], options=EditOptions(iterations=max(at), guidance=guidance), callback=watch
-        )
+        options = EditOptions(iterations=max(at), guidance=guidance, refresh=refresh)
+        (last,) = muse.edit(image, prompt, [seed], options=options, callback=watch)
         return shown | {max(at): last}
 
     return Editor(
@@ -458,6 +457,8 @@ class Command:
     bench: tyro.conf.OmitArgPrefixes[EditBenchOptions] = EditBenchOptions()
     guidance: float = 4.0
     """Guidance of mask-free editing; the others have the model's own options."""
+    refresh: int = EditOptions.refresh
+    """Of mask-free editing: iterations from one that computes every position to the next."""
     folder: Path = Path("runs-local/emoji")
     """Where the data set and the judge are."""
 
@@ -467,8 +468,9 @@ def main(command: Command) -> None:
     art = dataset.load(command.folder)
     judge = Judge.load(command.folder, art)
     muse = Muse.from_pretrained(command.model)
-    report = run_edit_bench(editor_of(muse, command.guidance), art, judge, command.bench)
-    about = {"model": command.model, "name": muse.name, "commit": git_commit(), "guidance": command.guidance}
+    report = run_edit_bench(editor_of(muse, command.guidance, command.refresh), art, judge, command.bench)
+    options = {"guidance": command.guidance, "refresh": command.refresh}
+    about = {"model": command.model, "name": muse.name, "commit": git_commit(), **options}
     write(report, art, command.out, about)
     print(as_markdown(report))
     print(f"\nPictures and figures: {command.out}\n")

@@ -335,7 +335,7 @@ class Editing(ABC):
     @torch.no_grad()
     def _iterate(self, tokens: Tokens, wish: Wish, options: EditOptions, watch: Watch = None) -> Tokens:
         """The mask-free loop on low-resolution tokens."""
-        guidance = SamplingOptions(guidance=options.guidance, guidance_ramp="constant", refresh=1)
+        guidance = SamplingOptions(guidance=options.guidance, guidance_ramp="constant", refresh=options.refresh)
         predict = self.predict_base(wish.text, wish.is_word, len(tokens), guidance)
         return edit(tokens, predict, options, generators_for(wish.seeds), self.base.config.mask_id, watch)
 

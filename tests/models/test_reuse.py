@@ -129,6 +129,21 @@ def test_an_edit_draws_the_tokens_of_the_plain_network(base):
     assert not drawn.equal(TOKENS)
 
 
+@torch.no_grad()
+def test_an_edit_computes_what_was_drawn_and_takes_the_rest_from_before():
+    """In one layer a token's keys and values depend on that token alone: whoever computes those hidden or just
+    drawn draws the very tokens of whoever computes all; in two layers others."""
+    for depth, is_same in ((1, True), (2, False)):
+        network = strong(MaskedTransformer(TransformerConfig(**{**SHAPE, "depth": depth})))
+        drawn = []
+        for refresh in (1, 4):
+            both = SamplingOptions(guidance=2.0, guidance_ramp="constant", refresh=refresh)
+            predict = guided_predict(network, TEXT, IS_WORD, 2, both)
+            options = EditOptions(iterations=11, share=0.2, guidance=2.0)
+            drawn.append(edit(TOKENS, predict, options, generators_for(SEEDS), MASK_ID))
+        assert drawn[0].equal(drawn[1]) == is_same
+
+
 def logits(network, tokens, focus):
     if isinstance(network, MaskedTransformer):
         return network(tokens, network.read(TEXT, IS_WORD), focus=focus)

@@ -187,6 +187,7 @@ def without_type_checks():
         *(("most_changed", value) for value in (0, 2.0, "all")),
         *((name, value) for name in ("guidance", "temperature") for value in (-1, float("inf"), None)),
         *(("top_k", value) for value in (0, 2.5, "3")),
+        *(("refresh", value) for value in (0, 1.5, None)),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name, value, without_type_checks):

@@ -199,6 +199,8 @@ class Edit(SuperresFlags, FromPicture):
     """Draw among this many likeliest codes only."""
     most_changed: Annotated[float | None, CHANGED] = None
     """Stop a picture as soon as this share of its tokens is not what it was at first."""
+    refresh: int = 4
+    """Iterations from one that computes everything to the next, which saves time; 1 computes everything each time."""
     at: Annotated[tuple[int, ...], AT] = ()
     """Also write what stands after these iterations, as NAME-at-50.png; it has not been through super-resolution.
     The picture in full after 50 iterations is that of --iterations 50 with the same seed."""

@@ -32,7 +32,9 @@ class TextEncoder(nn.Module):
         """Load a folder as `transformers` saves it, in float32, without asking any hub or opening any pickle.
         Raises OSError, ValueError or RuntimeError if it is no such folder, or its weights do not fit its config."""
         if not folder.is_dir():
-            raise FileNotFoundError(f"the text encoder {folder} is not there; give a folder that `transformers` has saved")
+            raise FileNotFoundError(
+                f"the text encoder {folder} is not there; give a folder that transformers has saved"
+            )
         from transformers import AutoTokenizer  # two seconds of imports
 
         with quietly():

@@ -68,6 +68,9 @@ class EditOptions:
     """Draw among this many likeliest codes only; all if not given."""
     most_changed: float | None = None
     """Stop a picture as soon as this share of its tokens is not what it was at first; never if not given."""
+    refresh: int = 4
+    """Iterations from one that computes every position to the next; between them, only tokens that are hidden or were
+    in the last one are computed. 1 computes every position each time."""
 
     def __post_init__(self) -> None:
         _check_whole("iterations", self.iterations, MOST_STEPS)
@@ -78,6 +81,7 @@ class EditOptions:
             _check_whole("top_k", self.top_k)
         if self.most_changed is not None:
             _check_share("most_changed", self.most_changed)
+        _check_whole("refresh", self.refresh, MOST_STEPS)
 
 
 # What a person or a JSON file gave may be anything, hence Any; and True is an int in Python, hence the bool checks.

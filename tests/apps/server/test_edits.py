@@ -76,9 +76,9 @@ def test_margins_widen_a_picture(served, tiny_muse, photo):
 
 
 def test_without_a_mask_the_whole_picture_is_turned_into_the_prompt(served, tiny_muse, photo):
-    own = {"seed": 3, "iterations": 4, "share": 0.3, "guidance": 1.0}
+    own = {"seed": 3, "iterations": 4, "share": 0.3, "guidance": 1.0, "refresh": 3}
     answer = served.client().images.edit(image=png(photo), prompt=PROMPT, extra_body=own)
-    options = EditOptions(iterations=4, share=0.3, guidance=1.0)
+    options = EditOptions(iterations=4, share=0.3, guidance=1.0, refresh=3)
     assert pixels(answer) == [tiny_muse.edit(photo, PROMPT, [3], options=options)[0].tobytes()]
 
 

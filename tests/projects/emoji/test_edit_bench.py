@@ -170,7 +170,7 @@ def test_the_report_is_written_whole(good, art, tmp_path):
 
 def test_a_model_is_an_editor(tiny_folder, jobs, art):
     muse = Muse.from_pretrained(tiny_folder, device="cpu")
-    editor = editor_of(muse, guidance=1.0)
+    editor = editor_of(muse, guidance=1.0, refresh=1)
     some = {job.kind: job for job in jobs}
     for kind in KINDS:
         result = edit_bench.carry_out(some[kind], art, editor, at=(2, 4))

@@ -20,7 +20,7 @@ from muse.requests import random_seeds
 from muse.sampling import EditOptions, SamplingOptions
 
 OF_MASKS = ("context",)
-OF_SAMPLING = ("steps", "guidance_ramp", "sampler", "choice_noise", "refresh")
+OF_SAMPLING = ("steps", "guidance_ramp", "sampler", "choice_noise")
 OF_ITERATIONS = ("iterations", "share", "most_changed")
 SIDES = ("left", "right", "top", "bottom")
 STRENGTH = 0.5
