@@ -1,16 +1,18 @@
-"""What the pretrained language model brings: two base transformers trained alike, one of which learns to read as well.
+"""What the pretrained language model brings: base transformers trained alike, one of which learns to read as well.
 
     python -m projects.emoji.reading --out FOLDER
 
-Both see the same batches in the same number of steps, at half the paper's scale. `pretrained` reads the states of the
+All see the same pictures in the same number of steps, at half the paper's scale. `pretrained` reads the states of the
 frozen text encoder, as everywhere else; `scratch` the sub-words of the same tokenizer, through a text encoder of
-the same width and depth that is trained with it and begins at random. Each is then judged by things that it has seen,
-by those in a held-out style, and by words that were in no caption (`synonyms`).
+the same width and depth that is trained with it and begins at random; `mixed` the same as `pretrained`, with captions
+that are mixed and such as say what a thing is. Each is then judged by things that it has seen, by those in a held-out
+style, and by words that were in no caption (`synonyms`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -30,13 +32,16 @@ from muse.pipeline import Muse
 from muse.shapes import TextMask, TextStates
 from muse.training.base import BaseStage
 from projects.emoji import bench, dataset, recipe, synonyms
+from projects.emoji.captions import NO_MEANINGS
 from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
 from projects.emoji.recipe import Places, in_steps
-from projects.emoji.train import TokensOfStep, base_tokens, validation_batches
+from projects.emoji.train import TokensOfStep, base_tokens, meanings_for, validation_batches
 
 VOCABULARY = 30_522
 """Sub-words that the tokenizer of all-MiniLM-L6-v2 knows."""
+HEAD = 64
+"""Features of a head of the base."""
 DEPTH, HEADS = 6, 12
 """Layers of all-MiniLM-L6-v2 and their attention heads; its width is the `text_dim` of the base."""
 
@@ -78,50 +83,76 @@ class ReadingStage(BaseStage):
     network_class = ReadingTransformer
 
 
-READERS: Mapping[str, tuple[type[TextEncoder], type[BaseStage]]] = {
-    "pretrained": (TextEncoder, BaseStage),
-    "scratch": (SubWords, ReadingStage),
+@dataclass(frozen=True)
+class Arm:
+    """One way to read."""
+
+    encoder: type[TextEncoder]
+    stage: type[BaseStage]
+    caption_mix: float = 0.0
+    """`MaskedTraining.caption_mix`; sub-words have no states that could be mixed."""
+    meanings: bool = False
+    """Whether captions say at times what a thing is (`projects.emoji.vocabulary`)."""
+
+
+ArmName = Literal["pretrained", "scratch", "mixed"]
+ARMS: Mapping[ArmName, Arm] = {
+    "pretrained": Arm(TextEncoder, BaseStage),
+    "scratch": Arm(SubWords, ReadingStage),
+    "mixed": Arm(TextEncoder, BaseStage, caption_mix=0.4, meanings=True),
 }
 
 
 @dataclass(frozen=True)
 class Command:
-    """Train both and judge them: reading.json, reading.md and a sheet of each in a folder."""
+    """Train each and judge it: reading.json, reading.md and a sheet of each in a folder."""
 
     out: Path
     """Folder for the runs and the results; each run goes on where it was stopped."""
     vqgan: Path = Path("src/muse/weights/emoji/vqgan")
-    """Folder of the f=16 VQGAN of both."""
+    """Folder of the f=16 VQGAN of all."""
     steps: int = 1500
-    """Of either run."""
+    """Of each run."""
     batch: int = recipe.BASE_BATCH
     """Token grids in a batch."""
+    dim: int = 384
+    """Features of a position; a head has 64 of them, and an MLP four times as many."""
+    depth: int = 6
+    """Layers of the base."""
     num: int = 100
     """Prompts of each kind."""
+    only: tuple[ArmName, ...] = tuple(ARMS)
+    """Which ways to read."""
     folder: Path = Path("runs-local/emoji")
     """Where the data set, the text encoder and the judge are."""
 
+    @property
+    def shape(self) -> dict[str, int]:
+        """How large the base transformers are, as their config says it."""
+        return {"dim": self.dim, "depth": self.depth, "heads": self.dim // HEAD, "mlp_dim": 4 * self.dim}
 
-def trained(command: Command, name: str, vqgan: VQGAN, art: dataset.EmojiArt) -> Muse:
-    """The model with one of the readers, trained if it is not yet.
+
+def trained(command: Command, name: ArmName, vqgan: VQGAN, art: dataset.EmojiArt) -> Muse:
+    """The model that reads in one way, trained if it is not yet.
     SystemExit if its training is stopped; it goes on with the same command."""
     places = Places(command.folder, "half")
-    encoder_class, stage_class = READERS[name]
-    encoder = encoder_class.from_folder(places.text_encoder)
+    arm = ARMS[name]
+    encoder = arm.encoder.from_folder(places.text_encoder)
     seen, unseen = base_tokens(places, art, vqgan)
     training = in_steps(recipe.base(places), command.steps)
     training = replace(
         training,
         engine=replace(training.engine, folder=command.out / name),
-        model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint),
-        caption_mix=0.0,  # sub-words have no states that could be mixed
+        model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint, **command.shape),
+        caption_mix=arm.caption_mix,
     )
-    batches = TokensOfStep(art, seen, command.batch, places.of_scale)
-    stage = stage_class(training, encoder)
+    told = meanings_for(places, art) if arm.meanings else NO_MEANINGS
+    batches = TokensOfStep(art, seen, command.batch, places.of_scale, told)
+    stage = arm.stage(training, encoder)
     folder = stage.run(batches, validation_batches(art, unseen), None)
     if stage.engine.step < command.steps:
         raise SystemExit(f"stopped at step {stage.engine.step} of {command.steps}; the same command goes on")
-    base = load_module(stage_class.network_class, TransformerConfig, folder)
+    base = load_module(arm.stage.network_class, TransformerConfig, folder)
     return Muse(encoder, vqgan, base, name=name, defaults=recipe.DEFAULTS)
 
 
@@ -150,13 +181,13 @@ def main(command: Command) -> None:
     art = dataset.load(command.folder)
     judge = Judge.load(command.folder, art)
     words = synonyms.new_words(command.folder, art)[: command.num]
-    rows = {}
-    for name in READERS:
+    about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch, **command.shape}
+    rows, written = {}, {}
+    for name in command.only:
         rows[name], images = figures_of(trained(command, name, vqgan, art), options, art, judge, words)
         contact_sheet(list(images), columns=20).save(command.out / f"{name}.png")
-    about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch}
-    figures = {name: {kind: asdict(figure) for kind, figure in each.items()} for name, each in rows.items()}
-    write_results(command.out, "reading", about | {"R@5": figures}, as_markdown(rows))
+        written[name] = {kind: asdict(figure) for kind, figure in rows[name].items()}
+        write_results(command.out, "reading", about | {"R@5": written}, as_markdown(rows))
     print(as_markdown(rows))
 
 

@@ -236,7 +236,6 @@ def base(places: Places) -> BaseTraining:
             dropout=0.0,
         ),
         optimizer="muon",
-        caption_mix=0.2,
     )
 
 

@@ -18,9 +18,11 @@ import matplotlib.pyplot as plt
 
 from muse.checkpoint import save_module, write_whole
 from muse.pipeline import SHIPPED, Muse
-from projects.emoji import recipe
+from projects.emoji import dataset, recipe
 from projects.emoji.bench import HEADLINES
 from projects.emoji.files import run_command
+from projects.emoji.train import usable
+from projects.emoji.vocabulary import whole_vocabulary
 
 CARD = """---
 license: apache-2.0
@@ -40,8 +42,8 @@ all-MiniLM-L6-v2 (frozen, Apache-2.0, its weights in int8) as its text encoder.
   names, emojibase and emojilib (MIT).
 - Prompts name a concept, a style ("3d style", "flat style", "noto style", "twitter style"), a background colour, a
   count, or two things and their places: "a red fox, 3d style", "three octopuses on a green background, flat style".
-- Limits: about a thousand concepts; {side} px; no people and no photographs. How well each kind of prompt is followed
-  is in docs/results.md.
+- Limits: about a thousand concepts, which `muse info emoji --names` lists; {side} px; no people and no photographs. How
+  well each kind of prompt is followed is in docs/results.md.
 """
 
 
@@ -70,6 +72,8 @@ def ship(places: recipe.Places, bench: Path) -> Path:
     """Write the run's model into the package, its weights in float16 and those of the text encoder in int8, with the
     figures of its bench in its card."""
     muse = Muse.from_pretrained(places.model, "cpu", "float32")
+    art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
+    muse.vocabulary = whole_vocabulary([art.records[item] for item in usable(art, held_out=False)])
     folder = SHIPPED / "emoji"
     muse.save_pretrained(folder, torch.float16, torch.int8)
     # As the tokens were made; nothing is rounded twice.

@@ -306,6 +306,8 @@ def base(
     vqgan_from: Path | None = None,
     base_from: Path | None = None,
     learning_rate: float | None = None,
+    caption_mix: float = 0.0,
+    meanings: bool = False,
     lent: Lent = Lent(),
 ) -> None:
     """Train the base transformer on the tokens of the trained VQGAN.
@@ -317,6 +319,8 @@ def base(
         vqgan_from: folder of another VQGAN than the run's, such as the one that ships.
         base_from: folder of a trained base transformer that the first step starts from.
         learning_rate: its peak, the recipe's if not given; lower for weights that know much already.
+        caption_mix: share of the captions that is mixed with another one (docs/log.md).
+        meanings: let captions say at times what a thing is, out of WordNet, instead of its name.
         lent: for a machine that is lent for a while; there token caches are enough, without pictures and VQGAN.
     """
     art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
@@ -324,7 +328,8 @@ def base(
     vqgan = load_module(VQGAN, VQGANConfig, vqgan_folder) if (vqgan_folder / CONFIG).is_file() else None
     text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = base_tokens(places, art, vqgan)
-    training = lent.of(replace(in_steps(recipe.base(places), steps), start_from=base_from))
+    training = replace(in_steps(recipe.base(places), steps), start_from=base_from, caption_mix=caption_mix)
+    training = lent.of(training)
     if learning_rate is not None:
         training = replace(training, engine=replace(training.engine, learning_rate=learning_rate))
 
@@ -335,7 +340,8 @@ def base(
         muse = Muse(text_encoder, vqgan, on_cpu, name="emoji", defaults=recipe.DEFAULTS)
         leave(muse, places.model, training.engine.folder / f"drawn-{step:06}.png")
 
-    batches = TokensOfStep(art, seen, batch, places.of_scale, meanings_for(places, art))
+    told = meanings_for(places, art) if meanings else NO_MEANINGS
+    batches = TokensOfStep(art, seen, batch, places.of_scale, told)
     train_base(training, text_encoder, seen.vqgan_fingerprint, batches, validation_batches(art, unseen), watch)
 
 

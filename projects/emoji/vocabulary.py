@@ -12,18 +12,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muse.checkpoint import write_whole
-from projects.emoji.captions import STYLE_PHRASES, article, spoken_name
+from muse.vocabulary import Vocabulary, words_in
+from projects.emoji.captions import (
+    BACKGROUNDS,
+    LEADS,
+    NUMBER_WORDS,
+    RELATION_PHRASES,
+    STYLE_PHRASES,
+    article,
+    background_phrase,
+    plural,
+    spoken_name,
+)
 from projects.emoji.dataset import Record
 from projects.emoji.splits import stable_fraction
-from projects.emoji.wordnet import WordNet, words_in
+from projects.emoji.wordnet import WordNet
 
 MEANINGS = "meanings.json"
 
 
 def vocabulary(records: Sequence[Record]) -> frozenset[str]:
-    """Every word that a caption of these pictures can hold, meanings aside."""
+    """Every word that a caption of these pictures can hold for what they show, meanings aside."""
     texts = (text for record in records for text in (spoken_name(record.concept), *record.tags, *record.keywords))
     return frozenset(word for text in texts for word in words_in(text))
+
+
+def whole_vocabulary(records: Sequence[Record]) -> Vocabulary:
+    """What captions of these pictures name, and every word that they hold."""
+    names = sorted({spoken_name(record.concept) for record in records})
+    phrases = (
+        *(phrase for phrases in STYLE_PHRASES.values() for phrase in phrases),
+        *RELATION_PHRASES.values(),
+        *(background_phrase(background) for background in BACKGROUNDS),
+        *("a", "an", "the", *NUMBER_WORDS, *LEADS, *map(plural, names)),
+    )
+    return Vocabulary(tuple(names), vocabulary(records).union(*map(words_in, phrases)))
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,3 @@ def plain_gloss(gloss: str) -> str:
 def lines_of(text: str) -> Iterator[str]:
     """The lines of a WordNet file without its licence, which is indented."""
     return (line for line in text.splitlines() if line and not line.startswith(" "))
-
-
-def words_in(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text.lower())

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from muse.checkpoint import CheckpointError, load_module, read_json, save_module, write_whole
 from muse.editing import Editing, Preview
@@ -27,6 +28,7 @@ from muse.precision import EIGHT_BITS, dtype_for, number_for
 from muse.requests import Precision, check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
+from muse.vocabulary import Vocabulary
 
 INDEX = "model_index.json"
 PARTS = ("text_encoder", "vqgan", "base")
@@ -39,6 +41,8 @@ SUPERRES_STREAM = 1 << 31
 Size = Literal["low", "high"]
 SHIPPED = Path(str(importlib.resources.files("muse"))) / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+BATCH = 64
+"""Names that are read at a time."""
 HIDDEN_GREY = 0.88
 """How light a token that is still hidden is shown."""
 
@@ -58,6 +62,7 @@ class Muse(Editing):
         name: str = "unnamed",
         defaults: SamplingOptions | None = None,
         superres_defaults: SamplingOptions | None = None,
+        vocabulary: Vocabulary | None = None,
     ):
         check_parts(text_encoder, vqgan, base, superres, vqgan_superres)
         self.text_encoder, self.vqgan, self.base = text_encoder, vqgan.eval(), base.eval()
@@ -65,6 +70,8 @@ class Muse(Editing):
         self.vqgan_superres = vqgan_superres.eval() if vqgan_superres is not None else None
         self.name, self.defaults = name, defaults or SamplingOptions()
         self.superres_defaults = superres_defaults or SUPERRES_DEFAULTS
+        self.vocabulary = vocabulary
+        self._names: Tensor | None = None
         self._number: torch.dtype | None = None
 
     # -- folders --------------------------------------------------------------------------------------------------
@@ -90,6 +97,7 @@ class Muse(Editing):
             name=str(index.get("name", folder.name)),
             defaults=read_defaults(index, folder),
             superres_defaults=read_superres_defaults(index, folder),
+            vocabulary=Vocabulary.from_folder(folder),
         )
         return muse.to(device).draw_in(dtype, number)
 
@@ -110,6 +118,8 @@ class Muse(Editing):
             save_module(self.vqgan_superres, folder / "vqgan_superres")
             index["parts"] = PARTS + SUPERRES_PARTS
             index["superres_defaults"] = dataclasses.asdict(self.superres_defaults)
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder)
         write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
     def to(self, device: torch.device | str) -> "Muse":
@@ -164,6 +174,26 @@ class Muse(Editing):
     def low_size(self) -> tuple[int, int]:
         """Width and height of the pictures before super-resolution, in pixels."""
         return size_of(self.base.config, self.vqgan)
+
+    # -- words ----------------------------------------------------------------------------------------------------
+
+    def nearest_names(self, text: str, num: int = 3) -> list[str]:
+        """The things that the model's captions name which the text encoder finds nearest to a text, the nearest first:
+        by the cosine of the mean states. None if it is not known what they name.
+        Raises ValueError if the text is too long."""
+        names = self.vocabulary.names if self.vocabulary is not None else ()
+        if not names:
+            return []
+        if self._names is None:
+            self._names = torch.cat([self._mean_states(names[i : i + BATCH]) for i in range(0, len(names), BATCH)])
+        near = (self._names @ self._mean_states([text])[0]).topk(min(num, len(names))).indices
+        return [names[i] for i in near.tolist()]
+
+    def _mean_states(self, prompts: Sequence[str]) -> Float[Tensor, "prompt dim"]:
+        """The mean state of each prompt's words, of length 1."""
+        states, is_word = self.text_encoder(prompts)
+        means = (states * is_word[..., None]).sum(1) / is_word.sum(1, keepdim=True)
+        return nn.functional.normalize(means.float(), dim=-1)
 
     # -- drawing --------------------------------------------------------------------------------------------------
 

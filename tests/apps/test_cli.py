@@ -18,6 +18,7 @@ from muse.apps.drawing import slug
 from muse.images import read_png_text
 from muse.pipeline import Muse
 from muse.sampling import SamplingOptions
+from muse.vocabulary import Vocabulary
 
 APPLE = "a red apple, 3d style"
 
@@ -247,6 +248,24 @@ def test_super_resolution_of_a_model_that_has_none_is_refused_in_one_sentence(
     said = refuse(*arguments, "--model", tiny_folder)
     assert is_one_sentence(said)
     assert message in said
+
+
+def test_words_that_no_caption_held_are_told_and_the_picture_is_drawn(own_folder, here, capsys):
+    Vocabulary(("red apple", "dog"), frozenset(["a", "red", "apple", "dog"])).save(own_folder)
+    for prompt, is_told in (("a crimson apple", True), ("a red apple", False)):
+        assert main(["generate", prompt, "--model", str(own_folder), "--steps", "2", "--out", "told.png"]) == 0
+        told = capsys.readouterr()
+        assert told.out.startswith("told.png")
+        assert told.err.count("\n") == is_told
+        assert told.err.startswith('note: no caption that tiny learnt from holds "crimson"; ') == is_told
+    assert main(["info", str(own_folder), "--names"]) == 0
+    assert capsys.readouterr().out == "red apple\ndog\n"
+
+
+def test_info_lists_no_names_of_a_model_that_has_none(tiny_folder, refuse):
+    said = refuse("info", tiny_folder, "--names")
+    assert is_one_sentence(said)
+    assert "has no vocabulary.json" in said
 
 
 def test_info_lists_the_parts_of_super_resolution(cascade_folder, cascade, capsys):

@@ -23,6 +23,8 @@ STAGES = {
     "superres": (SuperResStage, SuperResTraining, SUPERRES_CONFIG, pairs_at),
 }
 
+TOLD = {"caption_drop": 0.0, "caption_mix": 0.5}
+
 APART = {"adamw": 1e-4, "adafactor": 1e-4, "muon": 0.2}
 """How far weights may be apart after as many steps, in shares of how far they have moved. Muon makes steps orthogonal
 in bfloat16, which makes much of how small gradients are rounded, on some processors more than on others."""
@@ -47,8 +49,8 @@ def trained(folder, name, is_graph, **changes):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon"])
 def test_they_are_the_steps_without_a_graph(tmp_path, name, optimizer):
     """Without dropped captions, of which there is another number in a step without a graph."""
-    plain, losses = trained(tmp_path / "plain", name, is_graph=False, optimizer=optimizer, caption_drop=0.0)
-    graphed, same = trained(tmp_path / "graph", name, is_graph=True, optimizer=optimizer, caption_drop=0.0)
+    plain, losses = trained(tmp_path / "plain", name, is_graph=False, optimizer=optimizer, **TOLD)
+    graphed, same = trained(tmp_path / "graph", name, is_graph=True, optimizer=optimizer, **TOLD)
     torch.testing.assert_close(same, losses, atol=1e-4, rtol=1e-4)
     start = stage_of(tmp_path / "start", name, is_graph=False, optimizer=optimizer)[0].network.state_dict()
     for mine, other in ((graphed.network, plain.network), (graphed.averaged(), plain.averaged())):

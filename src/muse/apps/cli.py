@@ -88,13 +88,21 @@ class Info:
 
     model: tyro.conf.Positional[str] = "emoji"
     """A model that ships, a folder, or a name on the hub, like owner/name."""
+    names: bool = False
+    """Print the things instead that its captions named, one a line."""
 
     def run(self) -> None:
-        """Raises CheckpointError if there is no such model, or it is damaged."""
-        from muse.checkpoint import read_json
+        """Raises CheckpointError if there is no such model, or it is damaged, or does not say what it knows."""
+        from muse.checkpoint import CheckpointError, read_json
         from muse.pipeline import INDEX, find_model, parts_of
+        from muse.vocabulary import VOCABULARY, Vocabulary
 
         folder = find_model(self.model)
+        if self.names:
+            if (vocabulary := Vocabulary.from_folder(folder)) is None:
+                raise CheckpointError(f"{folder} has no {VOCABULARY}, which would say what its captions named")
+            print("\n".join(vocabulary.names))
+            return
         index = read_json(folder / INDEX)
         parts = parts_of(index, folder)
         rows = [("name", index.get("name", folder.name)), ("folder", folder), *self.base(index, folder)]

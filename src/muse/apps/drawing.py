@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -124,6 +125,7 @@ class Drawing(ABC):
             raise ValueError(f"n is {self.n}; give a whole number from 1 to {MOST_PICTURES:,}")
         places = Places(self.out, self.title, self.n, self.extras)
         places.check()
+        from muse.apps.wishes import advice
         from muse.pipeline import Muse
         from muse.requests import check_request, random_seeds
         from muse.sampling import SamplingOptions
@@ -134,7 +136,10 @@ class Drawing(ABC):
         for prefix in ("", "superres_"):
             SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
         muse = Muse.from_pretrained(self.model, precision=self.precision)
-        self.draw(muse, self.stages(muse), seeds, places)
+        stages = self.stages(muse)
+        if self.prompt and (note := advice(muse, self.prompt)) is not None:
+            print(f"note: {note}", file=sys.stderr)
+        self.draw(muse, stages, seeds, places)
 
     @property
     def title(self) -> str:

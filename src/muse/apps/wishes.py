@@ -19,6 +19,16 @@ Make = Callable[[Sequence[int], Callable[[Progress], None]], list[Image.Image]]
 """An editing verb of `Muse`, all but its seeds and its callback given."""
 
 
+def advice(muse: Muse, prompt: str) -> str | None:
+    """A sentence for whoever asks in words that were in no caption that the model learnt from; None if all were, or if
+    it is not known which."""
+    unknown = muse.vocabulary.unknown(prompt) if muse.vocabulary is not None else []
+    if not unknown:
+        return None
+    words, names = " and ".join(f'"{word}"' for word in unknown), ", ".join(muse.nearest_names(" ".join(unknown)))
+    return f"no caption that {muse.name} learnt from holds {words}; the nearest things that they name: {names}"
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A picture of a prompt."""

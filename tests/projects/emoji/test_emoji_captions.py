@@ -21,6 +21,7 @@ from projects.emoji.captions import (
 from projects.emoji.dataset import EmojiArt
 from projects.emoji.packages import STYLES
 from projects.emoji.scenes import Scene, random_scene
+from projects.emoji.vocabulary import whole_vocabulary
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -144,6 +145,15 @@ def test_every_caption_is_well_formed(art, seed):
         assert not re.search(r"\ban [^aeioux8h]", words.lower())
         if scene.background:
             assert f"{scene.background} background" in words.lower()
+
+
+@given(seeds)
+def test_the_whole_vocabulary_holds_every_word_of_every_caption(art, seed):
+    rng = np.random.default_rng(seed)
+    scene = random_scene(art, rng, range(len(art.records)))
+    known = whole_vocabulary(art.records)
+    assert known.unknown(f"{caption(scene, art, rng)}, {caption(scene, art)}, zeppelin") == ["zeppelin"]
+    assert {spoken_name(art.records[item].concept) for item in scene.items} <= set(known.names)
 
 
 @given(seeds)

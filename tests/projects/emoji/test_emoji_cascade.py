@@ -92,7 +92,7 @@ def made_tiny(name, run):
 
 def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places):
     train.vqgan(places)
-    train.base(places)
+    train.base(places, caption_mix=0.5, meanings=True)
     assert Muse.from_pretrained(places.model, "cpu").size == (64, 64)
 
     train.vqgan_superres(places)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from muse.apps.web.options import Web
 from muse.apps.web.studio import MOST_PICTURES, Picture, Shown, Studio
+from muse.apps.wishes import advice
 from muse.canvas import Margins
 from muse.pipeline import Muse
 from muse.requests import random_seeds
@@ -84,6 +85,8 @@ class Page:
                 more = {"steps": int(superres_steps), "guidance": float(superres_guidance)}
                 above = dataclasses.replace(self.muse.superres_defaults, **more)
             seeds = seeds_from(seed, is_random, num)
+            if (note := advice(self.muse, prompt)) is not None:
+                gr.Info(f"{note[0].upper()}{note[1:]}.")
             yield from self.show(self.studio.draw(prompt, seeds, negative.strip() or None, options, above), kept)
 
     def show(self, shown: Iterator[Shown], kept: list[Picture]) -> Iterator[tuple[Any, Any, Any, Any]]:
