@@ -17,7 +17,7 @@ def run_command(work: Callable[[], None]) -> None:
     """Do a command's work. SystemExit, with one sentence for a person, for what was asked wrongly or is not there."""
     try:
         work()
-    except (BuildError, FileNotFoundError, ValueError) as error:
+    except (BuildError, OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

@@ -41,6 +41,7 @@ from projects.emoji.rasterise import draw
 from projects.emoji.recipe import PLACES
 from projects.emoji.sources import fetch_packages, needed_packages, read_concepts, read_drawings
 from projects.emoji.tokens import cache_name
+from projects.emoji.train import meanings_for
 from projects.emoji.vocabulary import MEANINGS
 
 Part = Literal["base", "superres"]
@@ -68,6 +69,8 @@ def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) ->
     kept = [record for record in art.records if record.style in recipe.TRAINED_STYLES]
     pack_drawings(kept, sources_of(kept, folder / "packages"), dataset.read_manifest(folder), out / "drawings")
     places = recipe.Places(folder)
+    meanings_for(places, art)  # fetched here, as there is no network there
+    shutil.copyfile(folder / MEANINGS, out / "drawings" / MEANINGS)
     pack_start(places, out)
     pack_tokens(places, out / "tokens", "base")
     pack_tokens(places, out / "tokens-superres", "superres")
@@ -219,6 +222,8 @@ def unpack_drawings(packed: Path, data: Path, size: int) -> None:
             pictures[index] = picture
     pictures.flush()
     shutil.copyfile(packed / RECORDS, data / RECORDS)
+    if (packed / MEANINGS).is_file():
+        shutil.copyfile(packed / MEANINGS, data.parent / MEANINGS)
     hashes = {name: sha256_of(data / name) for name in ("pictures.npy", RECORDS)}
     about = {**manifest, "size": size, "sha256": hashes}
     write_atomically(data / MANIFEST, json.dumps(about, indent=2, ensure_ascii=False) + "\n")

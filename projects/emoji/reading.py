@@ -2,7 +2,7 @@
 
     python -m projects.emoji.reading --out FOLDER
 
-All see the same pictures in the same number of steps, at half the paper's scale. `pretrained` reads the states of the
+All see the same pictures in the same number of steps, of half the paper's size. `pretrained` reads the states of the
 frozen text encoder, as everywhere else; `scratch` the sub-words of the same tokenizer, through a text encoder of
 the same width and depth that is trained with it and begins at random; `mixed` the same as `pretrained`, with captions
 that are mixed and such as say what a thing is. Each is then judged by things that it has seen, by those in a held-out
@@ -28,7 +28,7 @@ from muse.models.layers import Context
 from muse.models.text_encoder import LONGEST, TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import Muse
+from muse.pipeline import SHIPPED, Muse
 from muse.shapes import TextMask, TextStates
 from muse.training.base import BaseStage
 from projects.emoji import bench, dataset, recipe, synonyms
@@ -109,7 +109,7 @@ class Command:
 
     out: Path
     """Folder for the runs and the results; each run goes on where it was stopped."""
-    vqgan: Path = Path("src/muse/weights/emoji/vqgan")
+    vqgan: Path = SHIPPED / "emoji" / "vqgan"
     """Folder of the f=16 VQGAN of all."""
     steps: int = 1500
     """Of each run."""
@@ -125,6 +125,12 @@ class Command:
     """Which ways to read."""
     folder: Path = Path("runs-local/emoji")
     """Where the data set, the text encoder and the judge are."""
+
+    def __post_init__(self) -> None:
+        if not self.only:
+            raise ValueError(f"no way to read came; give some of {', '.join(ARMS)}")
+        if self.dim < HEAD or self.dim % HEAD:
+            raise ValueError(f"dim is {self.dim}; give a multiple of {HEAD}")
 
     @property
     def shape(self) -> dict[str, int]:
@@ -182,11 +188,11 @@ def main(command: Command) -> None:
     judge = Judge.load(command.folder, art)
     words = synonyms.new_words(command.folder, art)[: command.num]
     about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch, **command.shape}
-    rows, written = {}, {}
+    rows: dict[str, dict[str, Figure]] = {}
     for name in command.only:
         rows[name], images = figures_of(trained(command, name, vqgan, art), options, art, judge, words)
         contact_sheet(list(images), columns=20).save(command.out / f"{name}.png")
-        written[name] = {kind: asdict(figure) for kind, figure in rows[name].items()}
+        written = {arm: {kind: asdict(figure) for kind, figure in figures.items()} for arm, figures in rows.items()}
         write_results(command.out, "reading", about | {"R@5": written}, as_markdown(rows))
     print(as_markdown(rows))
 

@@ -20,8 +20,9 @@ from muse.checkpoint import save_module, write_whole
 from muse.pipeline import SHIPPED, Muse
 from projects.emoji import dataset, recipe
 from projects.emoji.bench import HEADLINES
+from projects.emoji.captions import NO_MEANINGS
 from projects.emoji.files import run_command
-from projects.emoji.train import usable
+from projects.emoji.train import meanings_for, usable
 from projects.emoji.vocabulary import whole_vocabulary
 
 CARD = """---
@@ -68,12 +69,13 @@ def figures(bench: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ship(places: recipe.Places, bench: Path) -> Path:
+def ship(places: recipe.Places, bench: Path, meanings: bool = False) -> Path:
     """Write the run's model into the package, its weights in float16 and those of the text encoder in int8, with the
-    figures of its bench in its card."""
+    figures of its bench in its card, and with the words of its captions."""
     muse = Muse.from_pretrained(places.model, "cpu", "float32")
     art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
-    muse.vocabulary = whole_vocabulary([art.records[item] for item in usable(art, held_out=False)])
+    records = [art.records[item] for item in usable(art, held_out=False)]
+    muse.vocabulary = whole_vocabulary(records, meanings_for(places, art) if meanings else NO_MEANINGS)
     folder = SHIPPED / "emoji"
     muse.save_pretrained(folder, torch.float16, torch.int8)
     # As the tokens were made; nothing is rounded twice.
@@ -126,9 +128,17 @@ def main(
     places: recipe.Places = recipe.PLACES,
     bench: Path = Path("runs-local/emoji/bench/bench.json"),
     curves: Path = Path("docs/training-curves.png"),
+    meanings: bool = False,
 ) -> None:
-    """Ship the model of the run and draw its curves."""
-    print(ship(places, bench))
+    """Ship the model of the run and draw its curves.
+
+    Args:
+        places: where the project keeps what it makes.
+        bench: what the bench said of the model.
+        curves: where the curves go.
+        meanings: whether its captions said at times what a thing is, as `train base --meanings` has them do.
+    """
+    print(ship(places, bench, meanings))
     draw_curves(places, curves)
 
 

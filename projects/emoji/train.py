@@ -283,8 +283,7 @@ def art_of(places: Places) -> tuple[dataset.EmojiArt, dataset.EmojiArt]:
 
 
 def encode(places: Places = PLACES, parts: tuple[Literal["base", "superres"], ...] = ("base", "superres")) -> None:
-    """Build the token caches of both transformers, and what the base's captions say besides names, which their training
-    does otherwise.
+    """Build the token caches of both transformers, which their training does otherwise.
 
     Args:
         places: where the project keeps what it makes.
@@ -292,9 +291,7 @@ def encode(places: Places = PLACES, parts: tuple[Literal["base", "superres"], ..
     """
     vqgan = load_module(VQGAN, VQGANConfig, places.vqgan)
     if "base" in parts:
-        art = dataset.load(places.folder, places.of_scale.data)
-        base_tokens(places, art, vqgan)
-        meanings_for(places, art)
+        base_tokens(places, dataset.load(places.folder, places.of_scale.data), vqgan)
     if "superres" in parts:
         superres_tokens(places, *art_of(places), vqgan, load_module(VQGAN, VQGANConfig, places.vqgan_superres))
 

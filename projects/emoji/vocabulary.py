@@ -16,6 +16,7 @@ from muse.vocabulary import Vocabulary, words_in
 from projects.emoji.captions import (
     BACKGROUNDS,
     LEADS,
+    NO_MEANINGS,
     NUMBER_WORDS,
     RELATION_PHRASES,
     STYLE_PHRASES,
@@ -26,9 +27,11 @@ from projects.emoji.captions import (
 )
 from projects.emoji.dataset import Record
 from projects.emoji.splits import stable_fraction
-from projects.emoji.wordnet import WordNet
+from projects.emoji.wordnet import VISIBLE, WordNet
 
 MEANINGS = "meanings.json"
+FILES = {"Animals & Nature": frozenset({"05", "17", "20"}), "Food & Drink": frozenset({"06", "13", "20"})}
+"""WordNet's files of what the concepts of a group are; of other groups it is all that can be seen."""
 
 
 def vocabulary(records: Sequence[Record]) -> frozenset[str]:
@@ -37,14 +40,15 @@ def vocabulary(records: Sequence[Record]) -> frozenset[str]:
     return frozenset(word for text in texts for word in words_in(text))
 
 
-def whole_vocabulary(records: Sequence[Record]) -> Vocabulary:
-    """What captions of these pictures name, and every word that they hold."""
+def whole_vocabulary(records: Sequence[Record], meanings: Mapping[str, Sequence[str]] = NO_MEANINGS) -> Vocabulary:
+    """What captions of these pictures name, and every word that they hold, those of meanings among them."""
     names = sorted({spoken_name(record.concept) for record in records})
     phrases = (
         *(phrase for phrases in STYLE_PHRASES.values() for phrase in phrases),
         *RELATION_PHRASES.values(),
         *(background_phrase(background) for background in BACKGROUNDS),
         *("a", "an", "the", *NUMBER_WORDS, *LEADS, *map(plural, names)),
+        *(text for texts in meanings.values() for text in texts),
     )
     return Vocabulary(tuple(names), vocabulary(records).union(*map(words_in, phrases)))
 
@@ -88,12 +92,17 @@ def pick(word: str, records: Sequence[Record]) -> Record:
 
 
 def meanings_of(wordnet: WordNet, records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
-    """What each concept's name means, for captions; nothing that holds a part of a new word."""
+    """What each concept's name means, for captions: in the sense that goes with its group, as an octopus is also food;
+    nothing that holds a part of a new word, or is the name of another concept."""
     new = {part for synonym in find_synonyms(wordnet, records) for part in words_in(synonym.word)}
-    concepts = dict.fromkeys(record.concept for record in records)
-    meanings = {concept: wordnet.meanings(spoken_name(concept)) for concept in concepts}
+    group_of = {record.concept: record.group for record in records}
+    names = set(map(spoken_name, group_of))
+    meanings = {
+        concept: wordnet.meanings(spoken_name(concept), FILES.get(group, VISIBLE))
+        for concept, group in group_of.items()
+    }
     told = {
-        concept: tuple(text for text in texts if text and new.isdisjoint(words_in(text)))
+        concept: tuple(text for text in texts if text and text not in names and new.isdisjoint(words_in(text)))
         for concept, texts in meanings.items()
     }
     return {concept: texts for concept, texts in told.items() if texts}

@@ -2,7 +2,7 @@
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +51,10 @@ class WordNet:
             index, data = (file.read().decode() if file else "" for file in files)
         return cls.of(index, data)
 
-    def visible(self, name: str) -> Iterator[str]:
-        """The first senses of a name that can be seen."""
+    def visible(self, name: str, files: Collection[str] = VISIBLE) -> Iterator[str]:
+        """Those of the first senses of a name that are in some files: of what can be seen, or of less."""
         senses = list(self.senses.get(name.replace(" ", "_"), ()))[:SENSES]
-        return (sense for sense in senses if self.synsets[sense].file in VISIBLE)
+        return (sense for sense in senses if self.synsets[sense].file in files)
 
     def synonyms(self, name: str) -> Iterator[str]:
         """Words whose first sense is one of the first senses of a name, and can be seen."""
@@ -66,10 +66,10 @@ class WordNet:
                 if word not in (lemma, word.capitalize()) and list(self.senses.get(word, ()))[:1] == [sense]
             )
 
-    def meanings(self, name: str) -> Iterator[str]:
-        """What a name means, in the first of its senses that can be seen: "a feline mammal usually having thick soft
-        fur", then of which kind it is, "a feline"."""
-        for sense in list(self.visible(name))[:1]:
+    def meanings(self, name: str, files: Collection[str] = VISIBLE) -> Iterator[str]:
+        """What a name means, in the first of its senses that is in some files: "feline mammal usually having thick soft
+        fur", then of which kind it is, "feline"."""
+        for sense in list(self.visible(name, files))[:1]:
             synset = self.synsets[sense]
             yield synset.gloss
             yield from (self.synsets[kind].lemmas[0].replace("_", " ") for kind in synset.kinds)

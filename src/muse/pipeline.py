@@ -28,7 +28,7 @@ from muse.precision import EIGHT_BITS, dtype_for, number_for
 from muse.requests import Precision, check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
-from muse.vocabulary import Vocabulary
+from muse.vocabulary import VOCABULARY, Vocabulary
 
 INDEX = "model_index.json"
 PARTS = ("text_encoder", "vqgan", "base")
@@ -71,7 +71,7 @@ class Muse(Editing):
         self.name, self.defaults = name, defaults or SamplingOptions()
         self.superres_defaults = superres_defaults or SUPERRES_DEFAULTS
         self.vocabulary = vocabulary
-        self._names: Tensor | None = None
+        self._read: tuple[Vocabulary, Tensor] | None = None
         self._number: torch.dtype | None = None
 
     # -- folders --------------------------------------------------------------------------------------------------
@@ -118,6 +118,7 @@ class Muse(Editing):
             save_module(self.vqgan_superres, folder / "vqgan_superres")
             index["parts"] = PARTS + SUPERRES_PARTS
             index["superres_defaults"] = dataclasses.asdict(self.superres_defaults)
+        (folder / VOCABULARY).unlink(missing_ok=True)
         if self.vocabulary is not None:
             self.vocabulary.save(folder)
         write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
@@ -179,21 +180,22 @@ class Muse(Editing):
 
     def nearest_names(self, text: str, num: int = 3) -> list[str]:
         """The things that the model's captions name which the text encoder finds nearest to a text, the nearest first:
-        by the cosine of the mean states. None if it is not known what they name.
+        by the cosine of the mean states; an empty list if it is not known what they name.
         Raises ValueError if the text is too long."""
-        names = self.vocabulary.names if self.vocabulary is not None else ()
-        if not names:
+        if self.vocabulary is None:
             return []
-        if self._names is None:
-            self._names = torch.cat([self._mean_states(names[i : i + BATCH]) for i in range(0, len(names), BATCH)])
-        near = (self._names @ self._mean_states([text])[0]).topk(min(num, len(names))).indices
+        names = self.vocabulary.names
+        if self._read is None or self._read[0] is not self.vocabulary:
+            states = [self._mean_states(names[i : i + BATCH]) for i in range(0, len(names), BATCH)]
+            self._read = self.vocabulary, torch.cat(states)
+        near = (self._read[1] @ self._mean_states([text])[0]).topk(min(num, len(names))).indices
         return [names[i] for i in near.tolist()]
 
     def _mean_states(self, prompts: Sequence[str]) -> Float[Tensor, "prompt dim"]:
-        """The mean state of each prompt's words, of length 1."""
+        """The mean state of each prompt's words, of length 1, on the processor."""
         states, is_word = self.text_encoder(prompts)
         means = (states * is_word[..., None]).sum(1) / is_word.sum(1, keepdim=True)
-        return nn.functional.normalize(means.float(), dim=-1)
+        return nn.functional.normalize(means.float(), dim=-1).cpu()
 
     # -- drawing --------------------------------------------------------------------------------------------------
 

@@ -257,7 +257,9 @@ def test_words_that_no_caption_held_are_told_and_the_picture_is_drawn(own_folder
         told = capsys.readouterr()
         assert told.out.startswith("told.png")
         assert told.err.count("\n") == is_told
-        assert told.err.startswith('note: no caption that tiny learnt from holds "crimson"; ') == is_told
+        assert told.err.startswith('note: no caption that tiny learnt from holds "crimson" (nearest: ') == is_told
+    assert main(["info", str(own_folder)]) == 0
+    assert "2 things, which --names lists" in capsys.readouterr().out
     assert main(["info", str(own_folder), "--names"]) == 0
     assert capsys.readouterr().out == "red apple\ndog\n"
 

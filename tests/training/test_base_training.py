@@ -108,6 +108,13 @@ def test_mixed_captions_teach_to_draw_one_thing_of_what_an_unclear_text_may_mean
     assert wholes_of_unclear_texts(stage) > wholes_of_unclear_texts(overfitted[0]) + 0.2
 
 
+@pytest.mark.parametrize("name", ["caption_drop", "caption_mix"])
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_captions_that_is_none_is_refused(tmp_path, name, share):
+    with pytest.raises(ValueError, match=rf"^{name} is .*; give a share from 0 to 1$"):
+        stage_of(tmp_path, **{name: share})
+
+
 def test_a_mixed_caption_is_as_long_as_the_shorter_one_and_another_stays_as_it_is():
     text = torch.tensor([[[1.0], [2.0], [3.0]], [[10.0], [20.0], [0.0]], [[100.0], [200.0], [300.0]]])
     is_word = torch.tensor([[True] * 3, [True, True, False], [True] * 3])

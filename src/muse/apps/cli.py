@@ -98,8 +98,9 @@ class Info:
         from muse.vocabulary import VOCABULARY, Vocabulary
 
         folder = find_model(self.model)
+        vocabulary = Vocabulary.from_folder(folder)
         if self.names:
-            if (vocabulary := Vocabulary.from_folder(folder)) is None:
+            if vocabulary is None:
                 raise CheckpointError(f"{folder} has no {VOCABULARY}, which would say what its captions named")
             print("\n".join(vocabulary.names))
             return
@@ -108,6 +109,8 @@ class Info:
         rows = [("name", index.get("name", folder.name)), ("folder", folder), *self.base(index, folder)]
         if "superres" in parts:
             rows += self.superres(index, folder)
+        if vocabulary is not None:
+            rows.append(("knows", f"{len(vocabulary.names):,} things, which --names lists"))
         for name, value in [*rows, *((part, self.size(folder / part)) for part in parts)]:
             print(f"{name:<16}{value}")
 

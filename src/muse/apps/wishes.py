@@ -12,6 +12,7 @@ from PIL import Image
 from muse.apps.settings import Settings, to_text
 from muse.apps.worker import Drawn, Glimpse, Watch, Wish
 from muse.editing import Progress
+from muse.models.text_encoder import TOKENIZING
 from muse.pipeline import Muse, Size
 from muse.sampling import SamplingOptions, StepReport
 
@@ -19,14 +20,19 @@ Make = Callable[[Sequence[int], Callable[[Progress], None]], list[Image.Image]]
 """An editing verb of `Muse`, all but its seeds and its callback given."""
 
 
+MOST_UNKNOWN = 3
+"""Words that a piece of advice names."""
+
+
 def advice(muse: Muse, prompt: str) -> str | None:
     """A sentence for whoever asks in words that were in no caption that the model learnt from; None if all were, or if
-    it is not known which."""
-    unknown = muse.vocabulary.unknown(prompt) if muse.vocabulary is not None else []
+    it is not known which.
+    Raises ValueError if such a word is too long."""
+    unknown = muse.vocabulary.unknown(prompt)[:MOST_UNKNOWN] if muse.vocabulary is not None else []
     if not unknown:
         return None
-    words, names = " and ".join(f'"{word}"' for word in unknown), ", ".join(muse.nearest_names(" ".join(unknown)))
-    return f"no caption that {muse.name} learnt from holds {words}; the nearest things that they name: {names}"
+    told = " or ".join(f'"{word}" (nearest: {", ".join(muse.nearest_names(word))})' for word in unknown)
+    return f"no caption that {muse.name} learnt from holds {told}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,10 @@ def show_progress(watch: Watch, progress: Progress) -> None:
 
 def count_words(muse: Muse, prompt: str | None) -> int:
     """Sub-words of a prompt."""
-    return 0 if prompt is None else len(muse.text_encoder.tokenizer(prompt)["input_ids"])
+    if prompt is None:
+        return 0
+    with TOKENIZING:
+        return len(muse.text_encoder.tokenizer(prompt)["input_ids"])
 
 
 def count_tokens(muse: Muse, is_low: bool) -> int:

@@ -3,6 +3,7 @@ Muse, section 2.1."""
 
 import copy
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from muse.checkpoint import is_narrow, read_weights, rounded, usual_mode, write_weights
 from muse.shapes import TextMask, TextStates
 
+TOKENIZING = threading.Lock()
+"""A tokenizer keeps how it pads, so it serves one thread at a time."""
 LONGEST = 512
 """Words read at most where a tokenizer names no limit."""
 
@@ -74,7 +77,8 @@ class TextEncoder(nn.Module):
     def sub_words(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "batch word"], TextMask]:
         """Numbers of every sub-word, and which are words and not padding, where the encoder is.
         Raises ValueError if a prompt is longer than the encoder reads."""
-        batch = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
+        with TOKENIZING:
+            batch = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
         is_word = batch["attention_mask"].bool()
         if (longest := int(is_word.sum(1).max())) > self.max_words:
             raise ValueError(

@@ -33,8 +33,8 @@ def edit(
 ) -> Tokens:
     """Move a picture's own tokens towards what `predict` wants: each iteration hides a few at random, draws them again.
 
-    Guidance is not applied here: `predict` brings it. With one generator for each sample, every sample is what it
-    would be alone. An iteration does not depend on how many there will be, so stopping early is asking for fewer.
+    Guidance and `refresh` are not applied here: `predict` brings them. With one generator for each sample, every sample
+    is what it would be alone. An iteration does not depend on how many are to come, so stopping early asks for fewer.
     Raises ValueError if a token is hidden or no code, or if the generators or the logits do not fit the tokens;
     FloatingPointError if the network gave NaN or infinite logits.
     Muse, on mask-free editing: 8% of the tokens, top-k of 3, guidance 4, 100 iterations."""

@@ -52,7 +52,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class EditOptions:
-    """How a picture is edited without a mask; the defaults are the paper's.
+    """How a picture is edited without a mask; the defaults are the paper's, but for `refresh`, which is not in it.
     Raises ValueError for a value outside its range. Muse, on mask-free editing."""
 
     iterations: int = 100

@@ -85,4 +85,5 @@ def enlarging(muse: Muse, superres: SuperResTransformer, vqgan: VQGAN, name: str
         name=name,
         defaults=muse.defaults,
         superres_defaults=muse.superres_defaults,
+        vocabulary=muse.vocabulary,
     )

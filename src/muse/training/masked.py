@@ -49,6 +49,11 @@ class MaskedTraining:
     model: Any
     """The shape of the transformer."""
 
+    def __post_init__(self) -> None:
+        for name in ("caption_drop", "caption_mix"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -28,6 +28,7 @@ class SuperResTraining(MaskedTraining):
     from the base, which makes mistakes. Each picture's own share is drawn, from 0 to twice the mean."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.low_corruption <= 0.5:
             raise ValueError(f"low_corruption is {self.low_corruption}; give a mean share from 0 to 0.5")
 

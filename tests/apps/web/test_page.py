@@ -10,10 +10,12 @@ from PIL import Image
 
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
+from muse.apps.web.page import VARY, Page
 from muse.apps.web.studio import Studio
 from muse.canvas import Margins
 from muse.images import read_png_text, save_png
 from muse.sampling import EditOptions, SamplingOptions
+from muse.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.xdist_group("page")  # two workers would choose one port
 APPLE = "a red apple"
@@ -115,6 +117,20 @@ def test_the_oldest_files_go_first(studio, monkeypatch):
 def test_a_port_that_is_none_is_refused(port):
     with pytest.raises(ValueError, match="port"):
         Web(port=port).run()
+
+
+def test_visitors_are_told_which_words_were_in_no_caption(studio, photo, monkeypatch):
+    told = []
+    monkeypatch.setattr("muse.apps.web.page.gr.Info", told.append)
+    monkeypatch.setattr(studio.muse, "vocabulary", Vocabulary(("red apple",), frozenset(["red", "apple"])))
+    page = Page(studio)
+    page.advise(APPLE)
+    assert told == []
+    page.advise("a crimson apple")
+    assert told == ['No caption that tiny learnt from holds "crimson" (nearest: red apple).']
+    canvas = {"background": photo, "layers": [], "composite": photo}
+    list(page.edit(VARY, canvas, "a dog", "", 1, 3, False, 0, 0, 0, 0, 4, 0.5, []))
+    assert len(told) == 2
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from muse.evaluation.intervals import wilson
 from muse.models.transformer import TransformerConfig
 from muse.training.base import BaseTraining
 from muse.training.engine import EngineOptions
-from projects.emoji.reading import ReadingStage, ReadingTransformer, SubWords, as_markdown
+from projects.emoji.reading import Command, ReadingStage, ReadingTransformer, SubWords, as_markdown
 
 CONFIG = TransformerConfig(
     num_codes=16, height=4, width=4, dim=32, depth=1, heads=2, mlp_dim=32, text_dim=24, dropout=0.0
@@ -74,3 +74,16 @@ def test_the_table_has_a_row_for_each_reader():
     assert lines[0].split("|")[1:3] == [" text encoder ", " seen, R@5 % "]
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["pretrained", "scratch"]
     assert "80.0" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"dim": 100}, "dim is 100; give a multiple"), ({"only": ()}, "no way")]
+)
+def test_a_command_that_cannot_be_done_is_refused_in_one_sentence(wrong, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Command(tmp_path, **wrong)
+
+
+def test_the_base_transformers_are_as_large_as_asked(tmp_path):
+    shape = Command(tmp_path, dim=128, depth=2).shape
+    assert dataclasses.replace(CONFIG, **shape) == dataclasses.replace(CONFIG, dim=128, depth=2, heads=2, mlp_dim=512)

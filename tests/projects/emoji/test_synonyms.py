@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_a_meaning_is_a_plain_definition_or_a_kind_and_holds_no_new_word(wordnet
     assert told["barrel"] == ("a cylindrical container that holds liquids", "round vessel")
     assert told["drum"] == ("percussion instrument",)
     assert "fan" not in told
+
+
+def test_a_meaning_is_of_the_sense_that_goes_with_the_group_and_no_other_concepts_name(wordnet, block_art):
+    records = [replace(each, group="Animals & Nature") for each in seen_records(block_art)]
+    assert meanings_of(wordnet, records) == {}  # no animal is called a barrel
+    named = [replace(each, concept="round vessel") if each.concept == "fan" else each for each in records]
+    named = [replace(each, group="Objects") for each in named]
+    assert meanings_of(wordnet, named)["barrel"] == ("a cylindrical container that holds liquids",)
 
 
 def test_meanings_are_kept_once_they_are_made(wordnet, block_art, tmp_path, monkeypatch):

@@ -85,9 +85,14 @@ class Page:
                 more = {"steps": int(superres_steps), "guidance": float(superres_guidance)}
                 above = dataclasses.replace(self.muse.superres_defaults, **more)
             seeds = seeds_from(seed, is_random, num)
-            if (note := advice(self.muse, prompt)) is not None:
-                gr.Info(f"{note[0].upper()}{note[1:]}.")
-            yield from self.show(self.studio.draw(prompt, seeds, negative.strip() or None, options, above), kept)
+            shown = self.studio.draw(prompt, seeds, negative.strip() or None, options, above)
+            self.advise(prompt)
+            yield from self.show(shown, kept)
+
+    def advise(self, prompt: str) -> None:
+        """Say which words of a prompt were in no caption, if it is known."""
+        if (note := advice(self.muse, prompt)) is not None:
+            gr.Info(f"{note[0].upper()}{note[1:]}.")
 
     def show(self, shown: Iterator[Shown], kept: list[Picture]) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Hand on what can be seen; at the end the pictures are kept for the visitor."""
@@ -163,6 +168,7 @@ class Page:
             else:
                 shown = self.studio.vary(image, strength, prompt.strip() or None, seeds, options)
             frames.append(image)
+            self.advise(prompt)
 
             def noted() -> Iterator[Shown]:
                 for each in shown:
