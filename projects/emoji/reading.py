@@ -9,7 +9,7 @@ that are mixed and such as say what a thing is. Each is then judged by things th
 style, and by words that were in no caption (`synonyms`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -32,11 +32,13 @@ from muse.pipeline import SHIPPED, Muse
 from muse.shapes import TextMask, TextStates
 from muse.training.base import BaseStage
 from projects.emoji import bench, dataset, recipe, synonyms
-from projects.emoji.captions import NO_MEANINGS
 from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
 from projects.emoji.recipe import Places, in_steps
-from projects.emoji.train import TokensOfStep, base_tokens, meanings_for, validation_batches
+from projects.emoji.splits import stable_fraction
+from projects.emoji.train import TokensOfStep, base_tokens, validation_batches
+from projects.emoji.vocabulary import meanings_of
+from projects.emoji.wordnet import WordNet
 
 VOCABULARY = 30_522
 """Sub-words that the tokenizer of all-MiniLM-L6-v2 knows."""
@@ -119,6 +121,8 @@ class Command:
     """Features of a position; a head has 64 of them, and an MLP four times as many."""
     depth: int = 6
     """Layers of the base."""
+    concepts: int | None = None
+    """How many things there are, those first for which there are new words; all if not given. Few are soon known."""
     num: int = 100
     """Prompts of each kind."""
     only: tuple[ArmName, ...] = tuple(ARMS)
@@ -131,11 +135,22 @@ class Command:
             raise ValueError(f"no way to read came; give some of {', '.join(ARMS)}")
         if self.dim < HEAD or self.dim % HEAD:
             raise ValueError(f"dim is {self.dim}; give a multiple of {HEAD}")
+        if self.concepts is not None and self.concepts < 2:
+            raise ValueError(f"concepts is {self.concepts}; give at least 2")
 
     @property
     def shape(self) -> dict[str, int]:
         """How large the base transformers are, as their config says it."""
         return {"dim": self.dim, "depth": self.depth, "heads": self.dim // HEAD, "mlp_dim": 4 * self.dim}
+
+
+def narrowed(art: dataset.EmojiArt, num: int, first: Collection[str]) -> dataset.EmojiArt:
+    """The same pictures, of which only those of `num` concepts are of any style; some concepts come first."""
+    known = {record.concept for record in synonyms.seen_records(art)}
+    order = sorted(known, key=lambda concept: (concept not in first, stable_fraction("reading", concept)))
+    chosen = set(order[:num])
+    records = (record if record.concept in chosen else replace(record, style="none") for record in art.records)
+    return replace(art, records=tuple(records))
 
 
 def trained(command: Command, name: ArmName, vqgan: VQGAN, art: dataset.EmojiArt) -> Muse:
@@ -144,7 +159,7 @@ def trained(command: Command, name: ArmName, vqgan: VQGAN, art: dataset.EmojiArt
     places = Places(command.folder, "half")
     arm = ARMS[name]
     encoder = arm.encoder.from_folder(places.text_encoder)
-    seen, unseen = base_tokens(places, art, vqgan)
+    seen, unseen = base_tokens(Places(command.out, "half"), art, vqgan)
     training = in_steps(recipe.base(places), command.steps)
     training = replace(
         training,
@@ -152,7 +167,7 @@ def trained(command: Command, name: ArmName, vqgan: VQGAN, art: dataset.EmojiArt
         model=replace(training.model, vqgan_fingerprint=seen.vqgan_fingerprint, **command.shape),
         caption_mix=arm.caption_mix,
     )
-    told = meanings_for(places, art) if arm.meanings else NO_MEANINGS
+    told = meanings_of(WordNet.fetch(command.folder / "packages"), synonyms.seen_records(art)) if arm.meanings else {}
     batches = TokensOfStep(art, seen, command.batch, places.of_scale, told)
     stage = arm.stage(training, encoder)
     folder = stage.run(batches, validation_batches(art, unseen), None)
@@ -186,8 +201,12 @@ def main(command: Command) -> None:
     vqgan = load_module(VQGAN, VQGANConfig, command.vqgan)
     art = dataset.load(command.folder)
     judge = Judge.load(command.folder, art)
+    if command.concepts is not None:
+        asked = {word.record.concept for word in synonyms.new_words(command.folder, art)}
+        art = narrowed(art, command.concepts, asked)
     words = synonyms.new_words(command.folder, art)[: command.num]
     about = {"commit": git_commit(), "steps": command.steps, "batch": command.batch, **command.shape}
+    about |= {"concepts": len({record.concept for record in synonyms.seen_records(art)}), "words": len(words)}
     rows: dict[str, dict[str, Figure]] = {}
     for name in command.only:
         rows[name], images = figures_of(trained(command, name, vqgan, art), options, art, judge, words)

@@ -11,7 +11,15 @@ from muse.evaluation.intervals import wilson
 from muse.models.transformer import TransformerConfig
 from muse.training.base import BaseTraining
 from muse.training.engine import EngineOptions
-from projects.emoji.reading import Command, ReadingStage, ReadingTransformer, SubWords, as_markdown
+from projects.emoji.reading import (
+    Command,
+    ReadingStage,
+    ReadingTransformer,
+    SubWords,
+    as_markdown,
+    narrowed,
+)
+from projects.emoji.synonyms import seen_records
 
 CONFIG = TransformerConfig(
     num_codes=16, height=4, width=4, dim=32, depth=1, heads=2, mlp_dim=32, text_dim=24, dropout=0.0
@@ -87,3 +95,12 @@ def test_a_command_that_cannot_be_done_is_refused_in_one_sentence(wrong, message
 def test_the_base_transformers_are_as_large_as_asked(tmp_path):
     shape = Command(tmp_path, dim=128, depth=2).shape
     assert dataclasses.replace(CONFIG, **shape) == dataclasses.replace(CONFIG, dim=128, depth=2, heads=2, mlp_dim=512)
+
+
+def test_few_things_are_the_same_ones_each_time_and_some_come_first(block_art):
+    few = narrowed(block_art, 5, {"barrel", "drum"})
+    names = {record.concept for record in seen_records(few)}
+    assert len(names) == 5
+    assert {"barrel", "drum"} <= names
+    assert {record.concept for record in seen_records(narrowed(block_art, 7, {"barrel", "drum"}))} > names
+    assert [record.index for record in few.records] == [record.index for record in block_art.records]
