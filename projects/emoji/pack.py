@@ -167,6 +167,8 @@ def unpack(packed: Annotated[Path, tyro.conf.Positional], folder: Path = PLACES.
     elif (packed / DRAWINGS).is_file():
         for data, size in SIZES.items():
             unpack_drawings(packed, folder / data, size)
+        if (packed / MEANINGS).is_file():
+            shutil.copyfile(packed / MEANINGS, folder / MEANINGS)
     elif list(packed.glob(f"*/{WEIGHTS}")):
         unpack_networks(packed, folder / "networks")
     else:
@@ -222,8 +224,6 @@ def unpack_drawings(packed: Path, data: Path, size: int) -> None:
             pictures[index] = picture
     pictures.flush()
     shutil.copyfile(packed / RECORDS, data / RECORDS)
-    if (packed / MEANINGS).is_file():
-        shutil.copyfile(packed / MEANINGS, data.parent / MEANINGS)
     hashes = {name: sha256_of(data / name) for name in ("pictures.npy", RECORDS)}
     about = {**manifest, "size": size, "sha256": hashes}
     write_atomically(data / MANIFEST, json.dumps(about, indent=2, ensure_ascii=False) + "\n")

@@ -34,7 +34,7 @@ from projects.emoji.pack import (
 from projects.emoji.rasterise import draw
 from projects.emoji.tokens import CacheOptions
 from projects.emoji.train import TokensOfStep
-from projects.emoji.vocabulary import load_meanings
+from projects.emoji.vocabulary import MEANINGS, load_meanings
 
 DISC = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="36" height="36"><circle cx="18" cy="18" r="{}" fill="#d33"/></svg>'
@@ -52,7 +52,9 @@ def drawings():
 def test_packed_drawings_open_as_data_sets_of_every_size(tmp_path, art, drawings):
     records = [art.records[index] for index in (4, 7, 9)]
     pack_drawings(records, drawings, {"pictures": 99, "licences": {}}, tmp_path / "packed")
+    (tmp_path / "packed" / MEANINGS).write_text('{"cat": ["feline mammal"]}')
     unpack(tmp_path / "packed", tmp_path / "there")
+    assert load_meanings(tmp_path / "there", ()) == {"cat": ["feline mammal"]}
     for data, size in SIZES.items():
         found = dataset.load(tmp_path / "there", data)
         assert found.pictures.shape == (3, size, size, 4)
