@@ -47,7 +47,7 @@ def of_picture(config: TransformerConfig, words: int, options: SamplingOptions) 
     for step in plan.steps:
         assert step.most_hidden is not None
         assert step.most_touched is not None
-        branches = rhythm.branches(step)
+        branches = rhythm.computed(step)
         computed = positions if rhythm.is_fresh(step) else step.most_touched
         operations += computed * of_layers(config, words, has_text=True)
         operations += computed * (branches - 1) * of_layers(config, words, has_text=False)

@@ -85,11 +85,11 @@ def test_the_same_seed_gives_the_same_large_picture_and_another_seed_another(cas
 
 
 @pytest.mark.parametrize("negatives", [None, NEGATIVES])
-def test_a_large_picture_of_a_batch_is_the_picture_drawn_alone(negatives, cascade):
+def test_a_large_picture_of_a_batch_is_the_picture_drawn_alone(negatives, cascade, alike):
     together = cascade.generate(PROMPTS, SEEDS, negatives=negatives)
     for i, prompt in enumerate(PROMPTS):
-        alone = cascade.generate([prompt], SEEDS[i : i + 1], negatives=negatives and negatives[i : i + 1])
-        assert pixels(alone) == pixels(together[i : i + 1])
+        (alone,) = cascade.generate([prompt], SEEDS[i : i + 1], negatives=negatives and negatives[i : i + 1])
+        assert alike(alone, together[i])
 
 
 def test_the_two_stages_draw_with_other_noise(cascade, texts, low, monkeypatch):
@@ -103,14 +103,24 @@ def test_the_two_stages_draw_with_other_noise(cascade, texts, low, monkeypatch):
     assert len({tuple(each) for stage in noise for each in stage}) == 6
 
 
-@pytest.mark.parametrize("ramp", ["constant", "linear"])
-def test_8_super_resolution_steps_are_exactly_8_forward_passes_of_each_branch(ramp, cascade, rows):
-    options = SamplingOptions(steps=8, guidance=2.0, guidance_ramp=ramp)
+@pytest.mark.parametrize(
+    ("ramp", "refresh", "wanted"),
+    [
+        ("constant", 1, [6] * 8),
+        ("linear", 1, [3] + [6] * 7),
+        ("constant", 4, [6, 3, 3, 3, 6, 6, 6, 6]),
+        ("linear", 4, [3, 6, 3, 3, 6, 6, 6, 6]),
+    ],
+)
+def test_8_super_resolution_steps_are_8_forward_passes_of_both_branches_but_those_that_are_reused(
+    ramp, refresh, wanted, cascade, rows
+):
+    options = SamplingOptions(steps=8, guidance=2.0, guidance_ramp=ramp, refresh=refresh)
     for negatives in (None, NEGATIVES):
         rows.clear()
         cascade.generate(PROMPTS, SEEDS, negatives=negatives, superres_options=options)
         # Both branches go in one batch; at the first step of a ramp the scale is 0 and needs one only.
-        assert rows == [6] * 8 if ramp == "constant" else [3] + [6] * 7
+        assert rows == wanted
 
 
 def test_low_resolution_tokens_and_text_are_read_once_for_all_steps(cascade, texts, low, monkeypatch):

@@ -400,7 +400,10 @@ def predict_both(
         return network(tokens, told, focus=reuse.focus(is_hidden, step))
 
     def both(tokens: Tokens, is_hidden: Hidden, step: Step, blend: Blend) -> PlaceLogits:
-        return network(torch.cat([tokens, tokens]), context, focus=reuse.focus(is_hidden, step), blend=blend)
+        focus, merge = reuse.focus(is_hidden, step), reuse.merge(is_hidden, step, blend)
+        if rhythm.computed(step) == 1:
+            return network(tokens, told, focus=focus, merge=merge)
+        return network(torch.cat([tokens, tokens]), context, focus=focus, merge=merge)
 
     return guided(conditional, both, options.guidance, options.guidance_ramp)
 

@@ -58,6 +58,8 @@ class Step:
     """No sample has more hidden tokens before this step; None where nobody knows."""
     most_touched: int | None = field(default=None, compare=False)
     """No sample has more tokens that are hidden, or were hidden before the last step; None where nobody knows."""
+    draws_for_good: bool = field(default=False, compare=False)
+    """Whether no token that is drawn will be hidden again, as far as anybody knows."""
 
     @property
     def progress(self) -> float:

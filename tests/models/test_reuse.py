@@ -209,6 +209,53 @@ def test_between_refreshes_what_was_hidden_before_the_last_step_is_computed(comp
     assert computed(SamplingOptions(steps=3, guidance=0, refresh=9), half_hidden()) == [64, 40, 34]
 
 
+@pytest.fixture
+def branches(base, monkeypatch):
+    """A function of options: how many branches of guidance are computed at each step."""
+    seen, forward = [], base.forward
+
+    def counting(tokens, *given, **other):
+        seen.append(len(tokens) // 2)
+        return forward(tokens, *given, **other)
+
+    monkeypatch.setattr(base, "forward", counting)
+
+    def count(**options):
+        seen.clear()
+        options, start = SamplingOptions(steps=9, guidance=2.0, **options), torch.full((2, POSITIONS), MASK_ID)
+        decode(start, guided_predict(base, TEXT, IS_WORD, 2, options), options, generators_for(SEEDS), MASK_ID)
+        return seen
+
+    return count
+
+
+@torch.no_grad()
+def test_the_unconditional_branch_is_computed_at_refreshes_and_in_the_last_third_of_the_steps(branches):
+    assert branches(refresh=2) == [1, 2, 2, 1, 2, 1, 2, 2, 2]
+    assert branches(refresh=2, guidance_ramp="constant") == [2, 1, 2, 1, 2, 1, 2, 2, 2]
+    assert branches(refresh=5) == [1, 2, 1, 1, 1, 2, 2, 2, 2]
+    assert branches(refresh=9) == branches(refresh=1) == [1, 2, 2, 2, 2, 2, 2, 2, 2]
+    # What is hidden again was not hidden when the branch was computed.
+    assert branches(refresh=2, remask=0.1) == [1, 2, 2, 2, 2, 2, 2, 2, 2]
+
+
+@EACH
+@torch.no_grad()
+def test_with_the_unconditional_branch_kept_of_the_same_tokens_nothing_changes(which, request):
+    """Of hidden tokens, of which the samples have 40 and 30; and of none else are logits looked at."""
+    options = SamplingOptions(steps=9, guidance=2.0, guidance_ramp="constant", refresh=3)
+    network, _, predict = network_and_predict(which, options, request)
+    tokens = half_hidden()
+    is_hidden = tokens == MASK_ID
+    asked = []
+    hook = network.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    fresh, kept = (predict(tokens, is_hidden, Step(i, 9, 40, 40, draws_for_good=True)) for i in range(2))
+    assert asked == [4, 2]
+    for i, num in enumerate(is_hidden.sum(1)):
+        torch.testing.assert_close(kept[i, :num], fresh[i, :num])
+    hook.remove()
+
+
 @pytest.mark.parametrize("remask", [0.0, 0.3])
 @torch.no_grad()
 def test_a_picture_of_a_batch_is_the_picture_alone_though_its_neighbour_has_more_to_draw(base, remask):

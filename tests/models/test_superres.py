@@ -357,7 +357,7 @@ def test_what_is_read_once_gives_the_logits_of_reading_each_time():
 
 def test_nothing_but_the_tokens_and_what_was_read_conditions_the_network():
     parameters = list(inspect.signature(SuperResTransformer.forward).parameters)
-    assert parameters == ["self", "tokens", "context", "at", "focus", "blend"]  # where, and of which branches
+    assert parameters == ["self", "tokens", "context", "at", "focus", "merge"]  # where, and of which branches
     assert list(inspect.signature(SuperResTransformer.read).parameters) == [
         "self",
         "low_tokens",

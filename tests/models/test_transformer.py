@@ -204,7 +204,7 @@ def test_nothing_but_the_tokens_and_the_text_conditions_the_network():
         "text",
         "at",
         "focus",
-        "blend",
+        "merge",
     ]  # the last three: where, and of which branches
 
 

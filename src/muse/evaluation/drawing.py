@@ -18,7 +18,7 @@ from tqdm import tqdm
 from muse.evaluation.sources import Request
 from muse.images import save_png
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same request would be kept under the same name and yet be another picture."""
 PATIENCE = 600.0
 """Seconds without any new picture after which a rank that waits for the others gives up."""

@@ -1,7 +1,7 @@
 """The layers that the base and the super-resolution transformer are made of."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from muse.guidance import Blend
 from muse.shapes import Places, Tokens
 
 States = Float[Tensor, "batch position dim"]
@@ -20,6 +19,11 @@ TextHeads = Float[Tensor, "text head word features"]
 Texts = Float[Tensor, "text word dim"]
 Words = Bool[Tensor, "text word"]
 KeysValues = Float[Tensor, "batch position keys_and_values"]
+Features = Float[Tensor, "*position dim"]
+"""What the last layer makes logits of."""
+Merged = Float[Tensor, "*merged dim"]
+Merge = Callable[[Features], Merged]
+"""The features of all samples of a batch to those whose logits are wanted: of both branches of guidance their blend."""
 LONGEST_PLAIN = 512
 """Keys up to which a processor is faster by plain matrix products, if it is at all."""
 HAS_AMX = torch.cpu._is_amx_tile_supported()
@@ -91,10 +95,12 @@ class Kept:
         self.key_value: KeysValues | None = None
 
     def renewed(self, new: KeysValues, places: Places | None) -> Float[Tensor, "batch grid keys_and_values"]:
-        """What is kept with what is new of all positions, or of some, written over it in place."""
+        """What is kept with what is new of all positions, or of some, written over it in place; of the first samples
+        only, if no more are new: the others are not computed again."""
         if places is None or self.key_value is None:
             self.key_value = new
         else:
+            self.key_value = self.key_value[: len(new)]
             self.key_value.index_put_(at(places), new)
         return self.key_value
 
@@ -265,17 +271,14 @@ def code_head(dim: int, num_codes: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, num_codes))
 
 
-def logits_of(
-    head: nn.Sequential, states: Float[Tensor, "*position dim"], blend: Blend | None
-) -> Float[Tensor, "*blended code"]:
-    """Logits of states; with a blend, those of the blend of both halves of a batch. It is the last layer's input that
-    is blended, which comes to the same and is half the work: the layer adds a bias, and a blend's weights sum to 1."""
+def logits_of(head: nn.Sequential, states: Features, merge: Merge | None) -> Float[Tensor, "*merged code"]:
+    """Logits of states; with a merge, those of what it makes of the last layer's input. Blending two branches there
+    comes to the same as blending their logits, and is half the work: the layer adds a bias, and a blend's weights sum
+    to 1."""
     *layers, last = head
     for layer in layers:
         states = layer(states)
-    if blend is not None:
-        states = blend(*states.chunk(2)).to(states.dtype)
-    return last(states)
+    return last(states if merge is None else merge(states).to(states.dtype))
 
 
 def reset_weights(modules: Iterable[nn.Module]) -> None:

@@ -3,17 +3,20 @@
 A token that was drawn stays what it is, and what the layers make of it changes little from step to step. So between two
 steps that compute everything, only those positions are computed whose tokens are hidden or new; they attend to the
 others' keys and values as these were last. ENAT (arXiv:2411.06959) reuses states of visible tokens too, by a network
-that was made for it; here the network is as it was trained."""
+that was made for it; here the network is as it was trained.
 
-from dataclasses import dataclass
+The unconditional branch, too, changes little while most tokens are hidden: in the first two thirds of the steps, those
+between take from it what the last layer made logits of."""
+
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from muse.guidance import Ramp, guidance_scale
+from muse.guidance import Blend, Ramp, guidance_scale
 from muse.masking import hidden_places
-from muse.models.layers import Context, Kept, Stack, States, take
+from muse.models.layers import Context, Features, Kept, Merge, Merged, Stack, States, at, take
 from muse.shapes import Hidden, Places, Step
 
 
@@ -35,6 +38,8 @@ class Focus:
 
 EVERYWHERE = Focus()
 """Every position, and its logits."""
+EARLY = 2 / 3
+"""The share of steps after which, by the cosine, half of the tokens are hidden."""
 
 
 def through(layers: Stack, states: States, text: Context | None, focus: Focus) -> Float[Tensor, "batch place dim"]:
@@ -61,6 +66,15 @@ class Rhythm:
         """The branches of guidance at a step."""
         return 1 if guidance_scale(step, self.guidance, self.ramp) == 0 else 2
 
+    def computed(self, step: Step) -> int:
+        """The branches that a step computes; the unconditional one may be that of a step before."""
+        return 1 if self.is_early(step) and not self.is_fresh(step) else self.branches(step)
+
+    def is_early(self, step: Step) -> bool:
+        """Whether a step and those around it, from one turn to the next, share what the unconditional branch says."""
+        next_turn = step.index - step.index % self.refresh + self.refresh
+        return step.draws_for_good and next_turn <= EARLY * step.num_steps
+
     def is_fresh(self, step: Step) -> bool:
         """Whether a step computes every position."""
         is_turn = step.index % self.refresh == 0 or step.most_touched is None
@@ -68,7 +82,7 @@ class Rhythm:
 
     def is_followed(self, step: Step) -> bool:
         """Whether the next step takes what this one has computed."""
-        after = Step(step.index + 1, step.num_steps, step.most_hidden, step.most_touched)
+        after = replace(step, index=step.index + 1)
         return after.index < step.num_steps and not self.is_fresh(after)
 
 
@@ -81,13 +95,14 @@ class Reuse:
     def __init__(self, num_layers: int, rhythm: Rhythm):
         self.num_layers, self.rhythm = num_layers, rhythm
         self.kept: tuple[Kept, ...] = ()
+        self.unconditional: States | None = None
         self.was_hidden: Hidden | None = None
 
     def focus(self, is_hidden: Hidden, step: Step) -> Focus:
         """What a step computes of grids of which this is hidden, in all its branches."""
         if step.most_hidden is None:
             return EVERYWHERE
-        branches, was_hidden, self.was_hidden = self.rhythm.branches(step), self.was_hidden, is_hidden
+        branches, was_hidden, self.was_hidden = self.rhythm.computed(step), self.was_hidden, is_hidden
         if self.rhythm.is_fresh(step) or was_hidden is None or step.most_touched is None:
             wanted = hidden_places(is_hidden, step.most_hidden).repeat(branches, 1)
             self.kept = tuple(Kept() for _ in range(self.num_layers)) if self.rhythm.is_followed(step) else ()
@@ -98,6 +113,23 @@ class Reuse:
         if not self.rhythm.is_followed(step):
             self.kept = ()
         return Focus(kept, places, wanted)
+
+    def merge(self, is_hidden: Hidden, step: Step, blend: Blend) -> Merge:
+        """The blend of both branches' features of what a step wants, the unconditional one's being kept or taken."""
+
+        def both(features: Features) -> Merged:
+            conditional, unconditional = features.chunk(2)
+            if step.most_hidden is not None and self.rhythm.is_early(step) and self.rhythm.is_followed(step):
+                everywhere = unconditional.new_zeros(*is_hidden.shape, unconditional.shape[-1])
+                self.unconditional = everywhere.index_put(at(hidden_places(is_hidden, step.most_hidden)), unconditional)
+            return blend(conditional, unconditional)
+
+        def one(conditional: Features) -> Merged:
+            assert self.unconditional is not None
+            assert step.most_hidden is not None
+            return blend(conditional, take(self.unconditional, hidden_places(is_hidden, step.most_hidden)))
+
+        return one if self.rhythm.computed(step) == 1 else both
 
 
 def touched_places(is_hidden: Hidden, is_touched: Hidden, num: int) -> Places:

@@ -11,10 +11,10 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from muse.guidance import Blend
 from muse.models.layers import (
     Context,
     EncoderLayer,
+    Merge,
     MultiAxisAttention,
     Positions2D,
     SelfAttention,
@@ -225,11 +225,10 @@ class SuperResTransformer(nn.Module):
         context: Context,
         at: Hidden | None = None,
         focus: Focus = EVERYWHERE,
-        blend: Blend | None = None,
+        merge: Merge | None = None,
     ) -> Float[Tensor, "*position code"]:
         """Logits of every code at every high-resolution position, [batch, position, code], or of the places that the
-        focus wants; or `at` some only, one after the other. `blend` makes one half of a batch of both halves, before
-        the last layer.
+        focus wants; or `at` some only, one after the other. `merge` makes one sample of several, before the last layer.
         Raises ValueError if the grid is not the config's, or there is not one context for each sample."""
         check_grid(tokens, self.config.height, self.config.width)
         if len(context) != len(tokens):
@@ -238,7 +237,7 @@ class SuperResTransformer(nn.Module):
         if context.start is not None:
             states = states + context.start
         states = through(self.layers, states, context, focus)
-        return logits_of(self.head, self.norm(states if at is None else states[at]), blend)
+        return logits_of(self.head, self.norm(states if at is None else states[at]), merge)
 
 
 @dataclass(frozen=True)

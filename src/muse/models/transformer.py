@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from muse.guidance import Blend
 from muse.models.layers import (
     Context,
+    Merge,
     Positions2D,
     SelfAttention,
     Stack,
@@ -99,10 +99,10 @@ class MaskedTransformer(nn.Module):
         text: Context | None,
         at: Hidden | None = None,
         focus: Focus = EVERYWHERE,
-        blend: Blend | None = None,
+        merge: Merge | None = None,
     ) -> Float[Tensor, "*position code"]:
         """Logits of every code at every position, [batch, position, code], or of the places that the focus wants; or
-        `at` some only, one after the other. `blend` makes one half of a batch of both halves, before the last layer.
+        `at` some only, one after the other. `merge` makes one sample of several, before the last layer.
 
         The texts belong to the first samples of the batch; samples beyond them, or all if there is no text, attend to
         image tokens only. So one batch holds both branches of guidance, and dropped captions in training.
@@ -111,7 +111,7 @@ class MaskedTransformer(nn.Module):
         if text is not None and len(text) > len(tokens):
             raise ValueError(f"{len(text)} texts came for {len(tokens)} grids of tokens; give at most one for each")
         states = through(self.layers, self.embed(tokens) + self.positions(), text, focus)
-        return logits_of(self.head, self.norm(states if at is None else states[at]), blend)
+        return logits_of(self.head, self.norm(states if at is None else states[at]), merge)
 
 
 def drop_captions(num: int, probability: float, generator: torch.Generator) -> int:

@@ -90,7 +90,10 @@ def plan_for(start_tokens: Tokens, options: SamplingOptions, mask_id: int) -> Pl
     again = (options.remask * (unknown - before)).floor().long().minimum(after)
     touched = torch.cat([before[:1], (before + again)[:-1]])
     most = ([max(int(count), 1) for count in counts.amax(1)] for counts in (before, touched))
-    steps = tuple(Step(index, options.steps, *counts) for index, counts in enumerate(zip(*most, strict=True)))
+    steps = tuple(
+        Step(index, options.steps, *counts, draws_for_good=options.remask == 0)
+        for index, counts in enumerate(zip(*most, strict=True))
+    )
     halton = None if options.sampler != "halton" else halton_scores(start_tokens.shape[1]).to(start_tokens.device)
     return Plan(steps, after.to(start_tokens.device), halton)
 

@@ -35,7 +35,8 @@ class SamplingOptions:
     """Share of the revealed tokens, the least confident, that is hidden and drawn again at each step; 0 never does."""
     refresh: int = 4
     """Steps from one that computes every position to the next; between them, tokens that were drawn before keep the
-    keys and values that they had, which takes less time and more memory. 1 computes every position each time."""
+    keys and values that they had, and in the first two thirds of the steps the unconditional branch says what it said,
+    which takes less time and more memory. 1 computes everything each time."""
 
     def __post_init__(self) -> None:
         _check_whole("steps", self.steps, MOST_STEPS)
