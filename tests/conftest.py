@@ -24,8 +24,8 @@ def subnormal_numbers():
 
 @pytest.fixture(scope="session")
 def alike():
-    """A function: whether two pictures are the same but for rounding by one level of 255. A batch of another size may be
-    added up in another order, as on processors with AVX-512 of the fifth EPYC."""
+    """A function: whether two pictures are the same but for rounding by one level of 255, as a batch of another size
+    may be added up in another order."""
     from PIL import ImageChops
 
     def is_alike(one, other):

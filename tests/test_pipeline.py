@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import muse
 from muse.checkpoint import CheckpointError
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
-from muse.pipeline import Muse, guided_predict
-from muse.sampling import SamplingOptions
+from muse.pipeline import SHIPPED, Muse, find_model, guided_predict
+from muse.sampling import EditOptions, SamplingOptions
 from muse.shapes import Step
 
 PROMPTS = ["a red apple", "two blue dog on the apple , 3d style", "the dog"]
@@ -315,3 +317,15 @@ def test_a_negative_prompt_without_guidance_is_refused_as_it_would_do_nothing(ti
     with pytest.raises(ValueError, match="guidance is 0, at which a negative prompt does nothing; give guidance 1"):
         tiny_muse.generate(["a fox"], [1], negatives=["a red fox"], options=free)
     assert len(tiny_muse.generate(["a fox"], [1], options=free)) == 1
+    picture = Image.new("RGB", (128, 128))
+    with pytest.raises(ValueError, match="guidance is 0"):
+        tiny_muse.edit(picture, "a fox", [1], negative="a red fox", options=EditOptions(iterations=2, guidance=0.0))
+
+
+def test_a_folder_without_a_model_hides_none_that_ships(tmp_path, monkeypatch, tiny_folder):
+    monkeypatch.chdir(tmp_path)
+    Path("emoji").mkdir()
+    assert find_model("emoji") == SHIPPED / "emoji"
+    assert find_model("./emoji") == Path("emoji")
+    shutil.copytree(tiny_folder, "emoji", dirs_exist_ok=True)
+    assert find_model("emoji") == Path("emoji")

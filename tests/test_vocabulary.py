@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from muse.apps.wishes import advice
+from muse.apps.wishes import advice, reword
 from muse.checkpoint import CheckpointError
 from muse.pipeline import Muse
 from muse.training.export import enlarging
 from muse.vocabulary import VOCABULARY, Vocabulary
 
-KNOWN = Vocabulary(("red apple", "dog"), frozenset(["a", "red", "apple", "dog", "o'clock", "été"]))
+KNOWN = Vocabulary(("red apple", "dog"), frozenset(["a", "red", "apple", "dog", "dogs", "o'clock", "été"]))
 
 
 def test_words_that_were_in_no_caption_are_found_in_order_each_once():
@@ -20,6 +20,60 @@ def test_words_that_were_in_no_caption_are_found_in_order_each_once():
 
 def test_what_asks_for_nothing_to_be_seen_is_not_unknown():
     assert KNOWN.unknown("this is a red apple with the 8k 3d dog in it") == []
+
+
+def reworded(text):
+    """A text in other words, and the things whose nearest name was asked for."""
+    asked = []
+
+    def nearest(things):
+        asked.extend(things)
+        return ["octopus" if "sea" in thing else "red apple" for thing in things]
+
+    return KNOWN.reworded(text, nearest), asked
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "asked"),
+    [
+        ("A monster, 3d style", "A red apple, 3d style", ["a monster"]),
+        ("a sea monster on a car", "an octopus on a red apple", ["a sea monster", "a car"]),
+        ("three sea-Monsters and a red dog", "three octopus and a red dog", ["a sea monsters"]),
+        ("the monster", "the red apple", ["a monster"]),
+        ("an  iguana", "a  red apple", ["a iguana"]),
+        ("monster", "red apple", ["a monster"]),
+        # The last word is known, and in the nearest name.
+        ("a crimson apple", "a red apple", ["a crimson apple"]),
+        # A name is among the words.
+        ("a shabby red apple", "a red apple", []),
+        ("two Shabby dogs", "two dogs", []),
+        # What a thing does is no part of it.
+        ("a pirate riding a dog", "a red apple riding a dog", ["a pirate"]),
+        ("a photo of a monster", "a photo of a red apple", ["a monster"]),
+    ],
+)
+def test_a_thing_that_was_in_no_caption_is_called_by_the_nearest_name(text, wanted, asked):
+    assert reworded(text) == (wanted, asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("", []),
+        ("a red dog, o'clock", []),
+        ("🦊!", []),
+        ("a photo of a dog", []),
+        ("a dog in watercolor", []),
+        ("in the style of picasso", []),
+        ("a dog, monster", []),
+        ("a red dog in a strange red", ["a strange red"]),  # which is nearest to no name with "red" at its end
+    ],
+)
+def test_what_names_nothing_new_is_left_as_it_is(text, asked):
+    known = Vocabulary(("dog",), KNOWN.words | {"style"})
+    told = []
+    assert known.reworded(text, lambda things: told.extend(things) or ["dog"] * len(things)) == text
+    assert told == asked
 
 
 def test_a_model_folder_keeps_what_its_captions_named(tiny_muse, tmp_path, monkeypatch):
@@ -49,6 +103,19 @@ def test_advice_names_a_few_words_and_what_is_nearest_to_each(tiny_muse, monkeyp
     assert advice(tiny_muse, "a red dog") is None
 
 
+def test_the_prompt_to_be_drawn_names_what_the_model_knows_and_a_sentence_says_so(tiny_muse, monkeypatch):
+    monkeypatch.setattr(tiny_muse, "vocabulary", KNOWN)
+    drawn, note = reword(tiny_muse, "a shabby monster under a red apple")
+    assert drawn in ("a dog under a red apple", "a red apple under a red apple")
+    assert note == f'no caption that tiny learnt from holds "shabby" or "monster", so it draws "{drawn}"'
+    assert reword(tiny_muse, "a red dog") == ("a red dog", None)
+    left, note = reword(tiny_muse, "a dog in watercolor")
+    assert left == "a dog in watercolor"
+    assert note == advice(tiny_muse, left)
+    with pytest.raises(ValueError, match="sub-words"):
+        tiny_muse.reword("a monster and " * 200)
+
+
 def test_super_resolution_leaves_what_a_model_knows(cascade, tiny_muse, monkeypatch):
     monkeypatch.setattr(tiny_muse, "vocabulary", KNOWN)
     assert enlarging(tiny_muse, cascade.superres, cascade.vqgan_superres, "larger").vocabulary == KNOWN
@@ -58,6 +125,7 @@ def test_a_model_that_does_not_say_what_its_captions_named_advises_nobody(tiny_m
     assert tiny_muse.vocabulary is None
     assert tiny_muse.nearest_names("a dog") == []
     assert advice(tiny_muse, "a red dog") is None
+    assert reword(tiny_muse, "a monster") == ("a monster", None)
 
 
 DAMAGED = ["{}", '{"names": [], "words": ["a"]}', '{"names": ["a"], "words": "a"}', '{"names": [1], "words": ["a"]}']
@@ -78,3 +146,11 @@ def test_the_shipped_model_knows_what_its_captions_named():
         muse.vocabulary.unknown("Three octopuses to the left of a red apple on a sky blue background, 3d style") == []
     )
     assert "motorway" in (advice(muse, "a freeway, noto style") or "")
+    for prompt, wanted in {
+        "a golden retriever on a blue background": "a dog on a blue background",
+        "two skyscrapers": "two office building",
+        "a crimson apple, flat style": "a red apple, flat style",
+        "a majestic dragon": "a dragon",
+        "a feline": "a feline",
+    }.items():
+        assert muse.reword(prompt) == wanted

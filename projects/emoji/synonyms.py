@@ -6,7 +6,7 @@ The list comes from WordNet 3.1 by rule, not by hand (`projects.emoji.vocabulary
 each in a style in which the concept was seen, and so, with the same seed, is the concept's own name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,11 @@ def new_words(folder: Path, art: EmojiArt) -> list[Synonym]:
     return find_synonyms(WordNet.fetch(folder / "packages"), seen_records(art))
 
 
+def rewording(draw: Draw, reword: Callable[[str], str]) -> Draw:
+    """Draw prompts in other words."""
+    return lambda prompts, seeds: draw([reword(prompt) for prompt in prompts], seeds)
+
+
 @dataclass(frozen=True)
 class Command:
     """Draw words that were in no caption: synonyms.json, synonyms.md and sheet.png in a folder."""
@@ -96,6 +101,8 @@ class Command:
     """A model folder, a model that ships, or a hub name."""
     num: int = 100
     """How many words, at most."""
+    reworded: bool = False
+    """Draw each prompt in words that captions held, as the command line and the page do (`Muse.reword`)."""
     folder: Path = Path("runs-local/emoji")
     """Where the data set and the judge are."""
 
@@ -107,8 +114,11 @@ def main(command: Command) -> None:
     art = dataset.load(command.folder)
     synonyms = new_words(command.folder, art)[: command.num]
     muse = Muse.from_pretrained(command.model)
-    report = run(draw_with(muse, muse.defaults), synonyms, Judge.load(command.folder, art))
-    about = {"model": command.model, "commit": git_commit()}
+    draw = draw_with(muse, muse.defaults)
+    if command.reworded:
+        draw = rewording(draw, muse.reword)
+    report = run(draw, synonyms, Judge.load(command.folder, art))
+    about = {"model": command.model, "reworded": command.reworded, "commit": git_commit()}
     write_results(command.out, "synonyms", about | report.as_json(), report.as_markdown())
     contact_sheet(list(report.images), columns=20).save(command.out / "sheet.png")
     print(report.as_markdown())

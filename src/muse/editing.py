@@ -41,7 +41,7 @@ from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN
-from muse.requests import check_request, random_seeds
+from muse.requests import check_guidance, check_request, random_seeds
 from muse.sampling import EditOptions, SamplingOptions, StepReport, edit, generators_for, hide_share
 from muse.shapes import LowTokens, Predict, Step, Tokens
 
@@ -335,6 +335,7 @@ class Editing(ABC):
     @torch.no_grad()
     def _iterate(self, tokens: Tokens, wish: Wish, options: EditOptions, watch: Watch = None) -> Tokens:
         """The mask-free loop on low-resolution tokens."""
+        check_guidance(options.guidance, has_negatives=len(wish.text) == 2 * len(wish.seeds))
         guidance = SamplingOptions(guidance=options.guidance, guidance_ramp="constant", refresh=options.refresh)
         predict = self.predict_base(wish.text, wish.is_word, len(tokens), guidance)
         return edit(tokens, predict, options, generators_for(wish.seeds), self.base.config.mask_id, watch)

@@ -25,7 +25,7 @@ from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
 from muse.precision import EIGHT_BITS, dtype_for, number_for
-from muse.requests import Precision, check_request, random_seeds
+from muse.requests import Precision, check_guidance, check_request, random_seeds
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 from muse.vocabulary import VOCABULARY, Vocabulary
@@ -182,20 +182,37 @@ class Muse(Editing):
         """The things that the model's captions name which the text encoder finds nearest to a text, the nearest first:
         by the cosine of the mean states; an empty list if it is not known what they name.
         Raises ValueError if the text is too long."""
-        if self.vocabulary is None:
-            return []
-        names = self.vocabulary.names
-        if self._read is None or self._read[0] is not self.vocabulary:
-            states = [self._mean_states(names[i : i + BATCH]) for i in range(0, len(names), BATCH)]
-            self._read = self.vocabulary, torch.cat(states)
-        near = (self._read[1] @ self._mean_states([text])[0]).topk(min(num, len(names))).indices
-        return [names[i] for i in near.tolist()]
+        return [] if self.vocabulary is None else self._nearest(self.vocabulary, [text], num)[0]
 
-    def _mean_states(self, prompts: Sequence[str]) -> Float[Tensor, "prompt dim"]:
-        """The mean state of each prompt's words, of length 1, on the processor."""
-        states, is_word = self.text_encoder(prompts)
-        means = (states * is_word[..., None]).sum(1) / is_word.sum(1, keepdim=True)
-        return nn.functional.normalize(means.float(), dim=-1).cpu()
+    def reword(self, prompt: str) -> str:
+        """A prompt that calls things by what the model's captions called them, as far as it is known
+        (`Vocabulary.reworded`): "a golden retriever on a hut" may be "a dog on a hut" then. What draws, draws a prompt
+        as it is; clients of this class ask for this.
+        Raises ValueError if names must be found and the prompt is too long."""
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            return prompt
+
+        def nearest(things: Sequence[str]) -> list[str]:
+            _, *near = self._nearest(vocabulary, [prompt, *things], num=1)
+            return [name for (name,) in near]
+
+        return vocabulary.reworded(prompt, nearest)
+
+    def _nearest(self, vocabulary: Vocabulary, texts: Sequence[str], num: int) -> list[list[str]]:
+        """The nearest names of each text. Those of all names are read once."""
+        if self._read is None or self._read[0] is not vocabulary:
+            self._read = vocabulary, self._mean_states(vocabulary.names)
+        near = (self._mean_states(texts) @ self._read[1].T).topk(min(num, len(vocabulary.names)), dim=1).indices
+        return [[vocabulary.names[i] for i in row] for row in near.tolist()]
+
+    def _mean_states(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """The mean state of each text's words, of length 1, on the processor."""
+        means = []
+        for i in range(0, len(texts), BATCH):
+            states, is_word = self.text_encoder(texts[i : i + BATCH])
+            means.append((states * is_word[..., None]).sum(1) / is_word.sum(1, keepdim=True))
+        return nn.functional.normalize(torch.cat(means).float(), dim=-1).cpu()
 
     # -- drawing --------------------------------------------------------------------------------------------------
 
@@ -271,9 +288,10 @@ class Muse(Editing):
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} pictures came for {len(prompts)} prompts; give one for each")
         check_size("high", self)
+        options = options or self.superres_defaults
+        check_guidance(options.guidance, has_negatives=negatives is not None)
         low = self.to_tokens(images)
         text, is_word = self.text_encoder([*prompts, *(negatives or ())])
-        options = options or self.superres_defaults
         high = self.draw_superres(low, text.to(self.device), is_word.to(self.device), seeds, options, callback)
         return self.to_large_images(high)
 
@@ -291,7 +309,7 @@ class Muse(Editing):
         `start` has the mask id where tokens are to be drawn; all are if it is not given.
         Raises ValueError if there are negative prompts and guidance is 0."""
         check_states(text, seeds)
-        check_guidance(text, seeds, options)
+        check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
         predict = guided_predict(self.base, text, is_word, len(seeds), options)
         start = self._all_hidden(self.base.config, len(seeds)) if start is None else start
         return decode(start, predict, options, generators_for(seeds), self.base.config.mask_id, callback)
@@ -434,12 +452,6 @@ def check_states(text: Texts, seeds: Sequence[int]) -> None:
         )
 
 
-def check_guidance(text: Texts, seeds: Sequence[int], options: SamplingOptions) -> None:
-    """Raises ValueError if there are negative prompts and no guidance, by which alone they act."""
-    if options.guidance == 0 and len(text) == 2 * len(seeds) > 0:
-        raise ValueError("guidance is 0, at which a negative prompt does nothing; give guidance 1, or leave it out")
-
-
 def check_codes(low: Tokens, num_codes: int) -> None:
     """Raises ValueError if a low-resolution token is not one that super-resolution can read."""
     is_foreign = (low < 0) | (low >= num_codes)
@@ -515,12 +527,15 @@ def check_grids(base: MaskedTransformer, superres: SuperResTransformer) -> None:
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a model: itself, one that ships, or the hub's, downloaded.
+    """The folder of a model: itself, one that ships, or the hub's, downloaded. A folder that holds no model hides none
+    that ships.
     Raises CheckpointError if there is none."""
     name = str(model)
-    if name and Path(name).is_dir():
+    is_shipped = re.fullmatch(r"[\w-]+", name) is not None and (SHIPPED / name / INDEX).is_file()
+    # A folder of pictures may well be called after the model that drew them.
+    if name and Path(name).is_dir() and ((Path(name) / INDEX).is_file() or not is_shipped):
         return Path(name)
-    if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name / INDEX).is_file():
+    if is_shipped:
         return SHIPPED / name
     if HUB_NAME.fullmatch(name) and not name.startswith("."):
         return download(name)

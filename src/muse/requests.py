@@ -35,6 +35,12 @@ def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Seque
             raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
 
 
+def check_guidance(guidance: float, *, has_negatives: bool) -> None:
+    """Raises ValueError if there are negative prompts and no guidance, by which alone they act."""
+    if has_negatives and guidance == 0:
+        raise ValueError("guidance is 0, at which a negative prompt does nothing; give guidance 1, or leave it out")
+
+
 def check_strength(strength: Any) -> None:
     """Raises ValueError for what is no number in [0, 1]."""
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:

@@ -3,6 +3,7 @@ A model folder may hold it as vocabulary.json."""
 
 import json
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,6 +19,14 @@ COMMON = frozenset(
     )
 )
 """Words that ask for nothing to be seen, whether or not captions hold them."""
+COUNTS = frozenset(re.findall(r"\w+", "one two three four five six seven eight nine ten"))
+OPENINGS = COUNTS | frozenset(re.findall(r"\w+", "a an and her his my our some that the their this your"))
+"""Words after which a thing is named."""
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+"""Letters, and what stands between them in "o'clock"; digits too."""
+Nearest = Callable[[Sequence[str]], Sequence[str]]
+"""Things to a name for each."""
+VOWEL = re.compile(r"(?!uni|eu|ewe|use|one\b)[aeiou]|hour|heir")
 
 
 @dataclass(frozen=True)
@@ -49,13 +58,93 @@ class Vocabulary:
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text that were in no caption, in its order, each once, but for the most common ones."""
-        return [word for word in dict.fromkeys(words_in(text)) if word not in self.words and word not in COMMON]
+        return [word for word in dict.fromkeys(words_in(text)) if self.is_unknown(word)]
+
+    def is_unknown(self, word: str) -> bool:
+        """Whether a word, in lower case, was in no caption and asks for something."""
+        return word not in self.words and word not in COMMON and not has_digit(word)
+
+    def reworded(self, text: str, nearest: Nearest) -> str:
+        """A text in which things are called by what captions called them.
+
+        A thing is said by the words after an article or the like, or at the start; "a photo of" names none, nor does
+        "in watercolor style". If some of its words are unknown, they are left out where the others hold a name ("a
+        shabby red fox" is "a red fox"). Else the thing is called by its `nearest` name, if its last word is unknown
+        ("a golden retriever" is "a dog") or in that name too ("a crimson apple" is "a red apple")."""
+        things = [thing for thing in self._things(text) if any(self.is_unknown(word) for word in thing.words)]
+        known = [[word for word in thing.words if not self.is_unknown(word)] for thing in things]
+        nameless = [thing for thing, words in zip(things, known, strict=True) if not self._holds_name(words)]
+        near = iter(nearest([f"a {' '.join(thing.words)}" for thing in nameless]) if nameless else ())
+        parts, end = [], 0
+        for thing, words in zip(things, known, strict=True):
+            if self._holds_name(words):
+                name = " ".join(words)
+            else:
+                name, last = next(near), thing.words[-1]
+                if not (self.is_unknown(last) or last in name.lower().split()):
+                    continue
+            if thing.opening is not None:
+                parts += [text[end : thing.opening.start()], suited(thing.opening.group(), name)]
+                end = thing.opening.end()
+            parts += [text[end : thing.start], name]
+            end = thing.end
+        return "".join([*parts, text[end:]])
+
+    def _things(self, text: str) -> Iterator["Thing"]:
+        """All things that a text names."""
+        before: re.Match[str] | None = None
+        thing: list[re.Match[str]] = []
+        for word in (*WORD.finditer(text), None):
+            is_part = word is not None and self._is_part(word.group().lower(), is_first=not thing)
+            if word is not None and is_part and (not thing or text[thing[-1].end() : word.start()].strip(" -") == ""):
+                thing.append(word)
+                continue
+            is_opened = before is None or before.group().lower() in OPENINGS
+            is_frame = word is not None and word.group().lower() == "of"
+            if thing and is_opened and not is_frame:
+                words = tuple(word.group().lower() for word in thing)
+                yield Thing(before, words, thing[0].start(), thing[-1].end())
+            before = thing[-1] if thing and is_part else word
+            thing = [word] if word is not None and is_part else []
+
+    def _is_part(self, word: str, *, is_first: bool) -> bool:
+        """Whether a word can be one of those that name a thing. "riding" says what a thing does."""
+        is_verb = not is_first and word.endswith("ing") and self.is_unknown(word)
+        return not (is_verb or word in COMMON or word in COUNTS or has_digit(word))
+
+    def _holds_name(self, words: Sequence[str]) -> bool:
+        """Whether a name is among words, one or several of it."""
+        said = f" {' '.join(words)} "
+        return any(f" {name.lower()}{ending} " in said for name in self.names for ending in ("", "s", "es"))
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a part of a text names."""
+
+    opening: re.Match[str] | None
+    """The word before it; None at the start."""
+    words: tuple[str, ...]
+    """In lower case."""
+    start: int
+    end: int
+    """Where it is in the text."""
+
+
+def suited(opening: str, name: str) -> str:
+    """An indefinite article as it goes before a name; any other word as it is."""
+    if opening.lower() not in ("a", "an"):
+        return opening
+    return opening[0] + ("n" if VOWEL.match(name.lower()) else "")
 
 
 def words_in(text: str) -> list[str]:
     """The words of a text in lower case: letters, and what stands between them in "o'clock"; nothing with a digit."""
-    words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())
-    return [word for word in words if not any(letter.isdigit() for letter in word)]
+    return [word for word in WORD.findall(text.lower()) if not has_digit(word)]
+
+
+def has_digit(word: str) -> bool:
+    return any(letter.isdigit() for letter in word)
 
 
 def is_texts(value: Any) -> TypeGuard[list[str]]:

@@ -223,6 +223,14 @@ def test_upscale_draws_a_picture_again_larger(draw_cascade, cascade):
     assert [pixels(path) for path in paths] == [image.tobytes() for image in wanted]
 
 
+def test_a_picture_that_is_replaced_by_the_first_larger_one_is_still_that_of_the_others(draw_cascade, monkeypatch):
+    (low,) = draw_cascade("generate", APPLE, "--seed", 1, "--size", "low", "--out", "high-1.png", *EXACT)
+    command = ["upscale", low, APPLE, "--n", 2, "--seed", 1, "--steps", 2, *EXACT]
+    monkeypatch.setattr("muse.apps.drawing.BATCH", 1)
+    wanted = [pixels(path) for path in draw_cascade(*command, "--out", "other.png")]
+    assert [pixels(path) for path in draw_cascade(*command, "--out", "high.png")] == wanted
+
+
 def test_a_picture_that_cannot_be_enlarged_is_refused_in_one_sentence(refuse, cascade_folder, here, monkeypatch):
     Image.new("RGB", (20, 40)).save(here / "tall.png")
     (here / "text.png").write_text("no picture")
@@ -258,11 +266,27 @@ def test_words_that_no_caption_held_are_told_and_the_picture_is_drawn(own_folder
         told = capsys.readouterr()
         assert told.out.startswith("told.png")
         assert told.err.count("\n") == is_told
-        assert told.err.startswith('note: no caption that tiny learnt from holds "crimson" (nearest: ') == is_told
+        assert told.err.startswith('note: no caption that tiny learnt from holds "crimson"') == is_told
     assert main(["info", str(own_folder)]) == 0
     assert "2 things, which --names lists" in capsys.readouterr().out
     assert main(["info", str(own_folder), "--names"]) == 0
     assert capsys.readouterr().out == "red apple\ndog\n"
+
+
+def test_a_prompt_is_drawn_in_words_that_captions_held_unless_it_is_to_be_drawn_literally(own_folder, here, capsys):
+    Vocabulary(("dog",), frozenset(["a", "red", "apple", "dog"])).save(own_folder)
+    asked = ["generate", "a blue", "--model", str(own_folder), "--steps", "2", "--seed", "1", "--out"]
+    assert main([*asked, "reworded.png"]) == 0
+    told = (
+        'note: no caption that tiny learnt from holds "blue", so it draws "a dog"; --literal draws your words as they'
+    )
+    assert capsys.readouterr().err == f"{told} are\n"
+    assert main([*asked, "literal.png", "--literal"]) == 0
+    assert capsys.readouterr().err.startswith('note: no caption that tiny learnt from holds "blue" (nearest: dog)')
+    assert main(["generate", "a dog", *asked[2:], "dog.png"]) == 0
+    assert read_png_text(here / "reworded.png")["prompt"] == "a dog"
+    assert read_png_text(here / "literal.png")["prompt"] == "a blue"
+    assert pixels("reworded.png") == pixels("dog.png") != pixels("literal.png")
 
 
 def test_info_lists_no_names_of_a_model_that_has_none(tiny_folder, refuse):

@@ -110,6 +110,9 @@ class Drawing(ABC):
     """Arithmetic of the networks that draw; auto takes bfloat16 where the machine computes in it. int8, on
     processors, and float8, on GPUs, round products and are faster with large models. Another precision is another
     picture, if a similar one."""
+    literal: bool = False
+    """Draw the prompt as it is. Else a thing that was in no caption that the model learnt from, if it says what those
+    named, is called by the nearest name that was: "a golden retriever" is drawn as "a dog", and a note says so."""
     out: Annotated[Path | None, OUT] = None
     """A file ending in .png, replaced if it is there (name-1.png, name-2.png, ... for several pictures); or a folder,
     where a free name is made of prompt and seed. Missing folders are made."""
@@ -125,7 +128,7 @@ class Drawing(ABC):
             raise ValueError(f"n is {self.n}; give a whole number from 1 to {MOST_PICTURES:,}")
         places = Places(self.out, self.title, self.n, self.extras)
         places.check()
-        from muse.apps.wishes import advice
+        from muse.apps.wishes import advice, reword
         from muse.pipeline import Muse
         from muse.requests import check_request, random_seeds
         from muse.sampling import SamplingOptions
@@ -137,9 +140,16 @@ class Drawing(ABC):
             SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
         muse = Muse.from_pretrained(self.model, precision=self.precision)
         stages = self.stages(muse)
-        if self.prompt and (note := advice(muse, self.prompt)) is not None:
+        asked, note = self, None
+        if self.prompt and self.literal:
+            note = advice(muse, self.prompt)
+        elif self.prompt:
+            drawn, note = reword(muse, self.prompt)
+            asked = dataclasses.replace(self, prompt=drawn)
+            note = note if drawn == self.prompt else f"{note}; --literal draws your words as they are"
+        if note is not None:
             print(f"note: {note}", file=sys.stderr)
-        self.draw(muse, stages, seeds, places)
+        asked.draw(muse, stages, seeds, places)
 
     @property
     def title(self) -> str:

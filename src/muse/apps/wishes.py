@@ -35,6 +35,18 @@ def advice(muse: Muse, prompt: str) -> str | None:
     return f"no caption that {muse.name} learnt from holds {told}"
 
 
+def reword(muse: Muse, prompt: str) -> tuple[str, str | None]:
+    """The prompt to be drawn for one that may hold words that were in no caption, and a sentence about that, if it
+    does: `Muse.reword`'s, or the same, with advice.
+    Raises ValueError if the prompt, or such a word, is too long."""
+    drawn = muse.reword(prompt)
+    if drawn == prompt or muse.vocabulary is None:
+        return prompt, advice(muse, prompt)
+    still = muse.vocabulary.unknown(drawn)
+    told = " or ".join(f'"{word}"' for word in muse.vocabulary.unknown(prompt) if word not in still)
+    return drawn, f'no caption that {muse.name} learnt from holds {told}, so it draws "{drawn}"'
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A picture of a prompt."""

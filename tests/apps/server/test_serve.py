@@ -26,6 +26,7 @@ from muse.apps.server.logs import JsonLines
 from muse.apps.server.options import Serve
 from muse.apps.server.pictures import PictureStore
 from muse.apps.settings import Settings
+from muse.vocabulary import Vocabulary
 
 APPLE = "a red apple"
 
@@ -66,6 +67,22 @@ def test_the_official_client_draws_and_gets_the_very_pictures_of_generate(served
     assert answer.usage.output_tokens == 2 * 64
     for i, shown in enumerate(answer.data):
         assert picture_of(shown).tobytes() == alone(tiny_muse, APPLE, 3 + i, ["blue"], steps=3, guidance=1.0)
+
+
+def test_an_answer_says_in_which_words_a_prompt_was_drawn(served, tiny_muse, monkeypatch):
+    monkeypatch.setattr(tiny_muse, "vocabulary", Vocabulary(("dog",), frozenset(["red", "apple", "dog"])))
+    images = served.client().images
+    few = {"steps": 2, "guidance": 1.0, "seed": 3}
+    first, second = images.generate(prompt="a blue", n=2, extra_body=few).data
+    (literal,) = images.generate(prompt="a blue", extra_body=few | {"literal": True}).data
+    (known,) = images.generate(prompt="a dog", extra_body=few).data
+    assert first.revised_prompt == second.revised_prompt == "a dog"
+    assert picture_of(first).tobytes() == picture_of(known).tobytes() != picture_of(literal).tobytes()
+    assert literal.revised_prompt is known.revised_prompt is None
+    (event,) = images.generate(prompt="a blue", stream=True, extra_body=few)
+    assert event.revised_prompt == "a dog"
+    with pytest.raises(openai.BadRequestError, match="sub-words"):
+        images.generate(prompt="a blue and " * 200)
 
 
 def test_a_png_says_all_that_it_takes_to_make_it_again(served, tiny_muse):
@@ -253,8 +270,9 @@ def test_requests_that_meet_are_drawn_together_and_each_gets_the_picture_it_woul
     first.result()
     together = [picture_of(answer.result().data[0]).tobytes() for answer in answers]
     apart = picture_of(other.result().data[0]).tobytes()
-    # Without guidance in the first step, with it in the others: one, three and one of a kind, and one in two steps.
-    assert sorted(brake.rows) == sorted([1] + [2] * 5 + [3] + [6] * 5 + [1] + [2] * 5 + [1, 2])
+    # Three steps compute both branches: one, three and one of a kind, and one in two steps.
+    one = [1, 2, 1, 1, 2, 2]
+    assert sorted(brake.rows) == sorted([*one, *one, *(3 * rows for rows in one), 1, 2])
     assert metrics(served)["muse_batch_pictures_count"] == 4
     assert together == [alone(tiny_muse, prompt, seed) for prompt, seed in wishes]
     assert apart == alone(tiny_muse, APPLE, 9, steps=2)
@@ -288,7 +306,7 @@ def test_a_client_that_goes_away_before_its_turn_is_never_drawn(serving, brake, 
     wait_for_waiting(served, 0)
     brake.may_go.set()
     running.result()
-    assert brake.rows == [1, 2, 2, 2, 2, 2]
+    assert brake.rows == [1, 2, 1, 1, 2, 2]
     assert metrics(served)['muse_requests_total{route="/v1/images/generations",status="499"}'] == 1
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,11 @@ def test_every_verb_gives_the_picture_of_the_model(studio, tiny_muse, photo):
             tiny_muse.outpaint(photo, Margins(left=8), APPLE, [3], negative="blue", options=QUICK),
         ),
         (studio.edit(photo, APPLE, [3], None, few), tiny_muse.edit(photo, APPLE, [3], options=few)),
-        (studio.vary(photo, 0.3, None, [3], QUICK), tiny_muse.variations(photo, 0.3, [3], options=QUICK)),
+        (studio.vary(photo, 0.3, None, [3], None, QUICK), tiny_muse.variations(photo, 0.3, [3], options=QUICK)),
+        (
+            studio.vary(photo, 0.3, APPLE, [3], "blue", QUICK),
+            tiny_muse.variations(photo, 0.3, [3], prompt=APPLE, negative="blue", options=QUICK),
+        ),
     ]
     for shown, wanted in pairs:
         (picture,) = finished(shown)
@@ -124,13 +129,35 @@ def test_visitors_are_told_which_words_were_in_no_caption(studio, photo, monkeyp
     monkeypatch.setattr("muse.apps.web.page.gr.Info", told.append)
     monkeypatch.setattr(studio.muse, "vocabulary", Vocabulary(("red apple",), frozenset(["red", "apple"])))
     page = Page(studio)
-    page.advise(APPLE)
+    assert page.reword(APPLE) == APPLE
     assert told == []
-    page.advise("a crimson apple")
-    assert told == ['No caption that tiny learnt from holds "crimson" (nearest: red apple).']
+    assert page.reword("a crimson apple") == "a red apple"
+    assert told == ['No caption that tiny learnt from holds "crimson", so it draws "a red apple".']
     canvas = {"background": photo, "layers": [], "composite": photo}
-    list(page.edit(VARY, canvas, "a dog", "", 1, 3, False, 0, 0, 0, 0, 4, 0.5, []))
+    *_, (captioned, *_) = page.edit(VARY, canvas, "a dog", "", 1, 3, False, 0, 0, 0, 0, 4, 0.5, [])
     assert len(told) == 2
+    assert captioned[0][1].startswith("a red apple (seed 3")
+
+
+def test_what_a_picture_was_drawn_with_beyond_the_controls_is_told(cascade, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("muse.apps.web.page.gr.Warning", told.append)
+    page, options = Page(Studio(cascade)), cascade.defaults
+    usual = cascade.superres_defaults
+    for i, (low, high) in enumerate(
+        [
+            (options, replace(usual, steps=2)),
+            (replace(options, remask=0.3), usual),
+            (options, None),
+            (options, replace(usual, temperature=0.2)),
+        ]
+    ):
+        text = Settings(APPLE, 1, low, None, high, cascade.name).to_text()
+        save_png(Image.new("RGB", (8, 8)), tmp_path / f"{i}.png", text)
+        page.load(str(tmp_path / f"{i}.png"))
+    assert len(told) == 3
+    wanted = ("remask 0.3", "no super-resolution", "other options of super-resolution")
+    assert all(each in message for each, message in zip(wanted, told, strict=True))
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from projects.emoji.scenes import Scene, paint
-from projects.emoji.synonyms import run, seen_records
+from projects.emoji.synonyms import rewording, run, seen_records
 from projects.emoji.vocabulary import Synonym, find_synonyms, load_meanings, meanings_of
 from projects.emoji.wordnet import WordNet
 
@@ -99,6 +99,8 @@ def test_words_that_are_understood_are_counted_beside_the_names(wordnet, block_a
     assert report.chance == 5 / 30
     assert len(report.images) == 4
     assert "| new words | 2 |" in report.as_markdown()
+    told = run(rewording(draw, lambda prompt: prompt.replace("membranophone", "drum")), synonyms, block_judge)
+    assert told.words_found == (True, True)
     assert np.asarray(report.images[2 * [each.word for each in synonyms].index("membranophone")]).min() == 255
 
 

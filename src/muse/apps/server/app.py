@@ -44,6 +44,7 @@ class ImageServer:
         self.metrics = Metrics(lambda: self.worker.num_waiting)
         self.worker = Worker(partial(draw, muse), serve.max_queue, serve.max_batch, self.metrics.on_batch)
         self.openers = anyio.CapacityLimiter(MOST_OPENERS)
+        self.readers = anyio.CapacityLimiter(1)
         self.store = PictureStore(serve.url_mb * 1e6, serve.url_seconds)
 
     # -- asking ---------------------------------------------------------------------------------------------------
@@ -58,6 +59,18 @@ class ImageServer:
             return asked, await open_uploads(form, self.serve.max_megapixels * 1e6, self.openers)
         finally:
             await close(form)
+
+    async def reword(self, asked: wire.Request) -> wire.Request:
+        """The request with the prompt that is to be drawn (`Muse.reword`), unless it is to be drawn literally.
+        Raises ApiError if it is too long."""
+        prompt = asked.prompt if isinstance(asked, wire.PromptRequest | wire.VariationRequest) else None
+        if prompt is None or asked.literal:
+            return asked
+        try:
+            drawn = await anyio.to_thread.run_sync(self.muse.reword, prompt, limiter=self.readers)
+        except ValueError as error:
+            raise streams.cannot_draw(error) from error
+        return asked.model_copy(update={"prompt": drawn})
 
     def line_up(self, tasks: Sequence[Task]) -> None:
         """Raises ApiError if the queue is full or the server stops."""
@@ -87,7 +100,7 @@ class ImageServer:
                 shown = {"url": self.address(request, self.store.put(content, asked.format))}
             else:
                 shown = {"b64_json": streams.base64_of(content)}
-            data.append(shown | {"seed": wish.seed})
+            data.append(shown | {"seed": wish.seed} | revised(asked, wish))
         size = size_name(pictures[0].image.size)
         fields = {"background": "opaque", "output_format": asked.format, "size": size, "usage": usage_of(pictures)}
         return JSONResponse({"created": streams.now(), "data": data, **fields})
@@ -145,7 +158,7 @@ class ImageServer:
                 }
                 if isinstance(shown, Drawn):
                     more = {"usage": usage_of([shown]), "seed": wish.seed}
-                    yield streams.event(f"{kind}.completed", fields | more)
+                    yield streams.event(f"{kind}.completed", fields | more | revised(asked, wish))
                     return
                 yield streams.event(f"{kind}.partial_image", fields | {"partial_image_index": index})
                 index += 1
@@ -193,6 +206,12 @@ def create_app(muse: Muse, serve: Serve, digests: Sequence[bytes] = ()) -> FastA
     return app
 
 
+def revised(asked: wire.ImageRequest, wish: Drawing | Alteration) -> dict[str, str]:
+    """What an answer says of a prompt that was drawn in other words, as the API has it."""
+    asked_for = getattr(asked, "prompt", None)
+    return {} if wish.prompt is None or wish.prompt == asked_for else {"revised_prompt": wish.prompt}
+
+
 def add_image_routes(app: FastAPI, server: ImageServer) -> None:
     """The OpenAI Images API."""
 
@@ -205,14 +224,15 @@ def add_image_routes(app: FastAPI, server: ImageServer) -> None:
     async def generations(request: Request) -> Response:
         """Draw pictures of a prompt."""
         asked = wire.from_json(wire.GenerationRequest, await read_json_body(request))
-        wishes = drawings(server.muse, server.serve, asked)
+        wishes = drawings(server.muse, server.serve, await server.reword(asked))
         return await server.answer(request, asked, wishes, "image_generation")
 
     @app.post("/v1/images/edits", openapi_extra=of_edits)
     async def image_edits(request: Request) -> Response:
         """Fill a picture where a mask or it itself is transparent, widen it, or turn all of it into a prompt."""
         asked, uploads = await server.read_upload(request, wire.EditRequest)
-        return await server.answer(request, asked, edits(server.muse, server.serve, asked, uploads), "image_edit")
+        wishes = edits(server.muse, server.serve, await server.reword(asked), uploads)
+        return await server.answer(request, asked, wishes, "image_edit")
 
     @app.post("/v1/images/variations", openapi_extra=of_variations)
     async def image_variations(request: Request) -> Response:
@@ -220,7 +240,8 @@ def add_image_routes(app: FastAPI, server: ImageServer) -> None:
         asked, uploads = await server.read_upload(request, wire.VariationRequest)
         if uploads.mask is not None:
             raise bad_value("mask", "variations take none")
-        return await server.answer(request, asked, variations(server.muse, server.serve, asked, uploads), "image_edit")
+        wishes = variations(server.muse, server.serve, await server.reword(asked), uploads)
+        return await server.answer(request, asked, wishes, "image_edit")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

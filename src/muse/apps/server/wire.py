@@ -36,6 +36,7 @@ class ImageRequest(BaseModel):
     output_compression: int | None = Field(None, ge=0, le=100)
     user: str | None = Field(None, max_length=LONGEST_NAME)
     negative_prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
+    literal: bool | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     steps: int | None = Field(None, ge=1)
     guidance: float | None = Field(None, ge=0, le=STRONGEST)

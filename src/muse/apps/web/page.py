@@ -11,9 +11,10 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from muse.apps.settings import Settings
 from muse.apps.web.options import Web
 from muse.apps.web.studio import MOST_PICTURES, Picture, Shown, Studio
-from muse.apps.wishes import advice
+from muse.apps.wishes import reword
 from muse.canvas import Margins
 from muse.pipeline import Muse
 from muse.requests import random_seeds
@@ -85,14 +86,15 @@ class Page:
                 more = {"steps": int(superres_steps), "guidance": float(superres_guidance)}
                 above = dataclasses.replace(self.muse.superres_defaults, **more)
             seeds = seeds_from(seed, is_random, num)
-            shown = self.studio.draw(prompt, seeds, negative.strip() or None, options, above)
-            self.advise(prompt)
+            shown = self.studio.draw(self.reword(prompt), seeds, negative.strip() or None, options, above)
             yield from self.show(shown, kept)
 
-    def advise(self, prompt: str) -> None:
-        """Say which words of a prompt were in no caption, if it is known."""
-        if (note := advice(self.muse, prompt)) is not None:
+    def reword(self, prompt: str) -> str:
+        """The prompt to be drawn; what was in no caption is told, if it is known."""
+        drawn, note = reword(self.muse, prompt)
+        if note is not None:
             gr.Info(f"{note[0].upper()}{note[1:]}.")
+        return drawn
 
     def show(self, shown: Iterator[Shown], kept: list[Picture]) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Hand on what can be seen; at the end the pictures are kept for the visitor."""
@@ -113,6 +115,10 @@ class Page:
         options, above = settings.options, settings.superres_options or self.muse.superres_defaults
         if settings.model != self.muse.name:
             gr.Warning(f"It was drawn by another model, {settings.model!r}; this one will draw something else.")
+        if (beyond := self.beyond(settings)) is not None:
+            gr.Warning(
+                f"It was drawn with {beyond}, for which this page has no control; here it will be another picture."
+            )
         return [
             settings.prompt,
             settings.negative or "",
@@ -129,6 +135,18 @@ class Page:
             above.steps,
             above.guidance,
         ]
+
+    def beyond(self, settings: Settings) -> str | None:
+        """What a picture was drawn with that the controls cannot say."""
+        above, usual = settings.superres_options, self.muse.superres_defaults
+        if above is None and self.muse.superres is not None:
+            return "no super-resolution"
+        if settings.options.remask != self.muse.defaults.remask:
+            return f"remask {settings.options.remask:g}"
+        same = {"steps": usual.steps, "guidance": usual.guidance}
+        if above is not None and dataclasses.replace(above, **same) != usual:
+            return "other options of super-resolution"
+        return None
 
     # -- editing ------------------------------------------------------------------------------------------------------
 
@@ -155,7 +173,7 @@ class Page:
         with told():
             seeds, avoided = seeds_from(seed, is_random, num), negative.strip() or None
             image, mask = painted(canvas)
-            options = self.muse.defaults
+            prompt, options = self.reword(prompt), self.muse.defaults
             if avoided and not options.guidance:  # by which alone it acts; this tab has no slider for it
                 options = dataclasses.replace(options, guidance=1.0)
             if kind == FILL:
@@ -166,9 +184,8 @@ class Page:
             elif kind == CHANGE:
                 shown = self.studio.edit(image, prompt, seeds, avoided, EditOptions(iterations=int(iterations)))
             else:
-                shown = self.studio.vary(image, strength, prompt.strip() or None, seeds, options)
+                shown = self.studio.vary(image, strength, prompt.strip() or None, seeds, avoided, options)
             frames.append(image)
-            self.advise(prompt)
 
             def noted() -> Iterator[Shown]:
                 for each in shown:

@@ -129,13 +129,19 @@ class Studio:
         return self._alter(verb, "edit", prompt, seeds, negative, {"options": options})
 
     def vary(
-        self, image: Image.Image, strength: float, prompt: str | None, seeds: Sequence[int], options: SamplingOptions
+        self,
+        image: Image.Image,
+        strength: float,
+        prompt: str | None,
+        seeds: Sequence[int],
+        negative: str | None,
+        options: SamplingOptions,
     ) -> Iterator[Shown]:
         """Pictures near a given one.
         Raises ValueError, in one sentence, for what cannot be drawn."""
-        check(prompt or "anything", seeds, None)
-        verb = partial(self.muse.variations, image, strength, prompt=prompt, options=options)
-        return self._alter(verb, "vary", prompt, seeds, None, {"options": options}, strength=str(strength))
+        check(prompt or "anything", seeds, negative)
+        verb = partial(self.muse.variations, image, strength, prompt=prompt, negative=negative, options=options)
+        return self._alter(verb, "vary", prompt, seeds, negative, {"options": options}, strength=str(strength))
 
     def load(self, path: Path) -> Settings:
         """The settings of a picture that Muse has drawn.
