@@ -1,23 +1,27 @@
 """Pictures as tensors and as files that say how they were made."""
 
+import io
 import os
 import stat
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from muse.images import (
     contact_sheet,
     open_image,
+    orientation,
     read_png_text,
     save_animation,
     save_png,
     to_images,
     to_rgb,
     to_tensor,
+    upright,
 )
+from tests.data.picture_folders import BROKEN_EXIF, TURNED
 
 TEXT = {"prompt": "a red apple", "negative": "日本語, ä 🦊\nsecond line", "seed": "7", "options": '{"top_k": null}'}
 
@@ -54,6 +58,15 @@ def test_text_is_read_from_a_png_only(picture, tmp_path):
         read_png_text(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         read_png_text(tmp_path / "b.png")
+
+
+def test_a_damaged_png_has_no_text_and_says_so(picture, tmp_path):
+    save_png(picture, tmp_path / "a.png", TEXT)
+    content = (tmp_path / "a.png").read_bytes()
+    length = content.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(content[:length] + b"\0\0\0\x63" + content[length + 4 :])
+    with pytest.raises(OSError, match=r"a.png is damaged or too large .*; get the picture again$"):
+        read_png_text(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,27 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     assert upright.getpixel((10, 2)) == (255, 0, 0)
     assert upright.getpixel((10, 28)) == (255, 255, 255)
     assert to_rgb(upright).size == (20, 30)  # once
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+@pytest.mark.parametrize(("exif", "size"), [(BROKEN_EXIF, (30, 20)), (TURNED, (20, 30))], ids=["broken", "turned"])
+def test_a_sound_picture_is_read_whatever_its_exif_says(tmp_path, name, exif, size):
+    Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif)
+    image = open_image(tmp_path / name)
+    assert image.size == to_rgb(image).size == size
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_an_upright_picture_is_what_pillow_makes_of_it_and_says_nothing_more(turn):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8))
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = turn
+    image.save(file, "PNG", exif=exif)
+    turned = upright(Image.open(file))
+    assert orientation(Image.open(file)) == turn
+    assert turned.tobytes() == ImageOps.exif_transpose(Image.open(file)).tobytes()
+    assert upright(turned).tobytes() == turned.tobytes()
+    assert "exif" not in turned.info
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path):

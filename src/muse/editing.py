@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -67,6 +68,8 @@ class Progress:
 
     done: int
     total: int
+    stage: Literal["base", "superres"]
+    """The network whose step it was; a mask-free edit that stops early goes on to super-resolution at once."""
     show: Callable[[], list[Image.Image]]
     """Paints what stands now, at the size of the result, as long as the callback has not returned.
     What is still hidden is grey; what super-resolution has not seen yet is coarse."""
@@ -463,7 +466,7 @@ def watcher(callback: Watcher | None, done: int, total: int, show: Callable[[Ste
     counter = itertools.count(done + 1)
 
     def watch(report: StepReport) -> None:
-        callback(Progress(next(counter), total, lambda: show(report)))
+        callback(Progress(next(counter), total, report.stage, lambda: show(report)))
 
     return watch
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from muse.shapes import Pictures
@@ -21,6 +21,18 @@ MOST_PIXELS = 80_000_000
 """Of a picture that is read: a file of a few kilobytes may hold far more than memory does."""
 WITHOUT_A_RANGE = ("I", "F", "LAB")
 """Pillow's modes whose numbers say nothing of how bright they are, or that it cannot turn into RGB."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright; it is already at 1."""
+EXIF = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Where Pillow finds an orientation."""
 
 
 def open_image(path: Path) -> Image.Image:
@@ -51,7 +63,7 @@ def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
     if image.mode in WITHOUT_A_RANGE:
         raise ValueError(f"a picture of mode {image.mode} came, which cannot be shown as it is; save it as RGB, 8 bits")
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray(np.round(np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -60,6 +72,24 @@ def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
     plain = image.convert("RGB")
     plain.info = {} if profile is None else {"icc_profile": profile}
     return plain
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A copy of a picture turned as its EXIF says, and rid of that, so that nobody turns it again."""
+    image.load()
+    turn = TURNS.get(orientation(image))
+    turned = image.copy() if turn is None else image.transpose(turn)
+    turned.info = {name: value for name, value in turned.info.items() if name not in EXIF}
+    return turned
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a picture, 1 to 8; 1, upright, if there is none or it cannot be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow's reader of EXIF fails in as many ways as there are broken ones
+        return 1
+    return found if found in TURNS else 1
 
 
 def check_num_pixels(size: tuple[int, int]) -> None:
@@ -137,10 +167,13 @@ def text_chunks(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
 
 def read_png_text(path: Path) -> dict[str, str]:
     """What `save_png` wrote beside the picture.
-    Raises OSError if there is no such file, or it is no PNG."""
-    with Image.open(path, formats=["PNG"]) as image:
-        assert isinstance(image, PngImagePlugin.PngImageFile)
-        return {name: str(content) for name, content in image.text.items()}  # also those behind the pixels
+    Raises OSError if there is no such file, or it is no PNG, or one that is damaged or too large."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            assert isinstance(image, PngImagePlugin.PngImageFile)
+            return {name: str(content) for name, content in image.text.items()}  # also those behind the pixels
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path} is damaged or too large ({error}); get the picture again") from error
 
 
 def save_animation(images: Sequence[Image.Image], path: Path, seconds: float = 3.0) -> None:

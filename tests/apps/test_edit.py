@@ -11,7 +11,7 @@ from PIL import Image
 
 import muse
 from muse.apps.cli import main
-from muse.apps.edit import Edit
+from muse.apps.edit import Edit, Outpaint
 from muse.canvas import Box, Margins
 from muse.images import open_image, read_png_text
 from muse.pipeline import Muse
@@ -140,6 +140,41 @@ def test_pictures_at_chosen_iterations_are_those_of_so_many_iterations(draw):
 def test_an_edit_that_stops_early_leaves_its_result_for_later_iterations(draw):
     paths = draw(*VERBS["edit"], "--at", 1, 6, "--most-changed", 0.01, "--seed", 9, "--out", "out.png")
     assert pixels(paths[2]) == pixels(paths[0])
+
+
+def test_an_edit_that_stops_early_leaves_no_half_of_super_resolution(draw, cascade_folder):
+    more = ["--at", 1, 2, 3, 4, 5, 6, "--most-changed", 0.01, "--seed", 9, "--out", "out.png"]
+    paths = draw(*VERBS["edit"], *more, model=cascade_folder)
+    assert pixels(paths[1]) != pixels(paths[0])  # what stood after the only iteration
+    assert {pixels(path) for path in paths[2:]} == {pixels(paths[0])}
+
+
+@EVERY_VERB
+def test_a_picture_that_is_replaced_by_the_first_result_is_still_that_of_the_others(verb, draw, monkeypatch):
+    monkeypatch.setattr("muse.apps.edit.MOST_SIDE_BY_SIDE", 1)  # one at a time
+    wanted = [pixels(path) for path in draw(*VERBS[verb], "--n", 3, "--seed", 7, "--out", "out.png")]
+    os.rename("cat.png", "cat-1.png")
+    command = ["cat-1.png" if each == "cat.png" else each for each in VERBS[verb]]
+    paths = draw(*command, "--n", 3, "--seed", 7, "--out", "cat.png")
+    assert paths[0] == Path("cat-1.png")
+    assert [pixels(path) for path in paths] == wanted
+
+
+def test_a_mask_that_is_replaced_by_the_first_result_is_still_that_of_the_others(draw, cat, monkeypatch):
+    mask = Image.new("L", cat.size)
+    mask.paste(255, (20, 30, 60, 55))
+    mask.save("mask-1.png")
+    command = ["inpaint", "cat.png", APPLE, "--mask", "mask-1.png", "--steps", 2, "--n", 2, "--seed", 1]
+    monkeypatch.setattr("muse.apps.edit.MOST_SIDE_BY_SIDE", 1)
+    wanted = [pixels(path) for path in draw(*command, "--out", "out.png")]
+    assert [pixels(path) for path in draw(*command, "--out", "mask.png")] == wanted
+
+
+def test_how_many_are_widened_side_by_side_is_by_their_widened_size(monkeypatch):
+    monkeypatch.setattr("muse.apps.edit.MOST_SIDE_BY_SIDE", 4 * 140 * 100)
+    assert Edit(image=Path("cat.png"), prompt=APPLE).side_by_side == 4
+    assert Outpaint(image=Path("cat.png"), prompt=APPLE, right=140).side_by_side == 2
+    assert Outpaint(image=Path("cat.png"), prompt=APPLE, top=9000).side_by_side == 1
 
 
 def test_the_flags_of_edit_are_the_options_of_the_papers_loop():

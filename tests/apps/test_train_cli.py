@@ -293,6 +293,11 @@ def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlar
         ),
         ("tokenize empty out", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
         ("tokenize pictures out --size 100", r"size 100 is not a multiple of 16; try 96"),
+        ("tokenize pictures out --size 0", r"size is 0; give a whole number of at least 1$"),
+        ("tokenize pictures out --size -16", r"size is -16; give a whole number of at least 1$"),
+        ("tokenize pictures out --threads 0", r"threads is 0; give a whole number of at least 1$"),
+        ("tokenize pictures out --batch-size 0", r"batch_size is 0; give a whole number of at least 1$"),
+        ("tokenize pictures out --source.rows-per-piece 0", r"rows_per_piece is 0; give a whole number of at least 1$"),
         ("export empty out", r"empty/parts.json is missing"),
         ("import-vqgan nowhere.ckpt out", r"nowhere.ckpt is missing; give a checkpoint file or a folder"),
     ],
@@ -305,6 +310,7 @@ def test_what_cannot_be_done_is_refused_with_one_sentence(command, sentence, tmp
     said = capsys.readouterr().err
     assert re.search(rf"^muse: {sentence}", said, re.MULTILINE), said
     assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cache_made_by_another_vqgan_is_refused_with_one_sentence(walked, tmp_path, monkeypatch, capsys):

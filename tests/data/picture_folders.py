@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tarfile
 from pathlib import Path
 
@@ -15,6 +16,13 @@ CONFIG = VQGANConfig(
     channels=(8, 8, 16), blocks=1, decoder_blocks=1, num_codes=32, code_dim=4, attention=False, norm_groups=4
 )
 SIZE = 16
+BROKEN_EXIF = b"this is no exif at all"
+TURNED = (
+    b"Exif\0\0II*\0\x08\0\0\0\x02\0"
+    + struct.pack("<HHIHxx", 0x0112, 3, 1, 6)
+    + struct.pack("<HHI4s4x", 0x011A, 2, 4, b"abc")
+)
+"""To be turned right, with a resolution that is a text."""
 
 
 def picture(seed=0, width=24, height=20):

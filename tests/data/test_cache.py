@@ -242,6 +242,24 @@ def test_text_states_are_those_of_the_text_encoder(mine, tmp_path, tiny_t5):
     torch.testing.assert_close(batch.text[is_word], text[is_word], atol=2e-3, rtol=2e-3)
 
 
+def test_captions_that_are_too_long_are_cut_and_counted(tmp_path, tiny_t5):
+    folder = plain_folder(tmp_path / "mine", 3)
+    captions = ["a red apple " * 1000, "a dog", "a " * 77]
+    (folder / "1.txt").write_text("\n".join(captions))
+    tally = make(open_source(str(folder)), tmp_path / "tokens", Networks(LOW, None, tiny_t5, "t5"))
+    assert tally.sentence() == "3 of 3 pictures used; cut 2 captions to what the text encoder reads"
+    row = TokenCache(tmp_path / "tokens").row(1)
+    assert row["captions"] == [" ".join(words.split()[:76]) for words in captions]
+    assert [len(states) for states in row["text"]] == [77, 3, 77]
+
+
+@pytest.mark.parametrize("name", ["size", "high_size", "batch_size", "threads"])
+def test_a_number_below_one_is_refused_with_one_sentence(name):
+    for value in (0, -16):
+        with pytest.raises(ValueError, match=rf"^{name} is {value}; give a whole number of at least 1$"):
+            TokenizeOptions(**{name: value})
+
+
 def test_tars_are_tokenized_and_the_damaged_picture_in_one_is_skipped(tmp_path):
     tar_file(tmp_path / "tars/a.tar", range(3))
     tar_file(tmp_path / "tars/b.tar", range(3, 6), damaged=(4,))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from muse.data.pictures import Tally, Unusable, clean, fit, read_picture
-from tests.data.picture_folders import awkward_folder, encoded, picture
+from tests.data.picture_folders import BROKEN_EXIF, TURNED, awkward_folder, encoded, picture
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,14 @@ def test_the_camera_says_which_way_is_up(folder):
     assert np.abs(np.asarray(image) - turned).mean() < 25  # JPEG blurs the edges; the wrong way up it is 80
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_sound_picture_is_used_whatever_its_exif_says(kind):
+    image, kinds = read_picture(encoded(picture(0, 30, 20), kind, exif=BROKEN_EXIF))
+    assert (image.size, kinds) == ((30, 20), set())
+    image, kinds = read_picture(encoded(picture(0, 30, 20), kind, exif=TURNED))
+    assert (image.size, kinds) == ((20, 30), {"rotated"})
+
+
 @pytest.mark.parametrize("name", ["damaged.jpg", "empty.png"])
 def test_a_damaged_picture_is_unusable(folder, name):
     with pytest.raises(Unusable, match=r"^damaged$"):
@@ -79,6 +87,27 @@ def test_the_shorter_side_is_scaled_and_the_longer_one_cropped(shape):
     assert means[1] == pytest.approx(127.5, abs=6)
 
 
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(2000, 60), (60, 2000)])
+def test_of_a_long_picture_the_square_is_scaled_alone_and_looks_as_it_did(place, shape, monkeypatch):
+    image = picture(3, *shape).resize(shape, Image.Resampling.BICUBIC)
+    quick = np.asarray(fit(image, 32, (place, place))).astype(int)
+    monkeypatch.setattr("muse.data.pictures.LONG", 100)
+    assert np.abs(quick - np.asarray(fit(image, 32, (place, place)))).max() <= 3
+
+
+@pytest.mark.parametrize("shape", [(65_000, 1), (1, 65_000)])
+def test_a_picture_of_one_row_of_pixels_takes_no_more_memory_than_its_square(shape, monkeypatch):
+    resize, sizes = Image.Image.resize, []
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda image, size, *rest, **more: (sizes.append(size), resize(image, (1, 1)))[1]
+    )
+    fit(Image.new("RGB", shape), 64)
+    monkeypatch.undo()
+    assert sizes == [(64, 64)]
+    assert fit(Image.new("RGB", shape, "red"), 64).getcolors() == [(64 * 64, (255, 0, 0))]
+
+
 def test_captions_are_stripped_and_empty_ones_dropped():
     assert clean(["  a red\n apple ", "", " \t"]) == ["a red apple"]
 
@@ -88,3 +117,5 @@ def test_a_tally_says_all_counts_in_one_line():
     tally.skipped.update({"damaged": 1, "without a caption": 2})
     tally.converted["CMYK"] += 3
     assert tally.sentence() == ("997 of 1,000 pictures used; skipped 1 damaged, 2 without a caption; converted 3 CMYK")
+    tally.add(Tally(captions_cut=4))
+    assert tally.sentence().endswith("; converted 3 CMYK; cut 4 captions to what the text encoder reads")

@@ -43,6 +43,22 @@ def test_a_folder_has_the_captions_of_its_metadata(tmp_path):
     }
 
 
+def test_several_lines_of_the_metadata_are_several_captions_of_a_picture(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 1)
+    lines = [{"file_name": "0.png", "text": "one"}, {"file_name": "0.png", "text": ["two", "three"]}]
+    (folder / "metadata.jsonl").write_text("\r\n".join(map(json.dumps, lines)))
+    (row,) = all_rows(open_source(str(folder)))
+    assert row.captions == ["picture 0", "the number 0", "one", "two", "three"]
+
+
+def test_a_caption_of_the_metadata_may_hold_any_letter(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 1)
+    record = {"file_name": "0.png", "text": "one\u2028and\u0085the same"}
+    (folder / "metadata.jsonl").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+    (row,) = all_rows(open_source(str(folder)))
+    assert row.captions[-1] == "one and the same"
+
+
 def test_metadata_that_cannot_be_read_is_named_by_its_line(tmp_path):
     folder = plain_folder(tmp_path / "mine")
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"text": "b"}\n')
@@ -117,6 +133,13 @@ def test_samples_of_a_tar_need_not_be_alike(tmp_path, one_by_one):
         "in/number": (True, [], ""),
         "in/list": (True, [], ""),
     }
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_the_lines_of_a_text_in_a_tar_are_captions_as_they_are_in_a_folder(tmp_path, one_by_one):
+    path = tar_with(tmp_path / "a.tar", {"0.png": encoded(picture(0)), "0.txt": b"a fox\r\n\n a red one \n"})
+    (row,) = all_rows(open_source(str(path), one_by_one=one_by_one))
+    assert row.captions == ["a fox", "a red one"]
 
 
 def test_endings_of_a_tar_are_chosen_by_name(tmp_path):

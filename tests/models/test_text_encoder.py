@@ -90,6 +90,34 @@ def test_saving_does_not_round_the_encoder_in_use(encoder, tmp_path, dtype):
     assert encoder(["a red apple"])[0].equal(before)
 
 
+def test_a_folder_without_its_tokenizer_is_refused_with_one_sentence(encoder, tiny_t5, tmp_path):
+    for name, each in (("bert", encoder), ("t5", tiny_t5)):
+        each.save(tmp_path / name)
+        TextEncoder.from_folder(tmp_path / name)
+        (tmp_path / name / "tokenizer.json").unlink()
+        with pytest.raises(ValueError, match=rf"^\S+{name} has no tokenizer .*; save the encoder's own there too$"):
+            TextEncoder.from_folder(tmp_path / name)
+        (tmp_path / name / "tokenizer_config.json").unlink()
+        with pytest.raises(ValueError, match=rf"^\S+{name} has no tokenizer \(\S+ or tokenizer.json\); save the enc"):
+            TextEncoder.from_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("caption", "cut"),
+    [
+        ("a red fox", "a red fox"),
+        (" ".join(["fox"] * 10), " ".join(["fox"] * 10)),
+        (" ".join(["fox"] * 11), " ".join(["fox"] * 10)),
+        ("a  red\n" * 5000, "a  red\n" * 4 + "a  red"),
+        ("," * 30, "," * 10),
+        ("", ""),
+    ],
+)
+def test_captions_are_cut_behind_the_last_word_that_the_encoder_reads(encoder, caption, cut):
+    assert encoder.cut_to_fit([caption, "a red apple"]) == [cut, "a red apple"]
+    assert encoder([cut])[1].sum() <= encoder.max_words
+
+
 def test_what_is_no_text_encoder_is_refused(tmp_path):
     with pytest.raises((OSError, ValueError)):
         TextEncoder.from_folder(tmp_path)

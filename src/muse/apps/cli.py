@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,9 +61,10 @@ class Upscale(SamplingFlags, Drawing):
     """What it shows, in quotation marks."""
 
     def run(self) -> None:
-        self.picture()  # says what is wrong with it before the model is loaded
+        _ = self.picture  # says what is wrong with it before the model is loaded
         super().run()
 
+    @cached_property  # as what is drawn may take the file's name
     def picture(self) -> "Image.Image":
         """Raises OSError or ValueError if there is none."""
         from muse.images import open_image
@@ -76,7 +78,7 @@ class Upscale(SamplingFlags, Drawing):
         return {"options": dataclasses.replace(muse.superres_defaults, **given(self))}
 
     def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
-        return muse.upscale([self.picture()] * len(seeds), [self.prompt] * len(seeds), seeds, **details)
+        return muse.upscale([self.picture] * len(seeds), [self.prompt] * len(seeds), seeds, **details)
 
     def details(self) -> dict[str, str]:
         return {"image": self.image.name}

@@ -52,6 +52,7 @@ class Tokenize:
         from muse.models.vqgan import VQGAN, VQGANConfig
         from muse.pipeline import load_text_encoder
 
+        options = TokenizeOptions(self.size, self.high_size, self.batch_size, self.threads)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         index, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
@@ -68,7 +69,6 @@ class Tokenize:
             load_text_encoder(text).to(device) if text else None,
             str(text) if text else None,
         )
-        options = TokenizeOptions(self.size, self.high_size, self.batch_size, self.threads)
         source = open_source(self.pictures, self.source)
         tally = tokenize(source, self.pictures, self.out, networks, options, index, count)
         if tally is not None:

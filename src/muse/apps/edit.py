@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,8 +56,9 @@ class FromPicture(Drawing):
 
     def check(self) -> None:
         """Raises ValueError or OSError for what is wrong with a command before its model is known."""
-        self.picture()
+        _ = self.picture
 
+    @cached_property  # as what is drawn may take the file's name
     def picture(self) -> "Image.Image":
         """Raises OSError or ValueError if there is none."""
         from muse.images import open_image
@@ -64,8 +66,13 @@ class FromPicture(Drawing):
         return open_image(self.image)
 
     @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Width and height of what is drawn."""
+        return self.picture.size
+
+    @property
     def side_by_side(self) -> int:
-        width, height = self.picture().size
+        width, height = self.drawn_size
         return max(1, min(BATCH, MOST_SIDE_BY_SIDE // (width * height)))
 
     def stages(self, muse: "Muse") -> Stages:
@@ -73,7 +80,7 @@ class FromPicture(Drawing):
 
     def images(self, muse: "Muse", seeds: Sequence[int], **details: Any) -> "list[Image.Image]":
         del details["negatives"]
-        return self.edited(muse, self.picture(), seeds, negative=self.negative, **details)
+        return self.edited(muse, self.picture, seeds, negative=self.negative, **details)
 
     @abstractmethod
     def edited(self, muse: "Muse", picture: "Image.Image", seeds: Sequence[int], **more: Any) -> "list[Image.Image]":
@@ -113,9 +120,10 @@ class Inpaint(SuperresFlags, SamplingFlags, FromPicture):
         from muse.images import to_rgb
 
         check_context(self.context)
-        size, hole = self.picture().size, self.hole()
+        size, hole = self.picture.size, self.hole
         _ = box_hole(hole, size) if isinstance(hole, Box) else mask_hole(to_rgb(hole, "black"), size)
 
+    @cached_property
     def hole(self) -> "Image.Image | Box":
         """Raises ValueError or OSError if there is none, or no single one."""
         from muse.canvas import Box
@@ -130,7 +138,7 @@ class Inpaint(SuperresFlags, SamplingFlags, FromPicture):
         return super().stages(muse) | self.superres_stage(muse)
 
     def edited(self, muse: "Muse", picture: "Image.Image", seeds: Sequence[int], **more: Any) -> "list[Image.Image]":
-        return muse.inpaint(picture, self.hole(), self.prompt, seeds, context=self.context, **more)
+        return muse.inpaint(picture, self.hole, self.prompt, seeds, context=self.context, **more)
 
     def told(self) -> dict[str, str]:
         part = {"mask": self.mask.name} if self.mask else {"box": " ".join(map(str, self.box or ()))}
@@ -159,7 +167,12 @@ class Outpaint(SuperresFlags, SamplingFlags, FromPicture):
     def check(self) -> None:
         from muse.canvas import widen
 
-        widen(self.picture(), self.margins())
+        widen(self.picture, self.margins())
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        (width, height), margins = self.picture.size, self.margins()
+        return width + margins.left + margins.right, height + margins.top + margins.bottom
 
     def margins(self) -> "Margins":
         """Raises ValueError if there are none."""
@@ -286,12 +299,13 @@ class ProgressWatch(Watch):
         self.bar.update()
         every = math.ceil(progress.total / MOST_FRAMES)
         is_frame = self.keeps_frames and (progress.done % every == 0 or progress.done == progress.total)
-        if not is_frame and progress.done not in self.at:
+        is_still = progress.stage == "base" and progress.done in self.at
+        if not is_frame and not is_still:
             return
         images = progress.show()
         if is_frame:
             self.frames.append([image.resize(preview_size(image.size)) for image in images])
-        if progress.done in self.at:
+        if is_still:
             self.kept[progress.done] = images
 
     def stills(self, index: int, image: "Image.Image") -> "list[Image.Image]":

@@ -137,7 +137,7 @@ class TrainBase:
         engine = recipe.training.engine
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
-        prompts = self.prompts or captions_of(validation)
+        prompts = self.prompts or text_encoder.cut_to_fit(captions_of(validation))
 
         def watch(base: MaskedTransformer, step: int) -> None:
             if is_first():
@@ -188,7 +188,7 @@ class TrainSuperRes:
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
         upsampling = Upsampling.of(recipe.training.model, muse.vqgan, vqgan)
-        prompts = self.prompts or captions_of(validation)
+        prompts = self.prompts or muse.text_encoder.cut_to_fit(captions_of(validation))
 
         def watch(superres: SuperResTransformer, step: int) -> None:
             if is_first():
@@ -298,7 +298,7 @@ def check_text(cache: TokenCache, text_encoder: TextEncoder) -> None:
         return
     batch = batch_of(cache, np.zeros(1, np.int64), np.zeros(1))
     assert batch.text is not None
-    states, _ = text_encoder(batch.captions)
+    states, _ = text_encoder(text_encoder.cut_to_fit(batch.captions))
     if states.shape != batch.text.shape or (states - batch.text).norm() > UNLIKE * batch.text.norm():
         raise ValueError(
             f"the text states of {cache.folder} are not those of this text encoder; give the one that made them "

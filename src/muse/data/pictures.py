@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from muse.images import orientation, upright
 
 SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga"]
@@ -17,6 +19,8 @@ SUFFIXES = frozenset(
 CONVERTED = ("animated", "rotated", "transparent", "16-bit", "CMYK", "palette", "grey")
 SKIPPED = ("damaged", "too large", "without a picture")
 """The kinds of pictures, as they are counted."""
+LONG = 16
+"""Times as long as it is wide, from which a picture is scaled only where the square lies: it may be thousands."""
 
 
 class Unusable(ValueError):
@@ -25,17 +29,20 @@ class Unusable(ValueError):
 
 @dataclass
 class Tally:
-    """How many rows there were, and what was skipped or converted."""
+    """How many rows there were, and what was skipped, converted or cut."""
 
     rows: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     converted: Counter[str] = field(default_factory=Counter)
+    captions_cut: int = 0
+    """Captions that are longer than the text encoder reads."""
 
     def add(self, other: "Tally") -> None:
         """Count what another has counted."""
         self.rows += other.rows
         self.skipped += other.skipped
         self.converted += other.converted
+        self.captions_cut += other.captions_cut
 
     @property
     def used(self) -> int:
@@ -48,6 +55,8 @@ class Tally:
         for verb, counts in (("skipped", self.skipped), ("converted", self.converted)):
             if counts:
                 parts.append(f"{verb} " + ", ".join(f"{num:,} {kind}" for kind, num in sorted(counts.items())))
+        if self.captions_cut:
+            parts.append(f"cut {self.captions_cut:,} captions to what the text encoder reads")
         return "; ".join(parts)
 
 
@@ -60,8 +69,7 @@ def read_picture(source: bytes | Path) -> tuple[Image.Image, frozenset[str]]:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             kinds = kinds_of(image)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return to_rgb(upright), kinds
+            return to_rgb(upright(image)), kinds
     except Image.DecompressionBombError as error:
         raise Unusable("too large") from error
     except Exception as error:  # Pillow's readers raise as many kinds as there are formats
@@ -72,7 +80,7 @@ def kinds_of(image: Image.Image) -> frozenset[str]:
     """How a picture differs from an upright 8-bit RGB one."""
     kinds = {
         "animated": getattr(image, "n_frames", 1) > 1,
-        "rotated": image.getexif().get(0x0112, 1) != 1,
+        "rotated": orientation(image) != 1,
         "transparent": image.has_transparency_data,
         "16-bit": image.mode.startswith("I") or image.mode == "F",
         "CMYK": image.mode == "CMYK",
@@ -99,8 +107,11 @@ def fit(image: Image.Image, size: int, place: tuple[float, float] = (0.5, 0.5)) 
     `place` says where along the part that is too much, in [0, 1] from the left and from the top; half is the centre."""
     scale = size / min(image.size)
     width, height = (max(round(side * scale), size) for side in image.size)
-    scaled = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     left, top = round((width - size) * place[0]), round((height - size) * place[1])
+    if max(image.size) > LONG * min(image.size):
+        (x0, y0), (x1, y1) = np.array([(left, top), (left + size, top + size)]) * image.size / (width, height)
+        return image.resize((size, size), Image.Resampling.LANCZOS, (x0, y0, x1, y1), reducing_gap=3.0)
+    scaled = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return scaled.crop((left, top, left + size, top + size))
 
 

@@ -295,12 +295,12 @@ def row_of(file: BinaryIO, sample: Sample, options: SourceOptions) -> Row:
 
 
 def told(file: BinaryIO, sample: Sample, endings: Iterable[str]) -> tuple[dict[str, Any], str]:
-    """Texts and .json files of a sample by their endings, and which of them is damaged, if one is."""
+    """Lines of texts, and .json files, of a sample by their endings, and which of them is damaged, if one is."""
     record, flaw = {}, ""
     for ending in endings:
         content = content_of(file, sample.places[ending])
         try:
-            record[ending] = json_of(content) if is_json_file(ending) else text_of(content)
+            record[ending] = json_of(content) if is_json_file(ending) else text_of(content).splitlines()
         except ValueError:
             flaw = f"with a damaged .{ending}"
     return record, flaw
@@ -412,14 +412,15 @@ def read_metadata(folder: Path, column: str | None) -> dict[str, list[str]]:
     path, told = folder / METADATA, {}
     if not path.is_file():
         return told
-    for i, line in enumerate(text_of(path.read_bytes()).splitlines(), start=1):
+    # At "\n" only: a JSON text may hold other ends of lines, like U+2028, as they are.
+    for i, line in enumerate(text_of(path.read_bytes()).split("\n"), start=1):
         try:
             record = json.loads(line) if line.strip() else None
             if record is not None:
                 found = next(
                     (record[name] for name in ((column,) if column else CAPTION_COLUMNS) if name in record), None
                 )
-                told[str(record["file_name"])] = texts(found)
+                told.setdefault(str(record["file_name"]), []).extend(texts(found))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"line {i} of {path} is no record with a file_name ({error}); mend or delete it"
@@ -434,6 +435,8 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
     Files and the hub are streamed, or, if rows shall be read `one_by_one` in any order, brought into the cache of
     `datasets` first. Raises ValueError, in one sentence, if there is nothing to be read."""
     options, path = options or SourceOptions(), Path(source)
+    if options.rows_per_piece < 1:
+        raise ValueError(f"rows_per_piece is {options.rows_per_piece}; give a whole number of at least 1")
     if path.is_dir():
         if (path / "state.json").is_file():
             return TableSource(library().load_from_disk(source), options, source)

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class TokenizeOptions:
     """Pictures that go through a VQGAN at once."""
     threads: int = 4
     """Threads that read and scale pictures."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number below 1."""
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; give a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -170,11 +176,11 @@ def is_done(source: Source, piece: int, folder: Path) -> bool:
 def tokenize_piece(
     source: Source, piece: int, folder: Path, networks: Networks, options: TokenizeOptions, info: CacheInfo
 ) -> Tally:
-    """Write one shard, and beside it what was skipped and converted."""
+    """Write one shard, and beside it what was skipped, converted and cut."""
     tally, rows, states = Tally(), Rows(), source.states(piece)
     batch: list[tuple[Row, list[Image.Image]]] = []
-    for prepared in prepared_rows(source.rows(piece), networks, options, tally):
-        batch.append(prepared)
+    for row, pictures in prepared_rows(source.rows(piece), networks, options, tally):
+        batch.append((fitting(row, networks.text_encoder, tally), pictures))
         if len(batch) == options.batch_size:
             encode(batch, networks, rows)
             batch.clear()
@@ -186,7 +192,7 @@ def tokenize_piece(
 
 
 def counts_path(folder: Path, piece: int) -> Path:
-    """The file that says what was skipped and converted, written after its shard."""
+    """The file that says what was skipped, converted and cut, written after its shard."""
     return (folder / shard_name(piece)).with_suffix(".json")
 
 
@@ -227,6 +233,15 @@ def prepare(row: Row, networks: Networks, options: TokenizeOptions) -> tuple[Row
     return row, [fit(image, size) for size in sizes], kinds
 
 
+def fitting(row: Row, text_encoder: TextEncoder | None, tally: Tally) -> Row:
+    """A row with captions that the text encoder, if there is one, can read; those that are cut are counted."""
+    if text_encoder is None:
+        return row
+    captions = text_encoder.cut_to_fit(row.captions)
+    tally.captions_cut += sum(one != other for one, other in zip(captions, row.captions, strict=True))
+    return replace(row, captions=captions)
+
+
 @torch.no_grad()
 def encode(batch: list[tuple[Row, list[Image.Image]]], networks: Networks, rows: Rows) -> None:
     """Add a batch's tokens, captions and text states to the rows."""
@@ -259,7 +274,9 @@ def close(folder: Path, info: CacheInfo, num_pieces: int) -> Tally | None:
     tally, rows = Tally(), []
     for path in paths:
         found = read_json(path)
-        counts = Tally(found["rows"], Counter(found["skipped"]), Counter(found["converted"]))
+        counts = Tally(
+            found["rows"], Counter(found["skipped"]), Counter(found["converted"]), found.get("captions_cut", 0)
+        )
         rows.append(counts.used)
         tally.add(counts)
     if not tally.used:

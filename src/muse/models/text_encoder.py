@@ -1,6 +1,7 @@
 """The frozen language model that reads the prompt: any encoder of `transformers`, T5 first.
 Muse, section 2.1."""
 
+import bisect
 import copy
 import re
 import threading
@@ -33,17 +34,16 @@ class TextEncoder(nn.Module):
     @classmethod
     def from_folder(cls, folder: Path) -> "TextEncoder":
         """Load a folder as `transformers` saves it, in float32, without asking any hub or opening any pickle.
-        Raises OSError, ValueError or RuntimeError if it is no such folder, or its weights do not fit its config."""
+        Raises OSError, ValueError or RuntimeError if it is no such folder, has no tokenizer, or its weights do not fit
+        its config."""
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"the text encoder {folder} is not there; give a folder that transformers has saved"
             )
-        from transformers import AutoTokenizer  # two seconds of imports
-
         with quietly():
             encoder, report = load_narrow(folder) if is_narrow(folder) else load_plain(folder)
             check_loaded(encoder, report["missing_keys"], report["unexpected_keys"])
-            return cls(encoder, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+            return cls(encoder, load_tokenizer(folder))
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the encoder, rounded to `dtype`, and the tokenizer as `transformers` does; in int8, for which that has
@@ -87,6 +87,27 @@ class TextEncoder(nn.Module):
         device = self.encoder.device
         return batch["input_ids"].to(device), is_word.to(device)
 
+    def cut_to_fit(self, captions: Sequence[str]) -> list[str]:
+        """Captions that can be read: each that is longer than the encoder reads ends with the last word that fits, or
+        the last letter if no word does."""
+        return [
+            self._beginning(caption) if num > self.max_words else caption
+            for caption, num in zip(captions, self._num_words(captions), strict=True)
+        ]
+
+    def _beginning(self, caption: str) -> str:
+        """The longest beginning of a caption that can be read."""
+        for ends in ([each.end() for each in re.finditer(r"\S+", caption)], range(1, len(caption) + 1)):
+            num = bisect.bisect_right(ends, self.max_words, key=lambda end: self._num_words([caption[:end]])[0])
+            if num > 0:
+                return caption[: ends[num - 1]]
+        return ""
+
+    def _num_words(self, prompts: Sequence[str]) -> list[int]:
+        """Sub-words of each prompt, special ones included."""
+        with TOKENIZING:
+            return [len(each) for each in self.tokenizer(list(prompts), verbose=False)["input_ids"]] if prompts else []
+
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
         """States of every sub-word, and which are words and not padding.
@@ -116,6 +137,23 @@ def load_narrow(folder: Path) -> tuple[Any, dict[str, Any]]:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     encoder_class: Any = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
     return encoder_class.from_pretrained(None, config=config, state_dict=read_weights(folder), **LOADING)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+    Raises ValueError if it cannot be loaded, or has no files, of which `transformers` may make one without words."""
+    from transformers import AutoTokenizer
+
+    wish = "save the encoder's own there too"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} has no tokenizer that can be loaded ({reason}); {wish}") from error
+    names = [name for name in tokenizer.vocab_files_names.values() if name != "tokenizer_config.json"]
+    if names and not any((folder / name).is_file() for name in names):
+        raise ValueError(f"{folder} has no tokenizer ({' or '.join(names)}); {wish}")
+    return tokenizer
 
 
 def check_loaded(encoder: nn.Module, missing: Iterable[str], unexpected: Iterable[str]) -> None:

@@ -9,8 +9,10 @@ import openai
 import pytest
 from PIL import Image
 
+from muse.apps.server.pictures import MOST_SIDE, encode
 from muse.canvas import Box, Margins
 from muse.sampling import EditOptions, SamplingOptions
+from tests.data.picture_folders import BROKEN_EXIF, TURNED
 
 PROMPT = "a red apple"
 FEW = {"steps": 2, "guidance": 1.0}
@@ -119,6 +121,46 @@ def test_a_cascade_draws_in_both_its_sizes_and_edits_in_its_own(serving, cascade
     assert pixels(edited) == [cascade.edit(photo, PROMPT, [3], options=EditOptions(iterations=2))[0].tobytes()]
     events = list(client.images.generate(prompt=PROMPT, stream=True, partial_images=3, extra_body=own))
     assert {event.size for event in events} == {"256x256"}
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_an_edit_keeps_the_colour_profile_in_every_format(kind, served, photo):
+    file = io.BytesIO()
+    photo.save(file, "PNG", icc_profile=b"a profile")
+    picture = ("picture.png", file.getvalue(), "image/png")
+    own = {"seed": 3, "iterations": 1}
+    answer = served.client().images.edit(image=picture, prompt=PROMPT, output_format=kind, extra_body=own)
+    shown = picture_of(answer.data[0])
+    assert (shown.format, shown.info["icc_profile"]) == (kind.upper(), b"a profile")
+
+
+@pytest.mark.parametrize("exif", [BROKEN_EXIF, TURNED], ids=["broken", "turned"])
+def test_a_sound_picture_is_taken_whatever_its_exif_says(exif, served, tiny_muse, photo):
+    file = io.BytesIO()
+    photo.save(file, "PNG", exif=exif)
+    picture, own = ("picture.png", file.getvalue(), "image/png"), {"seed": 3, "iterations": 1}
+    answer = served.client().images.edit(image=picture, prompt=PROMPT, extra_body=own)
+    upright = photo if exif == BROKEN_EXIF else photo.transpose(Image.Transpose.ROTATE_270)
+    assert pixels(answer) == [tiny_muse.edit(upright, PROMPT, [3], options=EditOptions(iterations=1))[0].tobytes()]
+
+
+@pytest.mark.parametrize(("kind", "most"), [("webp", 16_383), ("jpeg", 65_500)])
+def test_a_format_that_has_no_room_for_the_picture_is_refused_before_anything_is_drawn(kind, most, serving, brake):
+    client = serving().client()
+    for size, margin in (((most, 2), {"left": 1}), ((2, 9), {"top": most - 8}), ((2, most + 1), {"iterations": 2})):
+        picture = png(Image.new("RGB", size))
+        with pytest.raises(openai.BadRequestError, match=f"{kind} has room for {most} a side; ask for png") as error:
+            client.images.edit(image=picture, prompt=PROMPT, output_format=kind, extra_body=margin)
+        assert error.value.param == "output_format"
+    assert brake.rows == []
+
+
+@pytest.mark.parametrize("kind", MOST_SIDE)
+def test_a_format_has_room_for_as_much_as_it_says(kind):
+    content = encode(Image.new("RGB", (MOST_SIDE[kind], 1)), kind, 50, {})
+    assert Image.open(io.BytesIO(content)).size == (MOST_SIDE[kind], 1)
+    with pytest.raises((OSError, ValueError)):
+        encode(Image.new("RGB", (MOST_SIDE[kind] + 1, 1)), kind, 50, {})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from PIL import Image
 
 from muse.apps.server.errors import ApiError, bad_value
 from muse.apps.server.options import Serve
+from muse.apps.server.pictures import MOST_SIDE
 from muse.apps.server.wire import EditRequest, GenerationRequest, ImageRequest, VariationRequest
 from muse.apps.wishes import Alteration, Drawing, alterations
 from muse.canvas import Margins
@@ -161,13 +163,16 @@ def offered_sizes(muse: Muse) -> list[tuple[int, int]]:
 
 def check_size(asked: ImageRequest, offered: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The size that is asked for, by default the first one.
-    Raises ApiError if it is not offered."""
+    Raises ApiError if it is not offered, or too large for the format."""
     names = [size_name(size) for size in offered]
-    if asked.size in (None, "auto"):
-        return offered[0]
-    if asked.size not in names:
+    if asked.size not in (None, "auto", *names):
         raise bad_value("size", f"ask for {' or '.join(names)}, or for 'auto'")
-    return offered[names.index(asked.size)]
+    size = offered[names.index(asked.size) if asked.size in names else 0]
+    most = MOST_SIDE.get(asked.format, math.inf)
+    if max(size) > most:
+        problem = f"the picture has {size_name(size)} pixels and {asked.format} has room for {most} a side; ask for png"
+        raise bad_value("output_format", problem)
+    return size
 
 
 def check_widened(size: tuple[int, int], margins: Margins, serve: Serve) -> tuple[int, int]:

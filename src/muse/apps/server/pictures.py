@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from muse.apps.server.errors import ApiError, bad_value
-from muse.images import text_chunks
+from muse.images import text_chunks, upright
 
 Format = Literal["png", "webp", "jpeg"]
 READABLE = ("PNG", "WEBP", "JPEG")
 """What the API takes. Nothing else is even tried: no SVG, no PostScript."""
+MOST_SIDE: Mapping[Format, int] = {"webp": 16_383, "jpeg": 65_500}
+"""Pixels of a side that a format has room for, JPEG in libjpeg; a PNG has room for all that is drawn."""
 
 
 def open_picture(file: BinaryIO, param: str, max_pixels: float) -> Image.Image:
@@ -26,8 +28,7 @@ def open_picture(file: BinaryIO, param: str, max_pixels: float) -> Image.Image:
         if image.width * image.height > max_pixels:
             limit = f"at most {max_pixels / 1e6:g} million pixels are taken"
             raise bad_value(param, f"the picture has {image.width} x {image.height} pixels; {limit}")
-        image.load()
-        return ImageOps.exif_transpose(image)
+        return upright(image)
     except ApiError:
         raise
     except Image.DecompressionBombError as error:
@@ -37,12 +38,14 @@ def open_picture(file: BinaryIO, param: str, max_pixels: float) -> Image.Image:
 
 
 def encode(image: Image.Image, format_: Format, quality: int, text: Mapping[str, str]) -> bytes:
-    """A picture as a file; a PNG also says how it was made. `quality` is for the others, 0 to 100."""
+    """A picture as a file, with its colour profile; a PNG also says how it was made. `quality` is for the others, 0 to
+    100."""
     file = io.BytesIO()
     if format_ == "png":
         image.save(file, format="PNG", pnginfo=text_chunks(text))
     else:
-        image.convert("RGB").save(file, format=format_.upper(), quality=quality)
+        profile = image.info.get("icc_profile")
+        image.convert("RGB").save(file, format=format_.upper(), quality=quality, icc_profile=profile)
     return file.getvalue()
 
 
