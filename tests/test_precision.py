@@ -1,6 +1,7 @@
 """The arithmetic that pictures are drawn in."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,29 @@ def test_auto_takes_bfloat16_only_where_the_machine_computes_in_it(is_native, dt
     assert has_native_bfloat16("cpu") == is_native
     assert dtype_for("auto", "cpu") == dtype
     assert Muse.from_pretrained(tiny_folder, "cpu").base.embed.weight.dtype == dtype
+
+
+@pytest.mark.parametrize(("device", "is_native"), [("cuda:0", False), ("cuda:1", True)])
+def test_a_gpu_that_only_emulates_bfloat16_has_it_not_whatever_another_one_has(device, is_native, monkeypatch):
+    current = []
+
+    class Within:
+        def __init__(self, device):
+            self.index = torch.device(device).index
+
+        def __enter__(self):
+            current.append(self.index)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    majors = {0: 7, 1: 9}  # a T4 beside an H100
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", Within)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1] if current else 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(major=majors[index]))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda index: True)
+    assert has_native_bfloat16(device) == is_native
 
 
 def test_an_unknown_precision_is_refused_with_what_to_give():

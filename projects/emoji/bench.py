@@ -39,7 +39,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muse.evaluation.evaluate import draw_with
-from muse.evaluation.intervals import CONFIDENCE_Z, PERCENTILES, Figure, wilson
+from muse.evaluation.intervals import PERCENTILES, Figure, around, wilson
 from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
@@ -319,13 +319,13 @@ def frechet_figures(
 def frechet_interval(
     reference: FrechetReference, drawn: Float[Tensor, "picture dim"], options: BenchOptions, rng: np.random.Generator
 ) -> Figure:
-    """Frechet distance of drawn pictures' features.
+    """Frechet distance of drawn pictures' features."""
+    return around(lambda rows: reference.distance(drawn[rows]), len(drawn), frechet_resamples(options), rng)
 
-    The interval is by the bootstrap's standard error: a resample repeats pictures, so its own distance is larger."""
-    num, distance = len(drawn), reference.distance(drawn)
-    again = [reference.distance(drawn[rng.integers(num, size=num)]) for _ in range(max(2, options.resamples // 10))]
-    reach = CONFIDENCE_Z * float(np.std(again))
-    return Figure(distance, max(0.0, distance - reach), distance + reach)
+
+def frechet_resamples(options: BenchOptions) -> int:
+    """Resamples behind the interval of a Frechet distance."""
+    return max(2, options.resamples // 10)
 
 
 # -- the bench ---------------------------------------------------------------------------------------------------------

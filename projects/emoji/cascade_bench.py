@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muse.checkpoint import load_module
-from muse.evaluation.intervals import CONFIDENCE_Z, Figure, mean_of
+from muse.evaluation.intervals import CONFIDENCE_Z, Figure, around, mean_of
 from muse.evaluation.metrics import FrechetReference, as_array, psnr, ssim
 from muse.evaluation.report import git_commit
 from muse.images import contact_sheet, to_images, to_tensor
@@ -37,7 +37,7 @@ from muse.pipeline import Muse
 from muse.shapes import Pictures, Tokens
 from muse.training.perceptual import PerceptualLoss
 from projects.emoji import dataset, recipe
-from projects.emoji.bench import BenchOptions, frechet_interval, make_prompts
+from projects.emoji.bench import BenchOptions, frechet_interval, frechet_resamples, make_prompts
 from projects.emoji.dataset import EmojiArt
 from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import efficientnet_lite0, gallery_records
@@ -107,7 +107,13 @@ def reconstruction(
         "perceptual": torch.stack([perceptual(*pair) for pair in in_pairs(redrawn, pictures, 1)]),
     }
     means = {metric: mean_of(as_array(values), options.resamples, rng) for metric, values in scores.items()}
-    distance = frechet_interval(FrechetReference.of(describe(pictures)), describe(redrawn), options, rng)
+    real, painted = describe(pictures), describe(redrawn)
+    distance = around(
+        lambda rows: FrechetReference.of(real[rows]).distance(painted[rows]),  # the same pictures, on either side
+        len(pictures),
+        frechet_resamples(options),
+        rng,
+    )
     return Reconstruction(name, pictures.shape[-1], len(pictures), **means, frechet=distance)
 
 

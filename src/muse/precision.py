@@ -15,7 +15,8 @@ FLOAT8_SINCE = (8, 9)
 def has_native_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether a device multiplies in bfloat16 itself; others are slower in it than in float32."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 

@@ -12,6 +12,7 @@ from muse.checkpoint import CheckpointError
 from muse.evaluation.drawing import Shard
 from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of, sweep_values, with_sampling
 from muse.evaluation.lpips import Lpips
+from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.protocols import EvaluationOptions
 from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, requests_for
 from muse.pipeline import Muse
@@ -127,6 +128,45 @@ def test_the_real_pictures_against_themselves_have_distance_0(evaluation_in, tmp
     assert evaluation.measure_frechet(evaluation.feature_network, same).figure.value == pytest.approx(0, abs=1e-6)
     precision, recall = evaluation.measure_precision_and_recall(same)
     assert precision.figure.value == recall.figure.value == 1
+
+
+def test_which_real_pictures_there_are_moves_both_sides_of_a_redrawn_distance(evaluation_in, tmp_path):
+    """Of a VQGAN that gives everything back as it was, every resample has the distance 0."""
+    evaluation = evaluation_in(tmp_path, metrics=("rfrechet",))
+    evaluation.redrawn = evaluation.the_real
+    figure = evaluation.run().figure("rfrechet_eye")
+    assert (figure.low, figure.value, figure.high) == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+def test_the_interval_of_a_redrawn_distance_is_the_spread_over_other_real_pictures(
+    evaluation_in, tmp_path, monkeypatch
+):
+    evaluation, generator = evaluation_in(tmp_path, metrics=("rfrechet",)), torch.Generator().manual_seed(0)
+    real, blurred = evaluation.the_real, replace(evaluation.the_real, resize=64)
+    evaluation.redrawn = blurred
+    basis = torch.randn(8, 8, generator=generator)
+    draw = lambda: torch.randn(60, 8, generator=generator) @ basis  # noqa: E731
+
+    def pair():
+        features = draw()
+        return {real: features, blurred: 0.9 * features + 0.05 * draw()}
+
+    distances = [FrechetReference.of(each[real]).distance(each[blurred]) for each in (pair() for _ in range(200))]
+    reaches = []
+    for _ in range(20):
+        features = pair()
+        monkeypatch.setattr(evaluation, "features", lambda network, pictures, features=features: features[pictures])
+        figure = evaluation.measure_redrawn_frechet(evaluation.feature_network).figure
+        reaches.append(figure.high - figure.value)
+    assert 0.5 < sum(reaches) / 20 / (1.96 * torch.tensor(distances).std().item()) < 2
+
+
+def test_what_was_redrawn_of_pictures_read_otherwise_is_redrawn_again(evaluation_in, tmp_path, monkeypatch):
+    evaluation = evaluation_in(tmp_path, metrics=("psnr",))
+    before = evaluation.redrawn.paths
+    monkeypatch.setattr("muse.evaluation.evaluate.READING", 1)
+    del evaluation.redrawn
+    assert not set(before) & set(evaluation.redrawn.paths)
 
 
 # -- a VQGAN -----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,22 @@
 """Prompts and pictures on disk, whole and spoiled."""
 
 import json
+from typing import cast
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from muse.evaluation.protocols import PROTOCOLS, EvaluationOptions, protocol_named
-from muse.evaluation.sources import PictureSet, Prompt, read_prompts, reference_folder, requests_for
+from muse.evaluation.sources import (
+    PictureSet,
+    Prompt,
+    read_picture,
+    read_prompts,
+    reference_folder,
+    requests_for,
+    size_of,
+)
 
 PARTI = "Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\t\nten cats\tAnimals\tQuantity\tx\n"
 GENEVAL = '{"tag": "counting", "include": [], "prompt": "a photo of four clocks"}\n'
@@ -105,6 +115,41 @@ def test_a_damaged_picture_is_refused_by_name(tmp_path):
     (tmp_path / "a.png").write_text("a text")
     with pytest.raises(ValueError, match=r"a.png is no picture"):
         PictureSet.of_folder(tmp_path).size()
+
+
+def test_a_picture_is_read_upright_on_white_and_of_8_bits(tmp_path):
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    clear.putpixel((4, 4), (255, 0, 0, 255))
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(np.array([[0, 128 * 257], [255 * 257, 1000]], np.uint16)).save(tmp_path / "deep.png")
+    turned = Image.new("RGB", (16, 8), "blue")
+    turned.paste("yellow", (0, 0, 8, 8))
+    exif = turned.getexif()
+    exif[ExifTags.Base.Orientation] = 6  # its left is up
+    turned.save(tmp_path / "turned.png", exif=exif)
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+
+    assert read_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    assert read_picture(tmp_path / "clear.png").getpixel((4, 4)) == (255, 0, 0)
+    assert np.asarray(read_picture(tmp_path / "deep.png"))[..., 0].tolist() == [[0, 128], [255, 4]]
+    for name in ("turned.png", "turned.jpg"):
+        picture = read_picture(tmp_path / name)
+        assert picture.size == size_of(tmp_path / name) == (8, 16)
+        red, _, blue = cast(tuple[int, int, int], picture.getpixel((4, 2)))
+        assert red > 200 > 50 > blue
+
+
+def test_what_was_read_otherwise_has_another_fingerprint(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    now = PictureSet.of_folder(tmp_path).fingerprint
+    monkeypatch.setattr("muse.evaluation.sources.READING", 1)
+    assert PictureSet.of_folder(tmp_path).fingerprint != now
+
+
+def test_a_picture_that_cannot_be_shown_is_refused_by_name(tmp_path):
+    Image.new("F", (8, 8)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a.tiff cannot be read: a picture of mode F came"):
+        read_picture(tmp_path / "a.tiff")
 
 
 # -- options and protocols ---------------------------------------------------------------------------------------------

@@ -138,6 +138,19 @@ def test_a_validation_mixes_no_captions(tmp_path):
     assert mixing.validate([batch(4)]) == plain.validate([batch(4)])
 
 
+@torch.no_grad()
+def test_in_a_validation_each_hidden_token_counts_as_much_as_any_other(tmp_path):
+    stage = stage_of(tmp_path)
+    for parameter in stage.averaged().parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded()))
+    parts = [batch()[:1], batch(4)[1:]]
+    losses = [stage.loss(stage.averaged(), part, seeded(i)).item() for i, part in enumerate(parts)]
+    counts = [stage.draw(len(part), seeded(i)).num_hidden for i, part in enumerate(parts)]
+    mean = sum(loss * num for loss, num in zip(losses, counts, strict=True)) / sum(counts)
+    assert abs(mean - sum(losses) / 2) > 1e-2, "the test could not fail"
+    assert stage.validate(parts) == pytest.approx(mean, rel=1e-5)
+
+
 @pytest.mark.parametrize(("caption_drop", "matters"), [(0.0, True), (1.0, False)])
 def test_the_captions_matter_unless_they_are_dropped(tmp_path, caption_drop, matters):
     stage = stage_of(tmp_path, caption_drop=caption_drop)
@@ -217,6 +230,15 @@ def test_weight_decay_reaches_the_optimizer_and_the_paper_set_its_default(tmp_pa
     assert [group["betas"] for group in stage.optimizer.param_groups] == [(0.9, 0.96)] * 2
     other = stage_of(tmp_path, weight_decay=0.3)
     assert other.optimizer.param_groups[0]["weight_decay"] == 0.3
+
+
+def test_a_caption_that_is_too_long_is_cut_and_ends_no_run(tmp_path):
+    stage = stage_of(tmp_path)
+    most = stage.text_encoder.max_words
+    long = TokenBatch(batch().tokens[:1], ["red " * 2 * most])
+    states, is_word = stage.read(long)
+    assert is_word.sum() == states.shape[1] == most
+    assert stage.loss(stage.network, long, seeded()).isfinite()
 
 
 def test_a_batch_moves_to_a_device_with_its_captions():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from muse.checkpoint import load_module
-from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.models.vqgan import VQGAN, SpatialAttention, VQGANConfig
 from muse.training.decoder import DecoderStage, DecoderTraining, train_decoder, with_larger_decoder
 from muse.training.perceptual import PerceptualLoss
 from tests.training.test_engine import metrics_of
@@ -101,14 +101,29 @@ def test_the_decoder_learns_on_the_tokens_that_the_vqgan_gives(tmp_path, monkeyp
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("attention", [False, True])
-def test_a_decoder_that_only_has_more_blocks_starts_as_the_old_one(attention):
+@pytest.mark.parametrize(("blocks", "more"), [(1, 3), (2, 3), (2, 4), (3, 4)])
+@pytest.mark.parametrize(("attention", "level_attention"), [(False, False), (True, False), (True, True)])
+def test_a_decoder_that_only_has_more_blocks_starts_as_the_old_one(attention, level_attention, blocks, more):
     torch.manual_seed(0)
-    vqgan = VQGAN(dataclasses.replace(VQGAN_CONFIG, channels=(8, 8, 12), attention=attention))
-    larger = with_larger_decoder(vqgan, None, 3)
+    shape = {"channels": (8, 8, 12), "attention": attention, "level_attention": level_attention}
+    vqgan = VQGAN(dataclasses.replace(VQGAN_CONFIG, decoder_blocks=blocks, **shape))
+    larger = with_larger_decoder(vqgan, None, more)
     tokens = vqgan.encode(noise(0))
     torch.testing.assert_close(larger.decode(tokens, 4), vqgan.decode(tokens, 4), atol=1e-5, rtol=0)
     assert sum(p.numel() for p in larger.parameters()) > sum(p.numel() for p in vqgan.parameters())
+
+
+def test_attention_that_was_added_learns(tmp_path):
+    torch.manual_seed(0)
+    vqgan = VQGAN(dataclasses.replace(VQGAN_CONFIG, level_attention=True))
+    stage = stage_of(tmp_path, vqgan=vqgan, decoder_channels=None)
+    added = [part for part in stage.vqgan.decoder.levels[0].children() if isinstance(part, SpatialAttention)][-1]
+    before = weights_of(added)
+    assert not before["out.weight"].any()
+    for step in range(3):
+        stage.step(pictures_at(step), step)
+    moved = {name for name, weight in added.state_dict().items() if not weight.equal(before[name])}
+    assert moved == set(before)
 
 
 @torch.no_grad()

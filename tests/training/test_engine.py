@@ -19,6 +19,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.checkpoint.metadata import TensorProperties, TensorStorageMetadata
 
 from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
@@ -26,6 +28,7 @@ from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.training import state
 from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
 from muse.training.loggers import MODULES
+from muse.training.optimizers import CLASSES, AdaFactor
 from tests.training.tiny_runs import BATCHES, FINGERPRINT, NETWORKS, RUNS, options, signalling, tokens_at
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +199,13 @@ def test_bfloat16_is_taken_where_the_machine_computes_in_it(tmp_path, monkeypatc
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it)
         assert best_precision() == precision
         assert Engine(EngineOptions(tmp_path, steps=1)).fabric._precision.precision == precision
+
+
+def test_training_leaves_a_gpu_without_float64_alone(tmp_path, monkeypatch):
+    """Apple's, which Fabric would take by itself; metrics are summed in float64."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("lightning_fabric.accelerators.mps.MPSAccelerator.is_available", lambda: True)
+    assert Engine(options(tmp_path)).fabric.device.type == "cpu"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -380,6 +390,44 @@ def test_a_checkpoint_of_other_networks_is_refused_with_one_sentence(tmp_path):
         other.run()
 
 
+@pytest.mark.parametrize(("theirs", "mine"), list(itertools.permutations(CLASSES, 2)))
+def test_a_run_goes_on_with_its_own_optimizer_only_and_another_is_refused_with_one_sentence(tmp_path, theirs, mine):
+    RUNS["base"](options(tmp_path, steps=2), optimizer=theirs)
+    with pytest.raises(
+        ValueError,
+        match=rf"^\S*step-00000002 is of a run with the optimizer {theirs}, and this run has {mine}; "
+        rf"give --optimizer {theirs}, or another folder$",
+    ):
+        RUNS["base"](options(tmp_path), optimizer=mine)
+    RUNS["base"](options(tmp_path), optimizer=theirs)
+    assert state_of(tmp_path)["step"] == 6
+
+
+def test_an_old_checkpoint_of_another_optimizer_is_refused_too(tmp_path):
+    network = nn.Linear(1, 1)
+    theirs, mine = torch.optim.AdamW(network.parameters()), AdaFactor(network.parameters(), lr=1.0)
+    network(torch.ones(1)).sum().backward()
+    theirs.step()
+    old = {"network": network.state_dict(), "optimizer": theirs.state_dict(), "step": 1}
+    torch.save(old, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is of a run with the optimizer adamw, and this run has adafactor"):
+        state.read_old({"network": network, "optimizer": mine}, tmp_path / "state.pt")
+    assert state.read_old({"network": network, "optimizer": theirs}, tmp_path / "state.pt") == 1
+
+
+@pytest.mark.parametrize(("kept", "kind"), [({"fused": True}, "cuda"), ({"capturable": True}, "cuda"), ({}, "cpu")])
+def test_the_count_of_steps_is_restored_where_the_optimizer_keeps_it(kept, kind):
+    entry = TensorStorageMetadata(TensorProperties(dtype=torch.float32), torch.Size([]), [])
+    with FakeTensorMode():
+        network = nn.Module()
+        network.weight = nn.Parameter(torch.empty(1, 1, device="cuda"))
+        optimizer = torch.optim.AdamW(network.parameters(), **kept)
+        parts = {"network": network, "optimizer": optimizer}
+        tensors = state.targets(parts, {"optimizer/network.weight/step": entry})
+        state.fill_optimizers(parts, tensors)
+    assert optimizer.state[network.weight]["step"].device.type == kind
+
+
 def test_weights_that_stay_are_kept_every_so_many_steps(tmp_path):
     kept = []
     line = Line(options(tmp_path, steps=7, keep_every=3, save_every=2))
@@ -404,9 +452,18 @@ def test_a_batch_that_cannot_be_taken_in_equal_parts_is_refused_with_one_sentenc
         RUNS["base"](options(tmp_path, accumulate=3))
 
 
-def test_recomputing_layers_changes_no_step(tmp_path, unbroken):
-    RUNS["base"](options(tmp_path, recompute=True))
-    assert_same_run(tmp_path, unbroken["base"])
+@pytest.mark.parametrize("stage", ["base", "superres"])
+def test_recomputing_layers_changes_no_step(tmp_path, stage, unbroken):
+    RUNS[stage](options(tmp_path, recompute=True))
+    assert_same_run(tmp_path, unbroken[stage])
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "decoder"])
+def test_recomputing_the_layers_of_a_vqgan_is_refused_with_one_sentence(tmp_path, stage):
+    with pytest.raises(
+        ValueError, match=r"^recompute is for the layers of transformers .*; leave out --engine\.recomp"
+    ):
+        RUNS[stage](options(tmp_path, recompute=True))
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
@@ -490,6 +547,16 @@ def test_lines_of_metrics_come_every_so_many_steps_and_at_the_end(tmp_path):
     Line(options(tmp_path, steps=7, log_every=3, save_every=100)).run()
     assert list(metrics_of(tmp_path)) == [3, 6, 7]
     assert "validation_loss" in metrics_of(tmp_path)[7]
+
+
+def test_every_checkpoint_has_a_line_of_metrics_with_what_was_measured_after_it(tmp_path):
+    Line(options(tmp_path, steps=7, log_every=5, save_every=3)).run()
+    assert {step: "validation_loss" in line for step, line in metrics_of(tmp_path).items()} == {
+        3: True,
+        5: False,
+        6: True,
+        7: True,
+    }
 
 
 def test_what_a_vqgan_run_leaves_is_the_averaged_vqgan_in_half_precision(tmp_path, unbroken):

@@ -136,6 +136,17 @@ def test_only_high_resolution_tokens_are_hidden_and_only_hidden_ones_are_learnt(
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[is_hidden], tokens[is_hidden]))
 
 
+@pytest.mark.parametrize(("recompute", "times"), [(False, 1), (True, 2)])
+def test_layers_over_both_grids_are_computed_again_where_memory_is_to_be_saved(tmp_path, recompute, times):
+    stage = SuperResStage(superres_training(options(tmp_path, recompute=recompute)), text_encoder())
+    seen = []
+    for name in ("low_layers", "layers"):
+        norm = getattr(stage.network, name)[0].norm_self
+        norm.register_forward_hook(lambda *_, name=name: seen.append(name))
+    stage.step(batch(), 0)
+    assert sorted(seen) == ["layers"] * times + ["low_layers"] * times
+
+
 # -- mistakes of the base -----------------------------------------------------------------------------------------
 
 

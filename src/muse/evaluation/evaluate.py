@@ -56,13 +56,15 @@ from muse.evaluation.report import (
     write_report,
     write_sweep,
 )
-from muse.evaluation.sources import PictureSet, Request, shown
+from muse.evaluation.sources import READING, PictureSet, Request, shown
 from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import INDEX, Muse, Size
 from muse.sampling import SamplingOptions
 
 Values = Float[np.ndarray, " picture"]
+Rows = Int[np.ndarray, " sample"]
+"""Which pictures a resample has, some of them again."""
 BOOTSTRAP = "bootstrap percentiles"
 STANDARD_ERROR = "bootstrap standard error"
 
@@ -307,22 +309,38 @@ class Evaluation:
         if metric in ("fid", "frechet"):
             return [self.measure_frechet(self.network_for(metric), setting.drawn)], {}
         if metric in ("rfid", "rfrechet"):
-            return [self.measure_frechet(self.network_for(metric), self.redrawn, "r")], {}
+            return [self.measure_redrawn_frechet(self.network_for(metric))], {}
         if metric == "is":
             return [self.measure_inception_score(setting.drawn)], {}
         if metric == "pr":
             return self.measure_precision_and_recall(setting.drawn), {}
         return [self.measure_redrawn(metric)], {}
 
-    def measure_frechet(self, network: FeatureNetwork, pictures: PictureSet, prefix: str = "") -> Measurement:
-        name, num_real = prefix + network.frechet_name, len(self.the_real)
+    def measure_frechet(self, network: FeatureNetwork, pictures: PictureSet) -> Measurement:
         reference, features = self.reference_of(network), self.features(network, pictures)
 
-        def distance(rows: Int[np.ndarray, " sample"]) -> float:
+        def distance(rows: Rows) -> float:
             return reference.distance(features[torch.from_numpy(rows)])
 
-        figure = around(distance, len(features), self.options.frechet_resamples, self.rng(name))
-        return Measurement(name, figure, len(pictures), num_real, network.weights, network.resize, STANDARD_ERROR)
+        return self.frechet_of(distance, network.frechet_name, len(features), network)
+
+    def measure_redrawn_frechet(self, network: FeatureNetwork) -> Measurement:
+        """Real pictures against themselves, once through the VQGAN: which ones there happen to be moves both sides
+        alike, and so they are resampled together."""
+        real, redrawn = self.features(network, self.the_real), self.features(network, self.redrawn)
+
+        def distance(rows: Rows) -> float:
+            some = torch.from_numpy(rows)
+            return FrechetReference.of(real[some]).distance(redrawn[some])
+
+        return self.frechet_of(distance, "r" + network.frechet_name, len(redrawn), network)
+
+    def frechet_of(
+        self, distance: Callable[[Rows], float], name: str, num: int, network: FeatureNetwork
+    ) -> Measurement:
+        """What a distance of so many pictures says, and its interval."""
+        figure = around(distance, num, self.options.frechet_resamples, self.rng(name))
+        return Measurement(name, figure, num, len(self.the_real), network.weights, network.resize, STANDARD_ERROR)
 
     def measure_inception_score(self, pictures: PictureSet) -> Measurement:
         network = self.inception
@@ -400,7 +418,7 @@ class Evaluation:
     def redrawn(self) -> PictureSet:
         """The real pictures once through the VQGAN, kept as pictures are."""
         vqgan = self.subject.vqgan
-        about = {"vqgan": fingerprint_of([vqgan]), "resize": self.the_real.resize}
+        about = {"vqgan": fingerprint_of([vqgan]), "resize": self.the_real.resize, "reading": READING}
         cache = PictureCache(self.folder / "cache" / "redrawn", about)
         paths = [cache.path(picture=sha256_of(path)) for path in self.the_real.paths]
         for part in progress(parts_of(len(paths)), "VQGAN"):

@@ -4,13 +4,16 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from muse.images import FORMATS, to_rgb
 
 PROMPT_FILES = (
     *("prompts.jsonl", "prompts.tsv", "prompts.txt", "metadata.jsonl", "captions_val2014.json"),
@@ -18,6 +21,10 @@ PROMPT_FILES = (
 )
 """Where a folder keeps its prompts; the first that is there counts."""
 PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+READING = 2
+"""Counts up when the same file would be read as another picture; what was made of the one before is made again."""
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF's orientations that swap width and height."""
 PROMPT_KEYS = ("prompt", "caption", "text")
 GROUP_KEYS = ("group", "category", "tag")
 REFERENCE = "reference"
@@ -175,7 +182,7 @@ class PictureSet:
         return first
 
     def read(self, places: Iterable[int]) -> list[Image.Image]:
-        """Some of the pictures, as RGB.
+        """Some of the pictures, as `to_rgb` has them.
         Raises ValueError, which names the file, if one is damaged."""
         return [read_picture(self.paths[place], self.resize) for place in places]
 
@@ -185,32 +192,45 @@ class PictureSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what is in the files and how they are resized."""
-        digest = hashlib.sha256(repr(self.resize).encode())
+        """A hash of what is in the files and how they are read and resized."""
+        digest = hashlib.sha256(repr((READING, self.resize)).encode())
         for path in self.paths:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Width and height by the head of a file.
-    Raises ValueError if it is no picture."""
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture on disk, of which as much is read as one asks for.
+    Raises ValueError, which names the file, if it is no picture, not whole or cannot be shown."""
     try:
-        with Image.open(path) as image:
-            return image.size
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except (FileNotFoundError, PermissionError):
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no picture; take it away") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no whole picture ({error}); get it again or take it away") from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture that is turned upright.
+    Raises ValueError if it is no picture."""
+    with opened(path) as image:
+        width, height = image.size
+        # Some PNGs are to be read to their end for it, and turning a square changes nothing.
+        is_turned = width != height and image.getexif().get(ExifTags.Base.Orientation) in ON_ITS_SIDE
+        return (height, width) if is_turned else (width, height)
 
 
 def read_picture(path: Path, resize: int | None = None) -> Image.Image:
-    """Raises ValueError if the file is no whole picture."""
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise ValueError(f"{path} is no whole picture ({error}); get it again or take it away") from error
+    """A picture as `to_rgb` has it: upright, laid on white, of 8 bits.
+    Raises ValueError if the file is no whole picture."""
+    with opened(path) as image:
+        picture = to_rgb(image)
     return picture if resize is None else crop(picture, resize)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from muse.models.vqgan import VQGAN, Decoder, Padding, ResNetBlock, VQGANConfig
+from muse.models.vqgan import VQGAN, Decoder, Padding, ResNetBlock, SpatialAttention, Upsample, VQGANConfig
 from muse.shapes import Pictures
 from muse.training.engine import Metrics
 from muse.training.perceptual import PerceptualLoss
@@ -65,7 +65,7 @@ def with_larger_decoder(
     larger = VQGAN(larger_config(vqgan.config, channels, blocks, padding))
     larger.encoder.load_state_dict(vqgan.encoder.state_dict(), strict=True)
     larger.quantizer.load_state_dict(vqgan.quantizer.state_dict(), strict=True)
-    take_over(larger.decoder, vqgan.decoder, vqgan.config.decoder_blocks, blocks)
+    take_over(larger.decoder, vqgan.decoder)
     return larger
 
 
@@ -87,23 +87,26 @@ def larger_config(
 
 
 @torch.no_grad()
-def take_over(decoder: Decoder, old: Decoder, num_old: int, num_new: int) -> None:
-    """Fill a decoder of `num_new` blocks a resolution with weights of one of `num_old`, where their shapes agree."""
+def take_over(decoder: Decoder, old: Decoder) -> None:
+    """Fill a decoder with the weights of one of as many blocks or fewer, where their shapes agree."""
     for name in ("from_code", "conv_in", "middle", "norm_out", "conv_out"):
         copy_fitting(getattr(decoder, name), getattr(old, name))
     for level, old_level in zip(decoder.levels, old.levels, strict=True):
         parts, old_parts = list(level.children()), list(old_level.children())
-        for block in parts[num_old:num_new]:
-            assert isinstance(block, ResNetBlock)
-            make_shortcut(block)
-        del parts[num_old:num_new]  # what is left is as it was: the blocks, and what doubles the resolution
+        first = sum(not isinstance(part, Upsample) for part in old_parts)
+        added = slice(first, first + len(parts) - len(old_parts))
+        for part in parts[added]:
+            assert isinstance(part, ResNetBlock | SpatialAttention)
+            make_shortcut(part)
+        del parts[added]  # what is left is as it was: the blocks, and what doubles the resolution
         for part, old_part in zip(parts, old_parts, strict=True):
             copy_fitting(part, old_part)
 
 
-def make_shortcut(block: ResNetBlock) -> None:
+def make_shortcut(block: ResNetBlock | SpatialAttention) -> None:
     """Let a block change nothing, until it is trained."""
-    for parameter in block.conv2.parameters():
+    last = block.conv2 if isinstance(block, ResNetBlock) else block.out
+    for parameter in last.parameters():
         nn.init.zeros_(parameter)
 
 

@@ -72,7 +72,7 @@ class EngineOptions:
     accumulate: int = 1
     """Parts in which each process takes its share of a batch, to save memory; the steps are the same."""
     recompute: bool = False
-    """Save memory by computing each layer again on the way back instead of keeping what it computed."""
+    """Save memory by computing each layer of a transformer again on the way back instead of keeping what it gave."""
     compile: bool = False
     """Compile the layers of a transformer by torch.compile: some minutes at first, faster steps on a GPU. Needs a C++
     compiler. A VQGAN stays as it is: its compiled gradients came out wrong (docs/log.md)."""
@@ -87,7 +87,7 @@ class EngineOptions:
     keep_every: int | None = None
     """Steps between copies of the weights that stay, for `muse export` to average."""
     log_every: int = 50
-    """Steps between lines of metrics."""
+    """Steps between lines of metrics; every checkpoint has one besides."""
     loggers: tuple[LoggerName, ...] = ()
     """Where metrics go besides metrics.jsonl: tensorboard, trackio or wandb, each to be installed by you."""
     seed: int = 0
@@ -180,11 +180,12 @@ def check_split(num: int, processes: int, parts: int) -> None:
 def launch(options: EngineOptions) -> Fabric:
     """This process among those that torchrun started, or alone, with its device and arithmetic."""
     precision = best_precision() if options.precision == "auto" else options.precision
+    kind = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64, in which metrics are summed
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Fabric(accelerator="auto", devices=1, precision=precision)
+        return Fabric(accelerator=kind, devices=1, precision=precision)
     here, everywhere = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ["WORLD_SIZE"])
     fabric = Fabric(
-        accelerator="auto", devices=here, num_nodes=everywhere // here, strategy=DDPStrategy(), precision=precision
+        accelerator=kind, devices=here, num_nodes=everywhere // here, strategy=DDPStrategy(), precision=precision
     )
     fabric.launch()
     return fabric
@@ -278,7 +279,7 @@ class Engine:
 
     def resume(self, state: Mapping[str, saved.Stateful]) -> None:
         """Take up the checkpoint of the run's folder, if there is one, whatever the number of processes that wrote it.
-        Raises ValueError if it belongs to other networks."""
+        Raises ValueError if it belongs to other networks or another optimizer."""
         old = self.options.folder / "state.pt"
         if (latest := saved.latest(self.checkpoints)) is not None:
             self.step = saved.read(state, latest, self.ranks)
@@ -381,8 +382,8 @@ class Engine:
                 last = self.step == options.steps or is_asked_to_stop or self._time_used >= 1
                 is_saved = last or self.step % options.save_every == 0
                 is_kept = options.keep_every is not None and self.step % options.keep_every == 0
-                is_reported = last or self.step % options.log_every == 0
-                if is_saved or is_kept or is_reported:
+                is_reported = is_saved or self.step % options.log_every == 0
+                if is_kept or is_reported:
                     self.settle()
                 if is_saved or is_kept:
                     self._check(metrics, self.step)

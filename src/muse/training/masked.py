@@ -247,14 +247,17 @@ class MaskedStage(ABC, Generic[Network]):
         own_share = draw_own_share(num, mix, generator) if mix else None
         return Draw(is_hidden, torch.arange(num) < kept, int(is_hidden.sum()), kept > 0, more, own_share)
 
+    def draw_unmixed(self, num: int, generator: torch.Generator) -> Draw:
+        """What to draw for a whole batch, but no caption is mixed."""
+        return replace(self.draw(num, generator), own_share=None)
+
     def draw_more(self, num: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """What else a stage draws for each sample of a whole batch; nothing, unless it says so."""
         return ()
 
     def loss(self, network: Network, batch: TokenBatch, generator: torch.Generator) -> Tensor:
         """The mean cross-entropy of a whole batch's hidden tokens, in nats; no caption is mixed."""
-        draw = replace(self.draw(len(batch), generator), own_share=None)
-        return self.loss_of(network, batch, draw)
+        return self.loss_of(network, batch, self.draw_unmixed(len(batch), generator))
 
     def loss_of(self, network: Network, batch: TokenBatch, draw: Draw) -> Tensor:
         """What a part of a batch adds to the mean cross-entropy of the whole batch's hidden tokens, in nats."""
@@ -278,7 +281,7 @@ class MaskedStage(ABC, Generic[Network]):
         if batch.text is not None and batch.is_word is not None:
             return batch.text.float(), batch.is_word
         if batch.captions:
-            return self.text_encoder(batch.captions)
+            return self.text_encoder(self.text_encoder.cut_to_fit(batch.captions))
         device = self.engine.fabric.device
         nothing = torch.zeros(0, 1, self.training.model.text_dim, device=device)
         return nothing, torch.zeros(0, 1, dtype=torch.bool, device=device)
@@ -304,12 +307,16 @@ class MaskedStage(ABC, Generic[Network]):
 
     @torch.no_grad()
     def validate(self, batches: Sequence[TokenBatch]) -> float:
-        """The averaged network's loss on fixed batches with fixed masks, in nats."""
+        """The averaged network's mean cross-entropy of all hidden tokens of fixed batches with fixed masks, in nats;
+        every process finds the same."""
         network, device = self.averaged(), self.engine.fabric.device
+        draws = [self.draw_unmixed(len(batch), torch.Generator().manual_seed(i)) for i, batch in enumerate(batches)]
+        num_hidden = sum(draw.num_hidden for draw in draws)
         losses = [
-            self.loss(network, batch.to(device), torch.Generator().manual_seed(i)) for i, batch in enumerate(batches)
+            self.loss_of(network, batch.to(device), replace(draw, num_hidden=num_hidden))
+            for batch, draw in zip(batches, draws, strict=True)
         ]
-        return float(torch.stack(losses).mean())
+        return float(torch.stack(losses).sum())
 
     def averaged(self) -> Network:
         """The averaged network."""

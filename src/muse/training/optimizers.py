@@ -189,6 +189,17 @@ POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 """Of a singular value s: a s + b s^3 + c s^5; five times over it takes all of (0.01, 1] to near 1."""
 LARGEST_STACK = 2**25
 """Numbers in the matrices whose steps are computed at once: many small ones are otherwise many small kernels."""
+CLASSES: dict[OptimizerName, type[torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adafactor": AdaFactor,
+    "muon": Muon,
+}
+MOMENTS: dict[OptimizerName, set[str]] = {
+    "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "adafactor": {"step", "average", "squares", "rows", "columns"},
+    "muon": {"step", "average", "squares"},
+}
+"""What each keeps of a transformer's parameters, by which a checkpoint tells whose it is."""
 
 
 def nearest_orthogonal(matrices: Float[Tensor, "*matrix rows columns"]) -> Float[Tensor, "*matrix rows columns"]:

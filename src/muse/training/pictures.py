@@ -48,6 +48,11 @@ class PictureStage(ABC):
     def __init__(self, training: PictureTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None):
         if training.engine.strategy == "fsdp":
             raise ValueError("a VQGAN is small and its codebook is one for all processes; give --engine.strategy ddp")
+        if training.engine.recompute:
+            raise ValueError(
+                "recompute is for the layers of transformers and a VQGAN is trained; leave out --engine.recompute, or "
+                "save memory by --engine.accumulate"
+            )
         self.training = training
         self.engine = Engine(training.engine)
         self.vqgan = vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

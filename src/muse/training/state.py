@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
+from muse.training.optimizers import CLASSES, MOMENTS
 from muse.training.ranks import Ranks
 
 STEP = "step"
@@ -69,13 +70,15 @@ def write(state: Mapping[str, Stateful], folder: Path, step: int, ranks: Ranks) 
 
 def read(state: Mapping[str, Stateful], folder: Path, ranks: Ranks) -> int:
     """Fill networks, optimizers and the rest from a checkpoint; returns its step.
-    Raises ValueError if it belongs to other networks."""
+    Raises ValueError if it belongs to other networks or another optimizer."""
     reader = dcp.FileSystemReader(folder)
     there = {
         name: entry
         for name, entry in reader.read_metadata().state_dict_metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
+    for part, optimizer in optimizers(state).items():
+        check_moments(optimizer, {name.rpartition("/")[2] for name in there if name.startswith(part + "/")}, folder)
     wanted = targets(state, there)
     wanted[STEP] = torch.tensor(0)
     for name, tensor in wanted.items():
@@ -94,9 +97,22 @@ def read(state: Mapping[str, Stateful], folder: Path, ranks: Ranks) -> int:
 def read_old(state: Mapping[str, Stateful], path: Path) -> int:
     """As `read`, from the one file in which the first runs were kept, all of one process."""
     old = torch.load(path, map_location="cpu", weights_only=True)
+    for part, optimizer in optimizers(state).items():
+        check_moments(optimizer, {moment for each in old[part]["state"].values() for moment in each}, path)
     for name, part in state.items():
         part.load_state_dict(old[name])
     return old["step"]
+
+
+def check_moments(optimizer: torch.optim.Optimizer, moments: set[str], where: Path) -> None:
+    """Raises ValueError if they are those of another optimizer."""
+    mine = next((name for name, kind in CLASSES.items() if type(optimizer) is kind), None)
+    theirs = next((name for name, kept in MOMENTS.items() if kept == moments), None)
+    if mine and theirs and mine != theirs:
+        raise ValueError(
+            f"{where} is of a run with the optimizer {theirs}, and this run has {mine}; give --optimizer {theirs}, or "
+            "another folder"
+        )
 
 
 def optimizers(state: Mapping[str, Stateful]) -> dict[str, torch.optim.Optimizer]:
@@ -126,19 +142,21 @@ def targets(state: Mapping[str, Stateful], there: Mapping[str, TensorStorageMeta
     """Tensors to read a checkpoint into: the networks' own, and new ones for the optimizers' moments."""
     tensors = flat({name: part for name, part in state.items() if not isinstance(part, torch.optim.Optimizer)})
     parameters = {name: parameter for parameter, name in names_of(state).items()}
+    groups = {p: group for each in optimizers(state).values() for group in each.param_groups for p in group["params"]}
     for name, entry in there.items():
         part, _, rest = name.partition("/")
         owner = parameters.get(rest.rpartition("/")[0])
         if part in optimizers(state):
-            tensors[name] = torch.empty(0) if owner is None else like(owner, entry)
+            tensors[name] = torch.empty(0) if owner is None else like(owner, entry, groups.get(owner, {}))
     return tensors
 
 
-def like(parameter: Tensor, entry: TensorStorageMetadata) -> Tensor:
+def like(parameter: Tensor, entry: TensorStorageMetadata, group: Mapping[str, Any]) -> Tensor:
     """An empty tensor for a moment: sharded as its parameter is if it has as many rows, else whole."""
     dtype, device = entry.properties.dtype, parameter.device
-    if not entry.size:
-        return torch.zeros((), dtype=dtype)  # the count of steps, which optimizers keep at hand
+    if not entry.size:  # the count of steps, which optimizers keep at hand unless a kernel on the device counts
+        is_there = group.get("fused") or group.get("capturable")
+        return torch.zeros((), dtype=dtype, device=device if is_there else "cpu")
     if isinstance(parameter, DTensor) and entry.size[0] == parameter.shape[0]:
         narrow = parameter.detach()[:, : entry.size[1]] if len(entry.size) == 2 else parameter.detach()
         return torch.zeros_like(narrow, dtype=dtype)

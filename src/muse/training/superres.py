@@ -41,6 +41,7 @@ class SuperResStage(MaskedStage[SuperResTransformer]):
 
     def __init__(self, training: SuperResTraining, text_encoder: TextEncoder, upsampling: Upsampling | None = None):
         super().__init__(training, text_encoder)
+        self.engine.recompute(self.network.low_layers)
         self.upsampling = upsampling and upsampling.to(self.engine.fabric.device)
 
     def units(self, network: SuperResTransformer) -> list[nn.Module]:

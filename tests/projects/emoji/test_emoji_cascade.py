@@ -175,3 +175,18 @@ def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(places):
     smaller = [(a - b).abs().max() for a, b in zip(closer.parameters(), trained.parameters(), strict=True)]
     assert 0 < max(smaller) < max(steps) / 10
     assert Muse.from_pretrained(places.model, "cpu").vqgan.fingerprint() == trained.config.vqgan_fingerprint
+
+
+def test_which_pictures_there_are_moves_both_sides_of_a_reconstruction(places, tiny_vqgan, monkeypatch):
+    """Pictures that come back as they were are at no distance, whichever of them there are."""
+    pictures = cascade_bench.painted(dataset.load(places.folder), list(range(8)))
+    monkeypatch.setattr(cascade_bench, "through", lambda vqgan, some: some)
+    told = cascade_bench.reconstruction(
+        "same",
+        tiny_vqgan,
+        pictures,
+        lambda *_: torch.tensor(0.0),
+        lambda some: torch.nn.functional.adaptive_avg_pool2d(some, 2).flatten(1),
+        BenchOptions(per_category=2, only=("single",)),
+    )
+    assert told.frechet.high < 1e-3
