@@ -50,6 +50,7 @@ def reworded(text):
         # What a thing does is no part of it.
         ("a pirate riding a dog", "a red apple riding a dog", ["a pirate"]),
         ("a photo of a monster", "a photo of a red apple", ["a monster"]),
+        ("a dog next to a monster", "a dog next to a red apple", ["a monster"]),
     ],
 )
 def test_a_thing_that_was_in_no_caption_is_called_by_the_nearest_name(text, wanted, asked):

@@ -22,6 +22,14 @@ COMMON = frozenset(
 COUNTS = frozenset(re.findall(r"\w+", "one two three four five six seven eight nine ten"))
 OPENINGS = COUNTS | frozenset(re.findall(r"\w+", "a an and her his my our some that the their this your"))
 """Words after which a thing is named."""
+JOINING = frozenset(
+    re.findall(
+        r"\w+",
+        "above across against along among around atop behind below beneath beside between beyond inside near next off "
+        "onto opposite outside past through towards underneath upon within without",
+    )
+)
+"""Words that say how a thing stands to another one, and name none."""
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 """Letters, and what stands between them in "o'clock"; digits too."""
 Nearest = Callable[[Sequence[str]], Sequence[str]]
@@ -110,7 +118,7 @@ class Vocabulary:
     def _is_part(self, word: str, *, is_first: bool) -> bool:
         """Whether a word can be one of those that name a thing. "riding" says what a thing does."""
         is_verb = not is_first and word.endswith("ing") and self.is_unknown(word)
-        return not (is_verb or word in COMMON or word in COUNTS or has_digit(word))
+        return not (is_verb or word in COMMON | COUNTS | JOINING or has_digit(word))
 
     def _holds_name(self, words: Sequence[str]) -> bool:
         """Whether a name is among words, one or several of it."""

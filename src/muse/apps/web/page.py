@@ -27,6 +27,7 @@ EXAMPLES = {
         "a fox, noto style",
         "a slice of pizza",
         "a green umbrella on a yellow background",
+        "a pizza above a soccer ball",
     ]
 }
 """Prompts to begin with, by the name of the model."""
