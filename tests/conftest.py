@@ -26,11 +26,11 @@ def subnormal_numbers():
 def alike():
     """A function: whether two pictures are the same but for rounding by one level of 255, as a batch of another size
     may be added up in another order."""
-    from PIL import ImageChops
+    import numpy as np
 
     def is_alike(one, other):
-        extremes = ImageChops.difference(one, other).getextrema()
-        return one.size == other.size and max(most for _, most in extremes) <= 1
+        levels, others = (np.asarray(each).astype(int) for each in (one, other))
+        return levels.shape == others.shape and np.abs(levels - others).max() <= 1
 
     return is_alike
 
