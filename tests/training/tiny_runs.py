@@ -67,7 +67,7 @@ def run_vqgan(engine: EngineOptions, batch_at: Callable[[int], torch.Tensor] = p
 class WordIds:
     """A tokenizer that hashes whole words, and counts the prompts that it sees."""
 
-    model_max_length = 16
+    model_max_length = 77
 
     def __init__(self) -> None:
         self.num_prompts = 0

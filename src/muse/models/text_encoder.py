@@ -21,6 +21,8 @@ TOKENIZING = threading.Lock()
 """A tokenizer keeps how it pads, so it serves one thread at a time."""
 LONGEST = 512
 """Words read at most where a tokenizer names no limit."""
+MOST_SPECIAL = 8
+"""More than any tokenizer puts around a prompt."""
 
 
 class TextEncoder(nn.Module):
@@ -90,23 +92,26 @@ class TextEncoder(nn.Module):
     def cut_to_fit(self, captions: Sequence[str]) -> list[str]:
         """Captions that can be read: each that is longer than the encoder reads ends with the last word that fits, or
         the last letter if no word does."""
-        return [
-            self._beginning(caption) if num > self.max_words else caption
-            for caption, num in zip(captions, self._num_words(captions), strict=True)
-        ]
+        return [self._beginning(caption) if self._is_too_long(caption) else caption for caption in captions]
+
+    def _is_too_long(self, caption: str) -> bool:
+        """Whether a caption is longer than the encoder reads. One of few letters is not, unless a tokenizer spells a
+        letter out in several, as there are for other alphabets."""
+        is_short = caption.isascii() and len(caption) + MOST_SPECIAL <= self.max_words
+        return not is_short and self._num_words(caption) > self.max_words
 
     def _beginning(self, caption: str) -> str:
         """The longest beginning of a caption that can be read."""
         for ends in ([each.end() for each in re.finditer(r"\S+", caption)], range(1, len(caption) + 1)):
-            num = bisect.bisect_right(ends, self.max_words, key=lambda end: self._num_words([caption[:end]])[0])
+            num = bisect.bisect_right(ends, self.max_words, key=lambda end: self._num_words(caption[:end]))
             if num > 0:
                 return caption[: ends[num - 1]]
         return ""
 
-    def _num_words(self, prompts: Sequence[str]) -> list[int]:
-        """Sub-words of each prompt, special ones included."""
+    def _num_words(self, prompt: str) -> int:
+        """Sub-words of a prompt, special ones included."""
         with TOKENIZING:
-            return [len(each) for each in self.tokenizer(list(prompts), verbose=False)["input_ids"]] if prompts else []
+            return len(self.tokenizer([prompt], verbose=False)["input_ids"][0])
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
