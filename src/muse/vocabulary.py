@@ -30,6 +30,8 @@ JOINING = frozenset(
     )
 )
 """Words that say how a thing stands to another one, and name none."""
+BETWEEN = COMMON | COUNTS | JOINING
+"""Words that are no part of what names a thing."""
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 """Letters, and what stands between them in "o'clock"; digits too."""
 Nearest = Callable[[Sequence[str]], Sequence[str]]
@@ -80,14 +82,12 @@ class Vocabulary:
         shabby red fox" is "a red fox"). Else the thing is called by its `nearest` name, if its last word is unknown
         ("a golden retriever" is "a dog") or in that name too ("a crimson apple" is "a red apple")."""
         things = [thing for thing in self._things(text) if any(self.is_unknown(word) for word in thing.words)]
-        known = [[word for word in thing.words if not self.is_unknown(word)] for thing in things]
-        nameless = [thing for thing, words in zip(things, known, strict=True) if not self._holds_name(words)]
+        names = [self._known_name(thing.words) for thing in things]
+        nameless = [thing for thing, name in zip(things, names, strict=True) if name is None]
         near = iter(nearest([f"a {' '.join(thing.words)}" for thing in nameless]) if nameless else ())
         parts, end = [], 0
-        for thing, words in zip(things, known, strict=True):
-            if self._holds_name(words):
-                name = " ".join(words)
-            else:
+        for thing, name in zip(things, names, strict=True):
+            if name is None:
                 name, last = next(near), thing.words[-1]
                 if not (self.is_unknown(last) or last in name.lower().split()):
                     continue
@@ -118,12 +118,14 @@ class Vocabulary:
     def _is_part(self, word: str, *, is_first: bool) -> bool:
         """Whether a word can be one of those that name a thing. "riding" says what a thing does."""
         is_verb = not is_first and word.endswith("ing") and self.is_unknown(word)
-        return not (is_verb or word in COMMON | COUNTS | JOINING or has_digit(word))
+        return not (is_verb or word in BETWEEN or has_digit(word))
 
-    def _holds_name(self, words: Sequence[str]) -> bool:
-        """Whether a name is among words, one or several of it."""
-        said = f" {' '.join(words)} "
-        return any(f" {name.lower()}{ending} " in said for name in self.names for ending in ("", "s", "es"))
+    def _known_name(self, words: Sequence[str]) -> str | None:
+        """Those of some words that are known, if they hold a name, one or several of it."""
+        known = " ".join(word for word in words if not self.is_unknown(word))
+        endings = ("", "s", "es")
+        holds = any(f" {name.lower()}{ending} " in f" {known} " for name in self.names for ending in endings)
+        return known if holds else None
 
 
 @dataclass(frozen=True)

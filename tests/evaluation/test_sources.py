@@ -139,6 +139,12 @@ def test_a_picture_is_read_upright_on_white_and_of_8_bits(tmp_path):
         assert red > 200 > 50 > blue
 
 
+def test_a_sound_picture_has_a_size_whatever_its_exif_says(tmp_path):
+    for name in ("broken.png", "broken.jpg"):
+        Image.new("RGB", (16, 8), "blue").save(tmp_path / name, exif=b"this is no exif at all")
+        assert size_of(tmp_path / name) == read_picture(tmp_path / name).size == (16, 8)
+
+
 def test_what_was_read_otherwise_has_another_fingerprint(tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     now = PictureSet.of_folder(tmp_path).fingerprint

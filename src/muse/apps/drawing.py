@@ -145,8 +145,9 @@ class Drawing(ABC):
             note = advice(muse, self.prompt)
         elif self.prompt:
             drawn, note = reword(muse, self.prompt)
-            asked = dataclasses.replace(self, prompt=drawn)
-            note = note if drawn == self.prompt else f"{note}; --literal draws your words as they are"
+            if drawn != self.prompt:
+                asked = dataclasses.replace(self, prompt=drawn)
+                note = f"{note}; --literal draws your words as they are"
         if note is not None:
             print(f"note: {note}", file=sys.stderr)
         asked.draw(muse, stages, seeds, places)

@@ -12,7 +12,6 @@ from PIL import Image
 from muse.apps.settings import Settings, to_text
 from muse.apps.worker import Drawn, Glimpse, Watch, Wish
 from muse.editing import Progress
-from muse.models.text_encoder import TOKENIZING
 from muse.pipeline import Muse, Size
 from muse.sampling import SamplingOptions, StepReport
 
@@ -160,10 +159,7 @@ def show_progress(watch: Watch, progress: Progress) -> None:
 
 def count_words(muse: Muse, prompt: str | None) -> int:
     """Sub-words of a prompt."""
-    if prompt is None:
-        return 0
-    with TOKENIZING:
-        return len(muse.text_encoder.tokenizer(prompt)["input_ids"])
+    return 0 if prompt is None else muse.text_encoder.num_words(prompt)
 
 
 def count_tokens(muse: Muse, is_low: bool) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from muse.images import FORMATS, to_rgb
+from muse.images import FORMATS, orientation, to_rgb
 
 PROMPT_FILES = (
     *("prompts.jsonl", "prompts.tsv", "prompts.txt", "metadata.jsonl", "captions_val2014.json"),
@@ -222,7 +222,7 @@ def size_of(path: Path) -> tuple[int, int]:
     with opened(path) as image:
         width, height = image.size
         # Some PNGs are to be read to their end for it, and turning a square changes nothing.
-        is_turned = width != height and image.getexif().get(ExifTags.Base.Orientation) in ON_ITS_SIDE
+        is_turned = width != height and orientation(image) in ON_ITS_SIDE
         return (height, width) if is_turned else (width, height)
 
 

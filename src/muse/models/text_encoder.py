@@ -98,17 +98,17 @@ class TextEncoder(nn.Module):
         """Whether a caption is longer than the encoder reads. One of few letters is not, unless a tokenizer spells a
         letter out in several, as there are for other alphabets."""
         is_short = caption.isascii() and len(caption) + MOST_SPECIAL <= self.max_words
-        return not is_short and self._num_words(caption) > self.max_words
+        return not is_short and self.num_words(caption) > self.max_words
 
     def _beginning(self, caption: str) -> str:
         """The longest beginning of a caption that can be read."""
         for ends in ([each.end() for each in re.finditer(r"\S+", caption)], range(1, len(caption) + 1)):
-            num = bisect.bisect_right(ends, self.max_words, key=lambda end: self._num_words(caption[:end]))
+            num = bisect.bisect_right(ends, self.max_words, key=lambda end: self.num_words(caption[:end]))
             if num > 0:
                 return caption[: ends[num - 1]]
         return ""
 
-    def _num_words(self, prompt: str) -> int:
+    def num_words(self, prompt: str) -> int:
         """Sub-words of a prompt, special ones included."""
         with TOKENIZING:
             return len(self.tokenizer([prompt], verbose=False)["input_ids"][0])

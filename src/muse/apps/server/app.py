@@ -63,7 +63,7 @@ class ImageServer:
     async def reword(self, asked: wire.Request) -> wire.Request:
         """The request with the prompt that is to be drawn (`Muse.reword`), unless it is to be drawn literally.
         Raises ApiError if it is too long."""
-        prompt = asked.prompt if isinstance(asked, wire.PromptRequest | wire.VariationRequest) else None
+        prompt = prompt_of(asked)
         if prompt is None or asked.literal:
             return asked
         try:
@@ -208,8 +208,12 @@ def create_app(muse: Muse, serve: Serve, digests: Sequence[bytes] = ()) -> FastA
 
 def revised(asked: wire.ImageRequest, wish: Drawing | Alteration) -> dict[str, str]:
     """What an answer says of a prompt that was drawn in other words, as the API has it."""
-    asked_for = getattr(asked, "prompt", None)
-    return {} if wish.prompt is None or wish.prompt == asked_for else {"revised_prompt": wish.prompt}
+    return {} if wish.prompt is None or wish.prompt == prompt_of(asked) else {"revised_prompt": wish.prompt}
+
+
+def prompt_of(asked: wire.ImageRequest) -> str | None:
+    """The prompt of a request, of whatever kind, if it has one."""
+    return getattr(asked, "prompt", None)
 
 
 def add_image_routes(app: FastAPI, server: ImageServer) -> None:
