@@ -115,6 +115,10 @@ def test_the_prompt_to_be_drawn_names_what_the_model_knows_and_a_sentence_says_s
     assert note == advice(tiny_muse, left)
     with pytest.raises(ValueError, match="sub-words"):
         tiny_muse.reword("a monster and " * 200)
+    for note in (reword(tiny_muse, "a " + "m" * 1000)[1], advice(tiny_muse, "m" * 1000)):
+        assert note is not None
+        assert f'holds "{"m" * 40}…"' in note
+        assert len(note) < 120
 
 
 def test_super_resolution_leaves_what_a_model_knows(cascade, tiny_muse, monkeypatch):

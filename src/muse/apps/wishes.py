@@ -21,6 +21,8 @@ Make = Callable[[Sequence[int], Callable[[Progress], None]], list[Image.Image]]
 
 MOST_UNKNOWN = 3
 """Words that a piece of advice names."""
+LONGEST_TOLD = 40
+"""Letters of a word that are shown to whoever typed it."""
 
 
 def advice(muse: Muse, prompt: str) -> str | None:
@@ -30,7 +32,7 @@ def advice(muse: Muse, prompt: str) -> str | None:
     unknown = muse.vocabulary.unknown(prompt)[:MOST_UNKNOWN] if muse.vocabulary is not None else []
     if not unknown:
         return None
-    told = " or ".join(f'"{word}" (nearest: {", ".join(muse.nearest_names(word))})' for word in unknown)
+    told = " or ".join(f"{quoted(word)} (nearest: {', '.join(muse.nearest_names(word))})" for word in unknown)
     return f"no caption that {muse.name} learnt from holds {told}"
 
 
@@ -42,8 +44,13 @@ def reword(muse: Muse, prompt: str) -> tuple[str, str | None]:
     if drawn == prompt or muse.vocabulary is None:
         return prompt, advice(muse, prompt)
     still = muse.vocabulary.unknown(drawn)
-    told = " or ".join(f'"{word}"' for word in muse.vocabulary.unknown(prompt) if word not in still)
+    told = " or ".join(quoted(word) for word in muse.vocabulary.unknown(prompt) if word not in still)
     return drawn, f'no caption that {muse.name} learnt from holds {told}, so it draws "{drawn}"'
+
+
+def quoted(word: str) -> str:
+    """A word as a sentence names it; of one that no language has, the beginning."""
+    return f'"{word if len(word) <= LONGEST_TOLD else word[:LONGEST_TOLD] + "…"}"'
 
 
 @dataclass(frozen=True)
