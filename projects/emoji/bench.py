@@ -485,6 +485,11 @@ def draw_all(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> list[I
     return images
 
 
+def rewording(draw: Draw, reword: Callable[[str], str]) -> Draw:
+    """Draw prompts in other words."""
+    return lambda prompts, seeds: draw([reword(prompt) for prompt in prompts], seeds)
+
+
 def run_bench(
     draw: Draw, art: EmojiArt, judge: Judge, options: BenchOptions | None = None, redraw: Redraw | None = None
 ) -> Report:
@@ -597,6 +602,8 @@ class Command:
     """Pictures as the base draws them, or after super-resolution; as large as the model can if not given."""
     precision: Precision = "auto"
     """Arithmetic of the networks that draw."""
+    reworded: bool = False
+    """Draw each prompt in words that captions held, as the command line and the page do (`Muse.reword`)."""
     reconstruct: bool = False
     """Also score the real art once through the model's VQGAN."""
     folder: Path = Path("runs-local/emoji")
@@ -611,7 +618,10 @@ def main(command: Command) -> None:
     given = {"steps": command.steps, "guidance": command.guidance}
     sampling = replace(muse.defaults, **{name: value for name, value in given.items() if value is not None})
     redraw = redraw_with(muse) if command.reconstruct else None
-    report = run_bench(draw_with(muse, sampling, command.size), art, judge, command.bench, redraw)
+    draw = draw_with(muse, sampling, command.size)
+    if command.reworded:
+        draw = rewording(draw, muse.reword)
+    report = run_bench(draw, art, judge, command.bench, redraw)
     about = {
         "model": command.model,
         "name": muse.name,
@@ -619,7 +629,7 @@ def main(command: Command) -> None:
         "commit": git_commit(),
         "sampling": asdict(sampling),
     }
-    about |= {"precision": muse.precision, "size": command.size or ("low" if muse.superres is None else "high")}
+    about |= {"reworded": command.reworded, "size": command.size or ("low" if muse.superres is None else "high")}
     write(report, command.out, about)
     print(as_markdown(report))
     print(f"\nPictures: {command.out / 'sheet.png'}; all figures: {command.out / 'bench.json'}\n")

@@ -74,7 +74,7 @@ def ship(places: recipe.Places, bench: Path, meanings: bool = False) -> Path:
     figures of its bench in its card, and with the words of its captions."""
     muse = Muse.from_pretrained(places.model, "cpu", "float32")
     art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
-    records = [art.records[item] for item in usable(art, held_out=False)]
+    records = [art.records[item] for item in usable(art, held_out=False, styles=places.of_scale.styles)]
     muse.vocabulary = whole_vocabulary(records, meanings_for(places, art) if meanings else NO_MEANINGS)
     folder = SHIPPED / "emoji"
     muse.save_pretrained(folder, torch.float16, torch.int8)

@@ -6,7 +6,7 @@ The list comes from WordNet 3.1 by rule, not by hand (`projects.emoji.vocabulary
 each in a style in which the concept was seen, and so, with the same seed, is the concept's own name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from muse.evaluation.report import git_commit, markdown_table
 from muse.images import contact_sheet
 from muse.pipeline import Muse
 from projects.emoji import dataset
-from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, per_cent
+from projects.emoji.bench import NEAR_ENOUGH, Draw, draw_all, per_cent, rewording
 from projects.emoji.dataset import EmojiArt, Record
 from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
@@ -84,11 +84,6 @@ def new_words(folder: Path, art: EmojiArt) -> list[Synonym]:
     """All new words for the pictures that a model was trained on.
     Raises BuildError if WordNet is not in the folder and cannot be fetched."""
     return find_synonyms(WordNet.fetch(folder / "packages"), seen_records(art))
-
-
-def rewording(draw: Draw, reword: Callable[[str], str]) -> Draw:
-    """Draw prompts in other words."""
-    return lambda prompts, seeds: draw([reword(prompt) for prompt in prompts], seeds)
 
 
 @dataclass(frozen=True)

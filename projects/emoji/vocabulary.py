@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muse.checkpoint import write_whole
-from muse.vocabulary import Vocabulary, words_in
+from muse.vocabulary import Phrasing, Style, Vocabulary, words_in
 from projects.emoji.captions import (
     BACKGROUNDS,
     LEADS,
@@ -41,16 +41,26 @@ def vocabulary(records: Sequence[Record]) -> frozenset[str]:
 
 
 def whole_vocabulary(records: Sequence[Record], meanings: Mapping[str, Sequence[str]] = NO_MEANINGS) -> Vocabulary:
-    """What captions of these pictures name, and every word that they hold, those of meanings among them."""
+    """What captions of these pictures name, how they are put, and every word that they hold, those of meanings among
+    them."""
     names = sorted({spoken_name(record.concept) for record in records})
+    seen = {(spoken_name(record.concept), record.style) for record in records}
+    styles = [
+        Style(phrases, frozenset(name for name in names if (name, style) not in seen))
+        for style, phrases in STYLE_PHRASES.items()
+        if any(record.style == style for record in records)
+    ]
     phrases = (
-        *(phrase for phrases in STYLE_PHRASES.values() for phrase in phrases),
+        *(phrase for style in styles for phrase in style.phrases),
         *RELATION_PHRASES.values(),
         *(background_phrase(background) for background in BACKGROUNDS),
         *("a", "an", "the", *NUMBER_WORDS, *LEADS, *map(plural, names)),
         *(text for texts in meanings.values() for text in texts),
     )
-    return Vocabulary(tuple(names), vocabulary(records).union(*map(words_in, phrases)))
+    words = vocabulary(records).union(*map(words_in, phrases))
+    bare = frozenset(name for name in names if not article(name).startswith(("a ", "an ")))
+    phrasing = Phrasing(LEADS, tuple(RELATION_PHRASES.values()), tuple(styles), bare)
+    return Vocabulary(tuple(names), words, phrasing)
 
 
 @dataclass(frozen=True)

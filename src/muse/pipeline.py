@@ -26,6 +26,7 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
 from muse.precision import EIGHT_BITS, dtype_for, number_for
 from muse.requests import Precision, check_guidance, check_request, random_seeds
+from muse.rewording import reworded
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 from muse.vocabulary import VOCABULARY, Vocabulary
@@ -185,9 +186,9 @@ class Muse(Editing):
         return [] if self.vocabulary is None else self._nearest(self.vocabulary, [text], num)[0]
 
     def reword(self, prompt: str) -> str:
-        """A prompt that calls things by what the model's captions called them, as far as it is known
-        (`Vocabulary.reworded`): "a golden retriever on a hut" may be "a dog on a hut" then. What draws, draws a prompt
-        as it is; clients of this class ask for this.
+        """A prompt in words of the model's captions, as far as those are known (`muse.rewording`): "a golden retriever
+        next to a hut" may be "a dog and a hut" then. What draws, draws a prompt as it is; clients of this class ask
+        for this.
         Raises ValueError if names must be found and the prompt is too long."""
         vocabulary = self.vocabulary
         if vocabulary is None:
@@ -197,7 +198,7 @@ class Muse(Editing):
             _, *near = self._nearest(vocabulary, [prompt, *things], num=1)
             return [name for (name,) in near]
 
-        return vocabulary.reworded(prompt, nearest)
+        return reworded(prompt, vocabulary, nearest)
 
     def _nearest(self, vocabulary: Vocabulary, texts: Sequence[str], num: int) -> list[list[str]]:
         """The nearest names of each text. Those of all names are read once."""

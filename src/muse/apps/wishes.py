@@ -37,15 +37,16 @@ def advice(muse: Muse, prompt: str) -> str | None:
 
 
 def reword(muse: Muse, prompt: str) -> tuple[str, str | None]:
-    """The prompt to be drawn for one that may hold words that were in no caption, and a sentence about that, if it
-    does: `Muse.reword`'s, or the same, with advice.
+    """The prompt to be drawn for one that may say things as no caption did, and a sentence about that, if it does:
+    `Muse.reword`'s, or the same, with advice.
     Raises ValueError if the prompt, or such a word, is too long."""
     drawn = muse.reword(prompt)
     if drawn == prompt or muse.vocabulary is None:
         return prompt, advice(muse, prompt)
     still = muse.vocabulary.unknown(drawn)
     told = " or ".join(quoted(word) for word in muse.vocabulary.unknown(prompt) if word not in still)
-    return drawn, f'no caption that {muse.name} learnt from holds {told}, so it draws "{drawn}"'
+    says = f"holds {told}" if told else "says it like that"
+    return drawn, f'no caption that {muse.name} learnt from {says}, so it draws "{drawn}"'
 
 
 def quoted(word: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muse.rewording import reworded
 from projects.emoji.captions import (
     BACKGROUNDS,
     OLDER_STYLES,
@@ -154,6 +155,14 @@ def test_the_whole_vocabulary_holds_every_word_of_every_caption(art, seed):
     known = whole_vocabulary(art.records)
     assert known.unknown(f"{caption(scene, art, rng)}, {caption(scene, art)}, zeppelin") == ["zeppelin"]
     assert {spoken_name(art.records[item].concept) for item in scene.items} <= set(known.names)
+
+
+@given(seeds)
+def test_what_captions_say_is_not_put_in_other_words(art, seed):
+    rng = np.random.default_rng(seed)
+    known = whole_vocabulary(art.records)
+    said = caption(random_scene(art, rng, range(len(art.records))), art)
+    assert reworded(said, known, list) == said
 
 
 @given(seeds)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from projects.emoji.bench import rewording
 from projects.emoji.scenes import Scene, paint
-from projects.emoji.synonyms import rewording, run, seen_records
+from projects.emoji.synonyms import run, seen_records
 from projects.emoji.vocabulary import Synonym, find_synonyms, load_meanings, meanings_of
 from projects.emoji.wordnet import WordNet
 

@@ -1,0 +1,353 @@
+"""Prompts in words that captions held: things by their names, how one stands to another as captions said it, no style
+in which a thing was never seen, and nothing about being a picture.
+
+What a person writes is read by rule, and left alone wherever a rule does not fit."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from muse.vocabulary import COMMON, WORD, Named, Phrasing, Style, Vocabulary, has_digit, whole_words
+
+COUNTS = whole_words("one two three four five six seven eight nine ten")
+JOINING = whole_words(
+    "above across against along among around atop behind below beneath beside between beyond inside near next off onto "
+    "opposite outside past through towards underneath upon within without"
+)
+"""Words that say how a thing stands to another one, and name none."""
+PLACES = whole_words("left right top bottom side middle centre center front back foreground background")
+"""What "the" and only such words name is no thing."""
+OPENINGS = COUNTS | whole_words("a an and her his my our some that the their this your")
+"""Words after which a thing is named."""
+DETERMINERS = OPENINGS - {"and"}
+BETWEEN = COMMON | COUNTS | JOINING
+"""Words that are no part of what names a thing."""
+VOWEL = re.compile(r"(?!uni|eu|ewe|use|one\b)[aeiou]|hour|heir")
+WHICH = whole_words("that which who")
+IS = whole_words("is are was were")
+STANDS = whole_words("sits stands lies rests hangs floats placed perched parked seated put standing sitting lying")
+"""Words that say no more than that a thing is somewhere, besides others in "-ing"."""
+EXACTLY = whole_words("just right directly close")
+PICTURES = whole_words(
+    "art cartoon clipart drawing emoji engraving icon illustration image logo painting photo photograph picture "
+    "portrait render rendering sketch sticker symbol watercolor watercolour"
+)
+ONE = "|".join(sorted(DETERMINERS))
+FRAMES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"^\s*(?:please\s+)?(?:draw|paint|sketch|render|show|make|create|generate|give)\s+(?:(?:me|us)\s+)?(?=(?:{ONE})\b)",
+        r"[\s,]*(?:\b(?:please|for me))?[\s.!]*$",
+        r"[\s,]*\bin the style of\b[^,.]*",
+        rf"^\s*(?:(?:{ONE})\s+)?(?:[\w-]+\s+){{,3}}(?:{'|'.join(PICTURES)})\s+of\s+(?=\w)",
+    )
+)
+MOST_ADJECTIVES = 2
+SAID_OTHERWISE = {
+    "and": (
+        "next to",
+        "near",
+        "near to",
+        "to",  # after "close" or "next"
+        "beside",
+        "by",
+        "with",
+        "alongside",
+        "along with",
+        "together with",
+        "in front of",
+        "behind",
+        "in",
+        "inside",
+        "within",
+        "against",
+        "around",
+        "plus",
+    ),
+    "above": ("on top of", "over", "atop", "on", "upon", "onto"),
+    "below": ("under", "beneath", "underneath"),
+    "to the left of": ("left of", "on the left of", "at the left of", "on the left side of", "to the left side of"),
+    "to the right of": (
+        "right of",
+        "on the right of",
+        "at the right of",
+        "on the right side of",
+        "to the right side of",
+    ),
+}
+"""What captions may say between two things, and what people say instead. Of two things inside or before one another
+both are drawn, which is the most that "and" can ask for."""
+RELATIONS = {
+    tuple(phrase.split()): relation for relation, others in SAID_OTHERWISE.items() for phrase in (relation, *others)
+}
+LONGEST_RELATION = max(map(len, RELATIONS))
+SIDES = {
+    ("left", "right"): "to the left of",
+    ("right", "left"): "to the right of",
+    ("top", "bottom"): "above",
+    ("bottom", "top"): "below",
+}
+"""Where the first and the second thing are, each said for itself, and what that is between both."""
+Nearest = Callable[[Sequence[str]], Sequence[str]]
+"""Things to a name for each."""
+Match = re.Match[str]
+
+
+def reworded(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
+    """A text in words that captions held, as far as rules can tell: by `with_known_things`; and if it is known how
+    captions are put, also by `without_frame`, `with_known_relation`, `without_unseen_style` and `with_articles`."""
+    if vocabulary.phrasing is None:
+        return with_known_things(text, vocabulary, nearest)
+    text = without_frame(text, vocabulary, vocabulary.phrasing)
+    text = with_known_things(text, vocabulary, nearest)
+    text = with_known_relation(text, vocabulary, vocabulary.phrasing.relations)
+    text = without_unseen_style(text, vocabulary, vocabulary.phrasing.styles)
+    return with_articles(text, vocabulary, vocabulary.phrasing)
+
+
+# -- what is said around things ----------------------------------------------------------------------------------------
+
+
+def without_frame(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
+    """A text without what asks for a picture, and not for anything on it: "draw me a red fox, please", "an oil painting
+    of a red fox", "a red fox emoji", "a red fox in the style of Rousseau" are all "a red fox"."""
+    for frame in FRAMES:
+        found = frame.search(text)
+        is_known = found is not None and found.group().strip().lower() in phrasing.leads
+        if found is not None and not is_known:
+            text = (text[: found.start()] + text[found.end() :]).strip() or text
+    words = list(WORD.finditer(text))
+    said = lower(words)
+    of_styles = {word for style in phrasing.styles for phrase in style.phrases for word in phrase.split()}
+    of_names = {i for named in vocabulary.names_in(said) for i in range(named.start, named.stop)}
+    for i, word in enumerate(words[1:], start=1):
+        is_picture = i not in of_names and said[i] in PICTURES - of_styles
+        is_last = i + 1 == len(words) or not is_next(text, word, words[i + 1]) or said[i + 1] in BETWEEN
+        if is_picture and is_last and is_next(text, words[i - 1], word) and said[i - 1] not in BETWEEN:
+            return text[: words[i - 1].end()] + text[word.end() :]
+    return text
+
+
+def with_articles(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
+    """A text in which single things have an article, if captions give them one: "fox above moon" is "a fox above a
+    moon"."""
+    words = list(WORD.finditer(text))
+    said, parts, end = lower(words), [], 0
+    relations = {tuple(relation.split()) for relation in phrasing.relations}
+    for named in vocabulary.names_in(said):
+        first = start_of(named, text, words)
+        is_alone = first == 0 or any(said[max(0, first - len(each)) : first] == each for each in relations)
+        is_single = " ".join(said[named.start : named.stop]) == named.name.lower()
+        if is_alone and is_single and named.name not in phrasing.bare and named.start - first <= MOST_ADJECTIVES:
+            start = words[first].start()
+            parts += [text[end:start], suited("a", said[first]), " "]
+            end = start
+    return "".join([*parts, text[end:]])
+
+
+# -- things ------------------------------------------------------------------------------------------------------------
+
+
+def with_known_things(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
+    """A text in which things are called by what captions called them.
+
+    A thing is said by the words after an article or the like, or at the start; "a photo of" names none, nor does
+    "in watercolor style". If some of its words are unknown, they are left out where the others hold a name ("a
+    shabby red fox" is "a red fox"). Else the thing is called by its `nearest` name, if its last word is unknown
+    ("a golden retriever" is "a dog") or in that name too ("a crimson apple" is "a red apple")."""
+    things = [thing for thing in things_in(text, vocabulary) if any(map(vocabulary.is_unknown, thing.words))]
+    names = [known_name(thing.words, vocabulary) for thing in things]
+    nameless = [thing for thing, name in zip(things, names, strict=True) if name is None]
+    near = iter(nearest([f"a {' '.join(thing.words)}" for thing in nameless]) if nameless else ())
+    parts, end = [], 0
+    for thing, name in zip(things, names, strict=True):
+        if name is None:
+            name, last = next(near), thing.words[-1]
+            if not (vocabulary.is_unknown(last) or last in name.lower().split()):
+                continue
+        if thing.opening is not None:
+            parts += [text[end : thing.opening.start()], suited(thing.opening.group(), name)]
+            end = thing.opening.end()
+        parts += [text[end : thing.start], name]
+        end = thing.end
+    return "".join([*parts, text[end:]])
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a part of a text names."""
+
+    opening: Match | None
+    """The word before it; None at the start."""
+    words: tuple[str, ...]
+    """In lower case."""
+    start: int
+    end: int
+    """Where it is in the text."""
+
+
+def things_in(text: str, vocabulary: Vocabulary) -> Iterator[Thing]:
+    """All things that a text names."""
+    before: Match | None = None
+    thing: list[Match] = []
+    for word in (*WORD.finditer(text), None):
+        is_part = word is not None and is_part_of_thing(word.group().lower(), vocabulary, is_first=not thing)
+        if word is not None and is_part and (not thing or text[thing[-1].end() : word.start()].strip(" -") == ""):
+            thing.append(word)
+            continue
+        is_opened = before is None or before.group().lower() in OPENINGS
+        is_frame = word is not None and word.group().lower() == "of"
+        if is_opened and not is_frame and not PLACES.issuperset(lower(thing)):
+            yield Thing(before, lower(thing), thing[0].start(), thing[-1].end())
+        before = thing[-1] if thing and is_part else word
+        thing = [word] if word is not None and is_part else []
+
+
+def is_part_of_thing(word: str, vocabulary: Vocabulary, *, is_first: bool) -> bool:
+    """Whether a word can be one of those that name a thing. "riding" says what a thing does."""
+    is_verb = not is_first and word.endswith("ing") and vocabulary.is_unknown(word)
+    return not (is_verb or word in BETWEEN or has_digit(word))
+
+
+def known_name(words: Sequence[str], vocabulary: Vocabulary) -> str | None:
+    """Those of some words that are known, if they hold a name, one or several of it."""
+    known = tuple(word for word in words if not vocabulary.is_unknown(word))
+    return " ".join(known) if any(True for _ in vocabulary.names_in(known)) else None
+
+
+def suited(opening: str, name: str) -> str:
+    """An indefinite article as it goes before a name; any other word as it is."""
+    if opening.lower() not in ("a", "an"):
+        return opening
+    return opening[0] + ("n" if VOWEL.match(name.lower()) else "")
+
+
+def start_of(named: Named, text: str, words: Sequence[Match]) -> int:
+    """Where the adjectives before a name begin."""
+    said, first = lower(words), named.start
+    while first > 0 and is_next(text, words[first - 1], words[first]):
+        if said[first - 1] in BETWEEN or has_digit(said[first - 1]):
+            break
+        first -= 1
+    return first
+
+
+# -- how two things stand ----------------------------------------------------------------------------------------------
+
+
+def with_known_relation(text: str, vocabulary: Vocabulary, relations: Sequence[str]) -> str:
+    """A text of two things, in which what is between them is said as captions said it: "a cat sitting on a rocket" is
+    "a cat above a rocket", "a cat wearing a top hat" "a cat and a top hat". Any other text as it is."""
+    words = list(WORD.finditer(text))
+    spans = list(vocabulary.names_in(lower(words)))
+    if len(spans) != 2:
+        return text
+    first, second = spans
+    between, after = words[first.stop : second.start], words[second.stop :]
+    if not is_one_clause(text[words[first.stop - 1].end() : words[second.start].start()]):
+        return text
+    if after and after[0].group().lower() not in BETWEEN and is_next(text, words[second.stop - 1], after[0]):
+        return text  # the second name is part of a longer one: "an orange background"
+    commas = text[words[first.stop - 1].end() : words[first.stop].start()]
+    found = two_sides(lower(between), lower(after)) or one_relation(lower(between), commas, vocabulary)
+    if found is None or found.relation not in relations:
+        return text
+    start, end = words[first.stop - 1].end(), words[first.stop + found.num_between].start()
+    middle = f"{text[:start]} {found.relation} {text[end : words[second.stop - 1].end()]}"
+    return middle + text[words[second.stop + found.num_after - 1].end() :]
+
+
+@dataclass(frozen=True)
+class Found:
+    """How captions say what is said by the first of the words between two things, and by the first after both."""
+
+    relation: str
+    num_between: int
+    num_after: int = 0
+
+
+def two_sides(between: Sequence[str], after: Sequence[str]) -> Found | None:
+    """ "a cat on the left and a dog on the right"."""
+    (one, num_between), (other, num_after) = side(between), side(after)
+    relation = SIDES.get((one, other))
+    if relation is None:
+        return None
+    num_between += between[num_between : num_between + 1] == ("and",)
+    return Found(relation, num_between, num_after) if is_opening(between[num_between:]) else None
+
+
+def side(words: Sequence[str]) -> tuple[str, int]:
+    """The side that the first words say, and how many say so; "" and 0 if they say none."""
+    num = 2 if words[1:2] == ("the",) else 1
+    said = " ".join(words[num : num + 1])
+    return (said, num + 1) if words and words[0] in ("on", "at", "in", "to") else ("", 0)
+
+
+def one_relation(between: Sequence[str], commas: str, vocabulary: Vocabulary) -> Found | None:
+    """What the words between two things say of both, with or without a verb."""
+    num = int(between[:1] != () and between[0] in WHICH)
+    num += int(between[num : num + 1] != () and between[num] in IS)
+    verb = between[num] if num < len(between) and commas.isspace() and is_verb(between[num], vocabulary) else None
+    num += verb is not None
+    num += int(between[num : num + 1] != () and between[num] in EXACTLY and between[num : num + 2] not in RELATIONS)
+    for length in range(min(LONGEST_RELATION, len(between) - num), 0, -1):
+        relation = RELATIONS.get(tuple(between[num : num + length]))
+        if relation is not None and is_opening(between[num + length :]):
+            is_so_already = num == 0 and relation == " ".join(between[:length]) and commas.isspace()
+            return None if is_so_already else Found(relation, num + length)
+    is_listed = num == 0 and commas.strip() in (",", "&", "+") and (commas.strip() != "," or is_opened(between))
+    if not (is_listed or (verb is not None and verb.endswith("ing"))) or not is_opening(between[num:]):
+        return None
+    return Found("above" if verb == "riding" else "and", num)
+
+
+def is_verb(word: str, vocabulary: Vocabulary) -> bool:
+    """Whether a word after a name says what that thing does."""
+    return word in STANDS or (word.endswith("ing") and word not in vocabulary.words_of_names)
+
+
+def is_opened(words: Sequence[str]) -> bool:
+    return bool(words) and words[0] in DETERMINERS
+
+
+def is_opening(words: Sequence[str]) -> bool:
+    """Whether words can stand right before a name: an article and adjectives, or nothing."""
+    adjectives = words[1:] if is_opened(words) else words
+    return not any(word in BETWEEN or word.endswith("ing") for word in adjectives)
+
+
+def is_one_clause(text: str) -> bool:
+    return re.search(r"[^\w\s,&+'’-]|_", text) is None
+
+
+def is_next(text: str, word: Match, following: Match) -> bool:
+    """Whether nothing but a space or a hyphen stands between two words."""
+    return text[word.end() : following.start()].strip(" -") == ""
+
+
+def lower(words: Sequence[Match]) -> tuple[str, ...]:
+    return tuple(word.group().lower() for word in words)
+
+
+# -- styles ------------------------------------------------------------------------------------------------------------
+
+
+def without_unseen_style(text: str, vocabulary: Vocabulary, styles: Sequence[Style]) -> str:
+    """A text without the style that it asks for, if no caption said a thing that it names in that style."""
+    words = list(WORD.finditer(text))
+    said = lower(words)
+    firsts = ((named.name, start_of(named, text, words)) for named in vocabulary.names_in(said))
+    names = {name for name, first in firsts if first == 0 or said[first - 1] in BETWEEN or has_digit(said[first - 1])}
+    for style in styles:
+        told = None if names.isdisjoint(style.unseen) else style_said(text, style.phrases)
+        if told is not None:
+            return text[: told.start()] + text[told.end() :]
+    return text
+
+
+def style_said(text: str, phrases: Sequence[str]) -> Match | None:
+    """Where a text says a style: behind a comma, before one, or "in" it."""
+    style = f"(?:the |an? )?(?:{'|'.join(map(re.escape, phrases))})"
+    return re.search(
+        rf"^\s*(?:in )?{style}\s*,\s*|\s*(?:,|\bin\b|,\s*in\b)\s*{style}(?=\s*(?:[,.]|$))", text, re.IGNORECASE
+    )
