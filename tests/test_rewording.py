@@ -1,5 +1,6 @@
 """Prompts in words that captions held: things, how two of them stand, and styles."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ SAID = Phrasing(
 THREE = Vocabulary(
     ("cat", "red apple", "orange", "cat with wry smile", "ring", "rice", "framed picture"),
     whole_words("a cat cats red apple apples orange with wry smile ring rings rice framed picture of on big background")
-    | whole_words("flat 3d style photo emoji"),
+    | whole_words("flat 3d style photo emoji animal clothing"),
     SAID,
 )
 
@@ -184,7 +185,16 @@ def test_things_are_called_by_their_names_before_it_is_looked_how_they_stand():
         ("draw a cat", "a cat"),
         ("Please draw me two cats, please!", "two cats"),
         ("a cat. ", "a cat"),
+        ("Could you draw a cat?", "a cat"),
+        ("I want a photo of two cats", "two cats"),
         ("an oil painting of a cat", "a cat"),
+        ("cat on a ring, digital art, 3d", "a cat above a ring, 3d"),
+        ("a cat, 3d art", "a cat, 3d"),
+        ("a cat, highly detailed, 8k, 3d render", "a cat, 3d render"),
+        ("a cat, big watercolor, 3d watercolor, big", "a cat, 3d watercolor, big"),
+        ("of clothing, unheard-of", "of clothing, unheard-of"),
+        ("big cat eating rice", "a big cat and rice"),
+        ("cat framed orange", "a cat framed orange"),
         ("a big, photo of cats", "a big, photo of cats"),
         ("photo of a cat, 3d", "a cat, 3d"),
         ("the very last painting of cats", "cats"),
@@ -205,6 +215,13 @@ def test_things_are_called_by_their_names_before_it_is_looked_how_they_stand():
 )
 def test_what_asks_for_a_picture_is_left_out_and_single_things_have_articles(text, wanted):
     assert reworded(text, THREE, lambda things: ["nothing"] * len(things)) == wanted
+
+
+def test_texts_without_end_take_no_time():
+    for text in ("a cat" + 100_000 * " " + "next to a ring", "a cat, " * 20_000, "a" * 100_000):
+        start = time.perf_counter()
+        reworded(text, THREE, lambda things: ["cat"] * len(things))
+        assert time.perf_counter() - start < 5
 
 
 def test_where_it_is_not_known_how_captions_are_put_only_things_are_called_otherwise():

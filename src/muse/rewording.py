@@ -36,13 +36,18 @@ ONE = "|".join(sorted(DETERMINERS))
 FRAMES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"^\s*(?:please\s+)?(?:draw|paint|sketch|render|show|make|create|generate|give)\s+(?:(?:me|us)\s+)?(?=(?:{ONE})\b)",
-        r"[\s,]*(?:\b(?:please|for me))?[\s.!]*$",
+        r"^\s*(?:(?:please|can you|could you|i want you to)\s+)?"
+        r"(?:draw|paint|sketch|render|show|make|create|generate|give)"
+        rf"\s+(?:(?:me|us)\s+)?(?=(?:{ONE})\b)",
+        rf"^\s*i (?:want|need|would like)\s+(?=(?:{ONE})\b)",
+        r"[\s,]*(?:\b(?:please|for me))?[\s.!?]*$",
         r"[\s,]*\bin the style of\b[^,.]*",
         rf"^\s*(?:(?:{ONE})\s+)?(?:[\w-]+\s+){{,3}}(?:{'|'.join(PICTURES)})\s+of\s+(?=\w)",
     )
 )
 MOST_ADJECTIVES = 2
+MOST_LETTERS = 2000
+"""Of a text that is looked at for more than things: some patterns take the square of a text's length."""
 SAID_OTHERWISE = {
     "and": (
         "next to",
@@ -95,11 +100,11 @@ Match = re.Match[str]
 
 def reworded(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
     """A text in words that captions held, as far as rules can tell: by `with_known_things`; and if it is known how
-    captions are put, also by `without_frame`, `with_known_relation`, `without_unseen_style` and `with_articles`."""
-    if vocabulary.phrasing is None:
+    captions are put, by all the rules below."""
+    if vocabulary.phrasing is None or len(text) > MOST_LETTERS:
         return with_known_things(text, vocabulary, nearest)
     text = without_frame(text, vocabulary, vocabulary.phrasing)
-    text = with_known_things(text, vocabulary, nearest)
+    text = without_unknown_asides(with_known_things(text, vocabulary, nearest), vocabulary, vocabulary.phrasing)
     text = with_known_relation(text, vocabulary, vocabulary.phrasing.relations)
     text = without_unseen_style(text, vocabulary, vocabulary.phrasing.styles)
     return with_articles(text, vocabulary, vocabulary.phrasing)
@@ -118,24 +123,47 @@ def without_frame(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
             text = (text[: found.start()] + text[found.end() :]).strip() or text
     words = list(WORD.finditer(text))
     said = lower(words)
-    of_styles = {word for style in phrasing.styles for phrase in style.phrases for word in phrase.split()}
+    of_styles = words_of_styles(phrasing)
     of_names = {i for named in vocabulary.names_in(said) for i in range(named.start, named.stop)}
     for i, word in enumerate(words[1:], start=1):
         is_picture = i not in of_names and said[i] in PICTURES - of_styles
         is_last = i + 1 == len(words) or not is_next(text, word, words[i + 1]) or said[i + 1] in BETWEEN
         if is_picture and is_last and is_next(text, words[i - 1], word) and said[i - 1] not in BETWEEN:
-            return text[: words[i - 1].end()] + text[word.end() :]
+            comma = text.rfind(",", 0, word.start())
+            aside = {j for j in range(i) if words[j].start() > comma >= 0}
+            is_all = bool(aside) and aside.isdisjoint(of_names) and of_styles.isdisjoint(said[j] for j in aside)
+            return text[: comma if is_all else words[i - 1].end()] + text[word.end() :]
     return text
+
+
+def without_unknown_asides(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
+    """A text that names something, without what follows on a comma, names nothing and holds an unknown word: "a red
+    fox, highly detailed, 8k" is "a red fox"."""
+    if not names_any(words_of(text), vocabulary):
+        return text
+    of_styles = words_of_styles(phrasing)
+
+    def is_unknown(aside: str) -> bool:
+        words = words_of(aside)
+        is_said = names_any(words, vocabulary) or not of_styles.isdisjoint(words)
+        return bool(words) and not is_said and (any(map(vocabulary.is_unknown, words)) or all(map(has_digit, words)))
+
+    first, *others = text.split(",")
+    return ",".join([first, *(aside for aside in others if not is_unknown(aside))])
+
+
+def words_of_styles(phrasing: Phrasing) -> frozenset[str]:
+    return frozenset(word for style in phrasing.styles for phrase in style.phrases for word in phrase.split())
 
 
 def with_articles(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
     """A text in which single things have an article, if captions give them one: "fox above moon" is "a fox above a
     moon"."""
     words = list(WORD.finditer(text))
-    said, parts, end = lower(words), [], 0
+    said, parts, end, stop = lower(words), [], 0, 0
     relations = {tuple(relation.split()) for relation in phrasing.relations}
     for named in vocabulary.names_in(said):
-        first = start_of(named, text, words)
+        first, stop = max(stop, start_of(named, text, words)), named.stop
         is_alone = first == 0 or any(said[max(0, first - len(each)) : first] == each for each in relations)
         is_single = " ".join(said[named.start : named.stop]) == named.name.lower()
         if is_alone and is_single and named.name not in phrasing.bare and named.start - first <= MOST_ADJECTIVES:
@@ -212,7 +240,11 @@ def is_part_of_thing(word: str, vocabulary: Vocabulary, *, is_first: bool) -> bo
 def known_name(words: Sequence[str], vocabulary: Vocabulary) -> str | None:
     """Those of some words that are known, if they hold a name, one or several of it."""
     known = tuple(word for word in words if not vocabulary.is_unknown(word))
-    return " ".join(known) if any(True for _ in vocabulary.names_in(known)) else None
+    return " ".join(known) if names_any(known, vocabulary) else None
+
+
+def names_any(words: Sequence[str], vocabulary: Vocabulary) -> bool:
+    return any(True for _ in vocabulary.names_in(words))
 
 
 def suited(opening: str, name: str) -> str:
@@ -303,7 +335,7 @@ def one_relation(between: Sequence[str], commas: str, vocabulary: Vocabulary) ->
 
 def is_verb(word: str, vocabulary: Vocabulary) -> bool:
     """Whether a word after a name says what that thing does."""
-    return word in STANDS or (word.endswith("ing") and word not in vocabulary.words_of_names)
+    return word in STANDS or (word.endswith("ing") and word not in vocabulary.last_words)
 
 
 def is_opened(words: Sequence[str]) -> bool:
@@ -323,6 +355,10 @@ def is_one_clause(text: str) -> bool:
 def is_next(text: str, word: Match, following: Match) -> bool:
     """Whether nothing but a space or a hyphen stands between two words."""
     return text[word.end() : following.start()].strip(" -") == ""
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    return lower(list(WORD.finditer(text)))
 
 
 def lower(words: Sequence[Match]) -> tuple[str, ...]:

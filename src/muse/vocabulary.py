@@ -112,9 +112,9 @@ class Vocabulary:
         return {tuple(word.lower() for word in WORD.findall(name)): name for name in self.names}
 
     @cached_property
-    def words_of_names(self) -> frozenset[str]:
-        """The words of all names, in lower case."""
-        return frozenset(word for words in self._name_of for word in words)
+    def last_words(self) -> frozenset[str]:
+        """The last words of all names, in lower case."""
+        return frozenset(words[-1] for words in self._name_of if words)
 
     def names_in(self, words: Sequence[str]) -> Iterator[Named]:
         """The names that some words in lower case hold, one or several of each thing; the longest from the left, so

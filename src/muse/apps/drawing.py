@@ -111,8 +111,8 @@ class Drawing(ABC):
     processors, and float8, on GPUs, round products and are faster with large models. Another precision is another
     picture, if a similar one."""
     literal: bool = False
-    """Draw the prompt as it is. Else a thing that was in no caption that the model learnt from, if it says what those
-    named, is called by the nearest name that was: "a golden retriever" is drawn as "a dog", and a note says so."""
+    """Draw the prompt as it is. Else what no caption that the model learnt from says, if it is known what they say, is
+    put in words that they do: "a golden retriever next to a hut" is drawn as "a dog and a hut", and a note says so."""
     out: Annotated[Path | None, OUT] = None
     """A file ending in .png, replaced if it is there (name-1.png, name-2.png, ... for several pictures); or a folder,
     where a free name is made of prompt and seed. Missing folders are made."""

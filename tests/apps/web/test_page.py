@@ -129,14 +129,17 @@ def test_visitors_are_told_which_words_were_in_no_caption(studio, photo, monkeyp
     monkeypatch.setattr("muse.apps.web.page.gr.Info", told.append)
     monkeypatch.setattr(studio.muse, "vocabulary", Vocabulary(("red apple",), frozenset(["red", "apple"])))
     page = Page(studio)
-    assert page.reword(APPLE) == APPLE
+    assert page.reword(APPLE, False) == APPLE
     assert told == []
-    assert page.reword("a crimson apple") == "a red apple"
+    assert page.reword("a crimson apple", False) == "a red apple"
     assert told == ['No caption that tiny learnt from holds "crimson", so it draws "a red apple".']
     canvas = {"background": photo, "layers": [], "composite": photo}
-    *_, (captioned, *_) = page.edit(VARY, canvas, "a dog", "", 1, 3, False, 0, 0, 0, 0, 4, 0.5, [])
+    *_, (captioned, *_) = page.edit(VARY, canvas, "a dog", False, "", 1, 3, False, 0, 0, 0, 0, 4, 0.5, [])
     assert len(told) == 2
     assert captioned[0][1].startswith("a red apple (seed 3")
+    *_, (captioned, *_) = page.edit(VARY, canvas, "a dog", True, "", 1, 3, False, 0, 0, 0, 0, 4, 0.5, [])
+    assert captioned[0][1].startswith("a dog (seed 3")
+    assert told[2] == 'No caption that tiny learnt from holds "dog" (nearest: red apple).'
 
 
 def test_what_a_picture_was_drawn_with_beyond_the_controls_is_told(cascade, tmp_path, monkeypatch):
@@ -188,8 +191,9 @@ def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_contr
     from gradio_client import handle_file
 
     controls = client.predict(handle_file(path), api_name="/load")
-    assert controls[:6] == (APPLE, "blue", 6, False, 3, 1.0)
-    assert controls[11] == 2
+    # The prompt that was drawn is drawn again, literally.
+    assert controls[:7] == (APPLE, True, "blue", 6, False, 3, 1.0)
+    assert controls[12] == 2
 
 
 def test_a_picture_of_another_program_sets_no_controls_and_says_why(page, tmp_path, photo):
@@ -230,7 +234,7 @@ def test_a_negative_prompt_of_an_edit_brings_guidance_where_the_model_has_none(s
     layer = Image.new("RGBA", photo.size, (255, 255, 255, 255))
     canvas = {"background": photo, "layers": [layer]}
     for negative, guidance in (("fox", 1.0), ("", 0.0)):
-        *_, last = Page(studio).edit(KINDS[0], canvas, APPLE, negative, 1, 5, False, 0, 0, 0, 0, 3, 0.3, [])
+        *_, last = Page(studio).edit(KINDS[0], canvas, APPLE, False, negative, 1, 5, False, 0, 0, 0, 0, 3, 0.3, [])
         (path, _), *_ = last[0]
         assert json.loads(read_png_text(Path(path))["options"])["guidance"] == guidance
 

@@ -14,7 +14,7 @@ from PIL import Image
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
 from muse.apps.web.studio import MOST_PICTURES, Picture, Shown, Studio
-from muse.apps.wishes import reword
+from muse.apps.wishes import advice, reword
 from muse.canvas import Margins
 from muse.pipeline import Muse
 from muse.requests import random_seeds
@@ -53,6 +53,7 @@ class Page:
     def draw(
         self,
         prompt: str,
+        is_literal: bool,
         negative: str,
         num: float,
         seed: float,
@@ -87,12 +88,12 @@ class Page:
                 more = {"steps": int(superres_steps), "guidance": float(superres_guidance)}
                 above = dataclasses.replace(self.muse.superres_defaults, **more)
             seeds = seeds_from(seed, is_random, num)
-            shown = self.studio.draw(self.reword(prompt), seeds, negative.strip() or None, options, above)
+            shown = self.studio.draw(self.reword(prompt, is_literal), seeds, negative.strip() or None, options, above)
             yield from self.show(shown, kept)
 
-    def reword(self, prompt: str) -> str:
+    def reword(self, prompt: str, is_literal: bool) -> str:
         """The prompt to be drawn; what was in no caption is told, if it is known."""
-        drawn, note = reword(self.muse, prompt)
+        drawn, note = (prompt, advice(self.muse, prompt)) if is_literal else reword(self.muse, prompt)
         if note is not None:
             gr.Info(f"{note[0].upper()}{note[1:]}.")
         return drawn
@@ -110,7 +111,7 @@ class Page:
     def load(self, path: str | None) -> list[Any]:
         """The controls as they were for a picture."""
         if path is None:
-            return [gr.skip()] * 14
+            return [gr.skip()] * 15
         with told():
             settings = self.studio.load(Path(path))
         options, above = settings.options, settings.superres_options or self.muse.superres_defaults
@@ -122,6 +123,7 @@ class Page:
             )
         return [
             settings.prompt,
+            True,  # that is the prompt that was drawn
             settings.negative or "",
             settings.seed,
             False,
@@ -157,6 +159,7 @@ class Page:
         kind: str,
         canvas: dict[str, Any] | None,
         prompt: str,
+        is_literal: bool,
         negative: str,
         num: float,
         seed: float,
@@ -174,7 +177,7 @@ class Page:
         with told():
             seeds, avoided = seeds_from(seed, is_random, num), negative.strip() or None
             image, mask = painted(canvas)
-            prompt, options = self.reword(prompt), self.muse.defaults
+            prompt, options = self.reword(prompt, is_literal), self.muse.defaults
             if avoided and not options.guidance:  # by which alone it acts; this tab has no slider for it
                 options = dataclasses.replace(options, guidance=1.0)
             if kind == FILL:
@@ -274,6 +277,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
             prompt = gr.Textbox("", label="Prompt", placeholder="What the picture shows", lines=2, max_lines=6)
             if page.muse.name in EXAMPLES:
                 gr.Examples([[text] for text in EXAMPLES[page.muse.name]], [prompt], label="Examples")
+            is_literal = build_literal("Draw these words as they are")
             negative = gr.Textbox("", label="Negative prompt", placeholder="Not this; needs guidance", max_lines=4)
             num, seed, is_random = build_seeds()
             with gr.Accordion("More options", open=False):
@@ -298,11 +302,11 @@ def build_drawing(page: Page, kept: gr.State) -> None:
             pictures = pictures_of("Pictures", columns=2)
             said = gr.JSON(label="Settings of the first picture")
     options = [steps, guidance, ramp, sampler, temperature, top_k, noise, refresh, superres_steps, superres_guidance]
-    given: list[Any] = [prompt, negative, num, seed, is_random, *options, kept]
+    given: list[Any] = [prompt, is_literal, negative, num, seed, is_random, *options, kept]
     shown: list[Any] = [pictures, said, seed, kept]
     running = gr.on([start.click, prompt.submit], page.draw, given, shown, api_name="draw")
     stop.click(None, cancels=[running])
-    file.change(page.load, [file], [prompt, negative, seed, is_random, *options], api_name="load")
+    file.change(page.load, [file], [prompt, is_literal, negative, seed, is_random, *options], api_name="load")
 
 
 def build_editing(page: Page, kept: gr.State) -> None:
@@ -321,6 +325,7 @@ def build_editing(page: Page, kept: gr.State) -> None:
                 height=420,
             )
             prompt = gr.Textbox("", label="Prompt of the edit", placeholder="What the picture shall show", lines=2)
+            is_literal = build_literal("Take the words of the edit as they are")
             negative = gr.Textbox("", label="Negative prompt of the edit", placeholder="What it shall not show")
             with gr.Group(visible=False) as of_margins:
                 margins = [
@@ -354,7 +359,20 @@ def build_editing(page: Page, kept: gr.State) -> None:
         list(groups.values()),
         api_visibility="private",
     )
-    given: list[Any] = [kind, canvas, prompt, negative, num, seed, is_random, *margins, iterations, strength, kept]
+    given: list[Any] = [
+        kind,
+        canvas,
+        prompt,
+        is_literal,
+        negative,
+        num,
+        seed,
+        is_random,
+        *margins,
+        iterations,
+        strength,
+        kept,
+    ]
     shown: list[Any] = [pictures, said, seed, kept, frames, slider]
     running = start.click(page.edit, given, shown, api_name="edit")
     stop.click(None, cancels=[running])
@@ -380,6 +398,11 @@ def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
     said = gr.JSON(label="Settings of the chosen picture")
     tab.select(page.gallery, [kept], [gallery], api_visibility="private")
     gallery.select(page.settings_of, [kept], [said], api_visibility="private")
+
+
+def build_literal(label: str) -> gr.Checkbox:
+    """Whether a prompt is left in the visitor's own words."""
+    return gr.Checkbox(False, label=label, info="Else they are put in words that the model's captions held")
 
 
 def build_seeds() -> tuple[gr.Slider, gr.Number, gr.Checkbox]:
