@@ -50,9 +50,10 @@ def draw(page: Page, num: int) -> None:
 def edit(page: Page, picture: Path) -> None:
     """Paint over the middle of a picture, and fill it."""
     page.get_by_role("tab", name="Edit").click()
-    page.locator("input[type=file][accept*=image]").set_input_files(picture)
     canvas = page.locator("canvas:visible").last
     canvas.wait_for()
+    page.wait_for_timeout(1500)
+    page.locator("input[type=file][accept*=image]").set_input_files(picture)
     page.wait_for_timeout(1500)
     box = canvas.bounding_box()
     assert box is not None

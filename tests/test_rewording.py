@@ -197,6 +197,7 @@ def test_things_are_called_by_their_names_before_it_is_looked_how_they_stand():
         ("cat framed orange", "a cat framed orange"),
         ("a big, photo of cats", "a big, photo of cats"),
         ("photo of a cat, 3d", "a cat, 3d"),
+        ("a cat with a photo of a ring", "a cat with a photo of a ring"),
         ("the very last painting of cats", "cats"),
         ("a cat in the style of van Gogh, 3d", "a cat, 3d"),
         # Said in captions, or something else.

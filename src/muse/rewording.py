@@ -42,7 +42,7 @@ FRAMES = tuple(
         rf"^\s*i (?:want|need|would like)\s+(?=(?:{ONE})\b)",
         r"[\s,]*(?:\b(?:please|for me))?[\s.!?]*$",
         r"[\s,]*\bin the style of\b[^,.]*",
-        rf"^\s*(?:(?:{ONE})\s+)?(?:[\w-]+\s+){{,3}}(?:{'|'.join(PICTURES)})\s+of\s+(?=\w)",
+        rf"^\s*(?:(?:{ONE})\s+)?(?:(?!(?:{'|'.join(BETWEEN)})\b)[\w-]+\s+){{,3}}(?:{'|'.join(PICTURES)})\s+of\s+(?=\w)",
     )
 )
 MOST_ADJECTIVES = 2

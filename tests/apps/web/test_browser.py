@@ -88,9 +88,10 @@ def test_a_hole_that_is_painted_by_hand_is_filled_and_the_rest_stays(visit, tmp_
     picture.save(tmp_path / "picture.png")
     page = visit()
     page.get_by_role("tab", name="Edit").click()
-    page.locator("input[type=file][accept*=image]").set_input_files(tmp_path / "picture.png")
     canvas = page.locator("canvas:visible").last
     canvas.wait_for()
+    page.wait_for_timeout(1500)  # before the editor has made its layers, it loses a picture that is given to it
+    page.locator("input[type=file][accept*=image]").set_input_files(tmp_path / "picture.png")
     page.wait_for_timeout(1500)  # the editor fits the picture into the canvas in an animation
     box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
