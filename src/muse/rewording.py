@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from muse.vocabulary import COMMON, WORD, Named, Phrasing, Style, Vocabulary, has_digit, whole_words
+from muse.vocabulary import COMMON, WORD, Named, Phrasing, Style, Vocabulary, has_digit, whole_words, words_of
 
 COUNTS = whole_words("one two three four five six seven eight nine ten")
 JOINING = whole_words(
@@ -256,9 +256,10 @@ def suited(opening: str, name: str) -> str:
 
 def start_of(named: Named, text: str, words: Sequence[Match]) -> int:
     """Where the adjectives before a name begin."""
-    said, first = lower(words), named.start
+    first = named.start
     while first > 0 and is_next(text, words[first - 1], words[first]):
-        if said[first - 1] in BETWEEN or has_digit(said[first - 1]):
+        word = words[first - 1].group().lower()
+        if word in BETWEEN or has_digit(word):
             break
         first -= 1
     return first
@@ -311,17 +312,16 @@ def two_sides(between: Sequence[str], after: Sequence[str]) -> Found | None:
 def side(words: Sequence[str]) -> tuple[str, int]:
     """The side that the first words say, and how many say so; "" and 0 if they say none."""
     num = 2 if words[1:2] == ("the",) else 1
-    said = " ".join(words[num : num + 1])
-    return (said, num + 1) if words and words[0] in ("on", "at", "in", "to") else ("", 0)
+    return (word_at(words, num), num + 1) if word_at(words, 0) in ("on", "at", "in", "to") else ("", 0)
 
 
 def one_relation(between: Sequence[str], commas: str, vocabulary: Vocabulary) -> Found | None:
     """What the words between two things say of both, with or without a verb."""
-    num = int(between[:1] != () and between[0] in WHICH)
-    num += int(between[num : num + 1] != () and between[num] in IS)
-    verb = between[num] if num < len(between) and commas.isspace() and is_verb(between[num], vocabulary) else None
+    num = int(word_at(between, 0) in WHICH)
+    num += word_at(between, num) in IS
+    verb = word_at(between, num) if commas.isspace() and is_verb(word_at(between, num), vocabulary) else None
     num += verb is not None
-    num += int(between[num : num + 1] != () and between[num] in EXACTLY and between[num : num + 2] not in RELATIONS)
+    num += word_at(between, num) in EXACTLY and between[num : num + 2] not in RELATIONS
     for length in range(min(LONGEST_RELATION, len(between) - num), 0, -1):
         relation = RELATIONS.get(tuple(between[num : num + length]))
         if relation is not None and is_opening(between[num + length :]):
@@ -339,13 +339,18 @@ def is_verb(word: str, vocabulary: Vocabulary) -> bool:
 
 
 def is_opened(words: Sequence[str]) -> bool:
-    return bool(words) and words[0] in DETERMINERS
+    return word_at(words, 0) in DETERMINERS
 
 
 def is_opening(words: Sequence[str]) -> bool:
     """Whether words can stand right before a name: an article and adjectives, or nothing."""
     adjectives = words[1:] if is_opened(words) else words
     return not any(word in BETWEEN or word.endswith("ing") for word in adjectives)
+
+
+def word_at(words: Sequence[str], place: int) -> str:
+    """The word at a place; "" behind the last."""
+    return words[place] if place < len(words) else ""
 
 
 def is_one_clause(text: str) -> bool:
@@ -355,10 +360,6 @@ def is_one_clause(text: str) -> bool:
 def is_next(text: str, word: Match, following: Match) -> bool:
     """Whether nothing but a space or a hyphen stands between two words."""
     return text[word.end() : following.start()].strip(" -") == ""
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    return lower(list(WORD.finditer(text)))
 
 
 def lower(words: Sequence[Match]) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class Vocabulary:
     @cached_property
     def _name_of(self) -> dict[tuple[str, ...], str]:
         """Names by their words."""
-        return {tuple(word.lower() for word in WORD.findall(name)): name for name in self.names}
+        return {words_of(name): name for name in self.names}
 
     @cached_property
     def last_words(self) -> frozenset[str]:
@@ -144,7 +144,12 @@ class Vocabulary:
 
 def words_in(text: str) -> list[str]:
     """The words of a text in lower case: letters, and what stands between them in "o'clock"; nothing with a digit."""
-    return [word for word in WORD.findall(text.lower()) if not has_digit(word)]
+    return [word for word in words_of(text.lower()) if not has_digit(word)]
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text in lower case, also those with digits."""
+    return tuple(word.lower() for word in WORD.findall(text))
 
 
 def has_digit(word: str) -> bool:

@@ -128,7 +128,7 @@ class Drawing(ABC):
             raise ValueError(f"n is {self.n}; give a whole number from 1 to {MOST_PICTURES:,}")
         places = Places(self.out, self.title, self.n, self.extras)
         places.check()
-        from muse.apps.wishes import advice, reword
+        from muse.apps.wishes import reword
         from muse.pipeline import Muse
         from muse.requests import check_request, random_seeds
         from muse.sampling import SamplingOptions
@@ -141,10 +141,8 @@ class Drawing(ABC):
         muse = Muse.from_pretrained(self.model, precision=self.precision)
         stages = self.stages(muse)
         asked, note = self, None
-        if self.prompt and self.literal:
-            note = advice(muse, self.prompt)
-        elif self.prompt:
-            drawn, note = reword(muse, self.prompt)
+        if self.prompt:
+            drawn, note = reword(muse, self.prompt, self.literal)
             if drawn != self.prompt:
                 asked = dataclasses.replace(self, prompt=drawn)
                 note = f"{note}; --literal draws your words as they are"

@@ -36,11 +36,11 @@ def advice(muse: Muse, prompt: str) -> str | None:
     return f"no caption that {muse.name} learnt from holds {told}"
 
 
-def reword(muse: Muse, prompt: str) -> tuple[str, str | None]:
+def reword(muse: Muse, prompt: str, is_literal: bool = False) -> tuple[str, str | None]:
     """The prompt to be drawn for one that may say things as no caption did, and a sentence about that, if it does:
-    `Muse.reword`'s, or the same, with advice.
+    `Muse.reword`'s, or the same, with advice, as it also is if it is to be drawn literally.
     Raises ValueError if the prompt, or such a word, is too long."""
-    drawn = muse.reword(prompt)
+    drawn = prompt if is_literal else muse.reword(prompt)
     if drawn == prompt or muse.vocabulary is None:
         return prompt, advice(muse, prompt)
     still = muse.vocabulary.unknown(drawn)

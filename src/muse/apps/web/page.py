@@ -14,7 +14,7 @@ from PIL import Image
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
 from muse.apps.web.studio import MOST_PICTURES, Picture, Shown, Studio
-from muse.apps.wishes import advice, reword
+from muse.apps.wishes import reword
 from muse.canvas import Margins
 from muse.pipeline import Muse
 from muse.requests import random_seeds
@@ -93,7 +93,7 @@ class Page:
 
     def reword(self, prompt: str, is_literal: bool) -> str:
         """The prompt to be drawn; what was in no caption is told, if it is known."""
-        drawn, note = (prompt, advice(self.muse, prompt)) if is_literal else reword(self.muse, prompt)
+        drawn, note = reword(self.muse, prompt, is_literal)
         if note is not None:
             gr.Info(f"{note[0].upper()}{note[1:]}.")
         return drawn
