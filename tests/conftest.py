@@ -4,15 +4,24 @@ import os
 import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, and so do the commands that they start
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("muse", "typing_checker.check")
-torch.set_num_threads(1)  # the tests run side by side
+torch.set_num_threads(1)
 
 WORDS = "<pad> </s> <unk> a red blue apple dog 3d style , on of the two"
+
+
+def pytest_collection_finish(session):
+    """Tests of one group share what is set up once for them, or a port; one worker must have them all."""
+    if os.environ.get("PYTEST_XDIST_WORKER") and session.config.getvalue("loadgroup"):
+        lost = [item for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if lost:
+            raise pytest.UsageError(f"pytest-xdist does not keep the group of {lost[0].nodeid}; see pyproject.toml")
 
 
 @pytest.fixture(autouse=True)

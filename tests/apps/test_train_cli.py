@@ -37,6 +37,8 @@ from muse.training.recipes import (
 )
 from tests.data.picture_folders import plain_folder, vqgan
 
+pytestmark = pytest.mark.xdist_group("train command")  # one worker sets up once what they share
+
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/training.md"
 TOY = {"laptop": "debug", "laptop_f8": "debug", "128": "16", "256": "32", "my-pictures": "pictures"}

@@ -32,6 +32,8 @@ def of_kind(kind):
 
 # -- Ray Serve ----------------------------------------------------------------------------------------------------
 
+REPLICAS = pytest.mark.xdist_group("replicas")  # one worker starts them, once, and counts its own
+
 
 @pytest.fixture(scope="module")
 def address(tiny_folder):
@@ -66,6 +68,7 @@ def draw(address, seed=3):
     return base64.b64decode(answer.data[0].b64_json or "")
 
 
+@REPLICAS
 def test_two_replicas_answer_the_official_client_as_one_and_survive_the_death_of_either(address):
     before = replicas()
     assert len(before) == 2
@@ -77,6 +80,7 @@ def test_two_replicas_answer_the_official_client_as_one_and_survive_the_death_of
     assert draw(address) == pictures[0]
 
 
+@REPLICAS
 def test_replicas_send_no_pictures_by_address(address):
     from openai import BadRequestError
 

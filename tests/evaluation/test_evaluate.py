@@ -18,6 +18,8 @@ from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, 
 from muse.pipeline import Muse
 from muse.sampling import SamplingOptions
 
+pytestmark = pytest.mark.xdist_group("evaluation")  # one worker sets up once what they share
+
 OPTIONS = EvaluationOptions(metrics=("frechet", "pr", "alignment", "clip"), num=50, resamples=100, batch=25)
 QUICK = SamplingOptions(steps=2, guidance=1.0)
 

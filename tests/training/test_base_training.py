@@ -15,6 +15,8 @@ from muse.training.masked import draw_own_share, mixed
 from muse.training.optimizers import parameter_groups
 from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
 
+pytestmark = pytest.mark.xdist_group("base training")  # one worker sets up once what they share
+
 CONFIG = dataclasses.replace(BASE_CONFIG, num_codes=32, dim=32, mlp_dim=64)
 
 

@@ -31,6 +31,8 @@ from muse.training.loggers import MODULES
 from muse.training.optimizers import CLASSES, AdaFactor
 from tests.training.tiny_runs import BATCHES, FINGERPRINT, NETWORKS, RUNS, options, signalling, tokens_at
 
+pytestmark = pytest.mark.xdist_group("engine")  # one worker sets up once what they share
+
 ROOT = Path(__file__).parents[2]
 STAGES = list(RUNS)
 

@@ -27,6 +27,8 @@ from tests.training.tiny_runs import (
     text_encoder,
 )
 
+pytestmark = pytest.mark.xdist_group("super-resolution training")  # one worker sets up once what they share
+
 CONFIG = dataclasses.replace(SUPERRES_CONFIG, dim=32, mlp_dim=64)
 
 
