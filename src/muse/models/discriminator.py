@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from muse.models.group_norm import GroupNorm
 from muse.shapes import Pictures
 
 
@@ -35,7 +36,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if i < config.layers else 1
             layers += [
                 nn.Conv2d(width, wider, 4, stride=stride, padding=1),
-                nn.GroupNorm(config.norm_groups, wider),
+                GroupNorm(config.norm_groups, wider),
                 nn.LeakyReLU(0.2),
             ]
             width = wider

@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from muse.models.group_norm import GroupNorm
 from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
 from muse.shapes import Pictures, Tokens
 
@@ -100,7 +101,7 @@ class BlockStyle:
     """What they see beyond the edge."""
 
     def norm(self, channels: int) -> nn.Module:
-        return nn.GroupNorm(self.norm_groups, channels, eps=1e-6) if self.norm_groups else PlaceNorm(channels)
+        return GroupNorm(self.norm_groups, channels, eps=1e-6) if self.norm_groups else PlaceNorm(channels)
 
     def conv(self, channels_in: int, channels_out: int) -> nn.Conv2d:
         return nn.Conv2d(channels_in, channels_out, self.kernel, padding=self.kernel // 2, padding_mode=self.padding)
@@ -127,7 +128,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, channels: int, norm_groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
+        self.norm = GroupNorm(norm_groups, channels, eps=1e-6)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
