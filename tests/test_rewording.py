@@ -219,7 +219,8 @@ def test_what_asks_for_a_picture_is_left_out_and_single_things_have_articles(tex
 
 
 def test_texts_without_end_take_no_time():
-    for text in ("a cat" + 100_000 * " " + "next to a ring", "a cat, " * 20_000, "a" * 100_000):
+    gaps = (1990 * " " + "x", "a fox" + 1900 * "\n" + "and a cat", "a fox" + 1990 * ",")
+    for text in (*gaps, "a cat" + 100_000 * " " + "next to a ring", "a cat, " * 20_000, "a" * 100_000):
         start = time.perf_counter()
         reworded(text, THREE, lambda things: ["cat"] * len(things))
         assert time.perf_counter() - start < 5

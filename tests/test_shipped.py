@@ -52,6 +52,19 @@ def test_the_shipped_model_draws_a_red_apple_within_memory_and_offline(tmp_path:
     assert int(done.stdout.split()[-1]) < 1.5 * 2**20  # KiB
 
 
+@pytest.mark.parametrize("size", ["low", "high"])
+def test_a_picture_is_the_same_to_the_last_bit_in_any_company(size):
+    """In bfloat16 where `auto` takes it: there the least difference may become another token."""
+    muse = Muse.from_pretrained("emoji", "cpu")
+    more = {"size": size, "options": replace(muse.defaults, steps=4, guidance=1.0)}
+    more |= {"superres_options": replace(muse.superres_defaults, steps=2)} if size == "high" else {}
+    prompts, seeds = ["a fox", "three rockets on a sky blue background, noto style", "a fox"], [7, 3, 8]
+    together = muse.generate(prompts, seeds, **more)
+    for prompt, seed, picture in zip(prompts, seeds, together, strict=True):
+        (alone,) = muse.generate([prompt], [seed], **more)
+        assert np.array_equal(np.asarray(alone), np.asarray(picture)), prompt
+
+
 def test_bfloat16_leaves_the_shipped_models_predictions_as_they_are_but_for_a_little():
     exact, rounded = (Muse.from_pretrained("emoji", "cpu", precision) for precision in ("float32", "bfloat16"))
     prompts = ["a red apple, 3d style", "a fox on a blue background, noto style", "three rockets", "a cat and a pizza"]

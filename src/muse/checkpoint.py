@@ -216,3 +216,35 @@ def check_fit(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> No
                 f"weight {name} of {folder} has shape {tuple(weights[name].shape)}, its config says "
                 f"{tuple(tensor.shape)}; config and weights belong to different models"
             )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; a pickle is opened for tensors alone.
+    Raises CheckpointError if it holds something else."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles fail in many ways
+        raise CheckpointError(f"{path} holds no weights ({first_line(error)}); get it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds a {type(state).__name__} and no weights by name; give a state dict")
+    return state
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:
+    """Load strictly, but for counters that old files lack.
+    Raises CheckpointError if the weights are of another network."""
+    counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}
+    wanted = {name: value.shape for name, value in network.state_dict().items() if name not in counters}
+    found = {name: value.shape for name, value in state.items() if name not in counters}
+    if wanted != found:
+        name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
+        raise CheckpointError(f"{path} holds the weights of another network than {what}: {name} does not fit")
+    network.load_state_dict({name: state[name] for name in wanted}, strict=False)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -267,7 +267,7 @@ class Editing(ABC):
             text = torch.zeros(0, 1, self.base.config.text_dim, device=self.device)
             return Wish(text, torch.zeros(0, 1, dtype=torch.bool, device=self.device), tuple(seeds))
         check_request([prompt] * num, seeds, None if negative is None else [negative] * num)
-        text, is_word = self.text_encoder([prompt] if negative is None else [prompt, negative])
+        text, is_word = self.text_encoder.read_each([prompt] if negative is None else [prompt, negative])
         return Wish(text.repeat_interleave(num, 0), is_word.repeat_interleave(num, 0), tuple(seeds))
 
     def _options(self, options: SamplingOptions | None, above: SamplingOptions | None) -> Options:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,7 +143,7 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> 
 @contextmanager
 def fresh_file(path: Path) -> Iterator[Path]:
     """Where to write a file that takes the name `path` once it is whole; if anything goes wrong, nothing is left."""
-    fresh = path.with_name(path.name + ".tmp")
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # a name that nothing else has
     try:
         yield fresh
         os.replace(fresh, path)

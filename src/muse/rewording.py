@@ -4,6 +4,7 @@ in which a thing was never seen, and nothing about being a picture.
 What a person writes is read by rule, and left alone wherever a rule does not fit."""
 
 import re
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,11 +41,14 @@ FRAMES = tuple(
         r"(?:draw|paint|sketch|render|show|make|create|generate|give)"
         rf"\s+(?:(?:me|us)\s+)?(?=(?:{ONE})\b)",
         rf"^\s*i (?:want|need|would like)\s+(?=(?:{ONE})\b)",
-        r"[\s,]*(?:\b(?:please|for me))?[\s.!?]*$",
-        r"[\s,]*\bin the style of\b[^,.]*",
+        r"\bin the style of\b[^,.]*",
         rf"^\s*(?:(?:{ONE})\s+)?(?:(?!(?:{'|'.join(BETWEEN)})\b)[\w-]+\s+){{,3}}(?:{'|'.join(PICTURES)})\s+of\s+(?=\w)",
     )
 )
+GAPS = string.whitespace + ","
+STOPS = string.whitespace + ".!?"
+ASKED = re.compile(r"\b(?:please|for me)$", re.IGNORECASE)
+LONGEST_ASKED = len(" please")
 MOST_ADJECTIVES = 2
 MOST_LETTERS = 2000
 """Of a text that is looked at for more than things: some patterns take the square of a text's length."""
@@ -116,11 +120,12 @@ def reworded(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
 def without_frame(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
     """A text without what asks for a picture, and not for anything on it: "draw me a red fox, please", "an oil painting
     of a red fox", "a red fox emoji", "a red fox in the style of Rousseau" are all "a red fox"."""
+    text = without_end(text)
     for frame in FRAMES:
         found = frame.search(text)
         is_known = found is not None and found.group().strip().lower() in phrasing.leads
         if found is not None and not is_known:
-            text = (text[: found.start()] + text[found.end() :]).strip() or text
+            text = (text[: found.start()].rstrip(GAPS) + text[found.end() :]).strip() or text
     words = list(WORD.finditer(text))
     said = lower(words)
     of_styles = words_of_styles(phrasing)
@@ -134,6 +139,16 @@ def without_frame(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
             is_all = bool(aside) and aside.isdisjoint(of_names) and of_styles.isdisjoint(said[j] for j in aside)
             return text[: comma if is_all else words[i - 1].end()] + text[word.end() :]
     return text
+
+
+def without_end(text: str) -> str:
+    """A text without a full stop, "please" or "for me" at its end; with them if it is nothing else. Read from its end,
+    as a pattern that looks for an end takes the square of the gaps before it, or more."""
+    rest = text.rstrip(STOPS)
+    asked = ASKED.search(rest[-LONGEST_ASKED:])
+    if asked is not None:
+        rest = rest[: len(rest) - len(asked.group())]
+    return rest.rstrip(GAPS) or text
 
 
 def without_unknown_asides(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:

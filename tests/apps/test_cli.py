@@ -529,3 +529,27 @@ def test_help_answers_without_importing_torch():
     assert done.stderr == "[]\n"
     assert "--guidance-ramp" in done.stdout
     assert "(default: the model's own)" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_pictures_of_a_batch_are_all_there_even_if_they_cannot_be_told_of(tiny_folder, here, monkeypatch):
+    from tqdm import tqdm
+
+    def fails(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(tqdm, "write", fails)
+    arguments = ["--model", str(tiny_folder), "--n", "3", "--steps", "1", "--out", "a.png"]
+    assert main(["generate", "a red apple", *arguments]) == 2
+    assert len(list(here.glob("a-*.png"))) == 3
+
+
+def test_a_file_of_another_name_is_never_touched(draw, here):
+    (here / "a.png.tmp").write_text("mine")
+    draw("a red apple", "--steps", 1, "--out", "a.png")
+    assert (here / "a.png.tmp").read_text() == "mine"
+
+
+def test_whoever_reads_only_the_first_names_is_told_nothing_else():
+    command = f"{sys.executable} -m muse info emoji --names | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)

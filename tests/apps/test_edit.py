@@ -227,3 +227,14 @@ def test_what_is_wrong_with_a_picture_is_said_before_the_model_is_loaded(verb, r
     monkeypatch.setattr(Muse, "from_pretrained", lambda *a: pytest.fail("the model was loaded"))
     os.rename("cat.png", "gone.png")
     assert "No such file" in refuse(*VERBS[verb])
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "vary"])
+def test_a_picture_whose_name_is_no_text_is_edited_and_told(verb, tiny_folder, capsys):
+    os.rename(b"cat.png", b"caf\xe9.png")
+    arguments = [os.fsdecode(b"caf\xe9.png") if each == "cat.png" else each for each in VERBS[verb]]
+    assert main([*arguments, "--model", str(tiny_folder), "--out", os.fsdecode(b"out\xff.png"), "--n", "2"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("out?-") == 2
+    (path, _) = sorted(Path().glob("out*.png"))
+    assert read_png_text(path)["image"] == "caf?.png"

@@ -126,6 +126,13 @@ def test_the_average_of_one_folder_is_itself(tmp_path):
     assert all(made.state_dict()[name].equal(weight) for name, weight in average_of_folders([tmp_path]).items())
 
 
+@pytest.mark.parametrize("last", ["0", "-1"])
+def test_an_average_of_no_weights_is_refused_with_one_sentence(enlarged, tmp_path, last, capsys):
+    assert main(["export", str(enlarged / "runs/base"), str(tmp_path / "model"), "--last", last]) == 2
+    assert f"the last {last} weights that were kept are to be averaged; give at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_run_of_super_resolution_is_exported_as_a_whole_cascade(enlarged, tmp_path):
     assert main(["export", str(enlarged / "runs/superres"), str(tmp_path / "large")]) == 0
     high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan")

@@ -316,6 +316,29 @@ def test_a_shard_that_is_lost_is_named(mine, tmp_path):
         TokenCache(tmp_path).row(4)
 
 
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_a_shard_that_is_lost_is_made_again_and_the_others_stay(mine, tmp_path, spoil):
+    make(mine, tmp_path)
+    wanted, others = rows_of(tmp_path), [tmp_path / f"shard-0000{i}.arrow" for i in (0, 2, 3)]
+    times = [path.stat().st_mtime_ns for path in others]
+    spoil(tmp_path / "shard-00001.arrow")
+    make(mine, tmp_path)
+    assert rows_of(tmp_path) == wanted
+    assert [path.stat().st_mtime_ns for path in others] == times
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [((0, 0), "the batch size is 0"), ((2, -1), "-1 rows are to be held out"), ((2, 10), "10 are held out; hold out")],
+)
+def test_counts_that_make_no_batches_are_refused_with_one_sentence(mine, whole, counts, said):
+    batch_size, held_out = counts
+    with pytest.raises(ValueError, match=said):
+        TokensOfStep(TokenCache(whole), batch_size, 0, held_out)
+    with pytest.raises(ValueError, match=said):
+        PicturesOfStep(mine, 16, batch_size, 0, held_out)
+
+
 @pytest.mark.parametrize("num", [1, 2, 5, 64, 1000])
 def test_a_shuffle_takes_every_place_once(num):
     orders = [shuffled(np.arange(num), num, (seed,)) for seed in range(3)]

@@ -123,6 +123,9 @@ def test_votes_that_are_none_are_refused_in_one_sentence(page, tmp_path):
         "has no rater": json.dumps({"page": 1, "votes": []}),
         "votes on page other": json.dumps({**read(good), "page": "other"}),
         "a vote that is none": json.dumps({**read(good), "votes": [{"id": 0, "choice": "both"}]}),
+        r"a vote that is none: \{'id': \[0\]": json.dumps({**read(good), "votes": [{"id": [0], "choice": "tie"}]}),
+        "no rater's list of votes": json.dumps({**read(good), "votes": 5}),
+        "votes on pair 0 more than once": json.dumps({**read(good), "votes": 2 * [{"id": 0, "choice": "tie"}]}),
     }
     for said, text in spoiled.items():
         (tmp_path / "bad.json").write_text(text)
@@ -132,6 +135,10 @@ def test_votes_that_are_none_are_refused_in_one_sentence(page, tmp_path):
         count_votes(page[1], [good, good])
     with pytest.raises(ValueError, match="no votes came"):
         count_votes(page[1], [])
+    key = json.loads(page[1].read_text())
+    (tmp_path / "key.json").write_text(json.dumps({**key, "pairs": [{"one_is_left": True}]}))
+    with pytest.raises(ValueError, match="holds a pair that is none"):
+        count_votes(tmp_path / "key.json", [good])
 
 
 def test_a_comparison_of_no_prompts_is_refused(tmp_path):

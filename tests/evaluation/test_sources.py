@@ -33,16 +33,20 @@ COCO = json.dumps({"images": [], "annotations": [{"image_id": 1, "id": 2, "capti
         ("cc3m.tsv", 'a "sea" view\thttp://a\n', [Prompt('a "sea" view')]),
         ("evaluation_metadata.jsonl", GENEVAL, [Prompt("a photo of four clocks", "counting")]),
         ("captions_val2014.json", COCO, [Prompt("A bicycle.")]),
+        ("a.txt", "\ufeffa fox\r\nan\u2028owl\r\n", [Prompt("a fox"), Prompt("an\u2028owl")]),
+        ("a.tsv", "\ufeffPrompt\tCategory\na fox\tAnimals\n", [Prompt("a fox", "Animals")]),
+        ("a.jsonl", '\ufeff{"prompt": "an\u2028owl"}\r\n', [Prompt("an\u2028owl")]),
+        ("metadata.jsonl", '{"caption": ["", "a fox", "a red fox"]}\n', [Prompt("a fox")]),
     ],
 )
 def test_prompts_are_read_with_their_groups(name, content, wanted, tmp_path):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     assert read_prompts(tmp_path / name) == wanted
 
 
 def test_a_folder_has_its_prompts_in_a_file_or_beside_its_pictures(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
-    (tmp_path / "b.txt").write_text("a fox\n")
+    (tmp_path / "b.txt").write_text("\na fox\na red fox\n")  # as training has it, a caption a line
     assert read_prompts(tmp_path) == [Prompt("a fox")]
     (tmp_path / "prompts.txt").write_text("an owl\n")
     assert read_prompts(tmp_path) == [Prompt("an owl")]
@@ -188,3 +192,12 @@ def test_options_out_of_range_are_refused_by_name(changes, said):
 def test_an_unknown_protocol_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"no protocol 'coco'; give one of coco-30k, cc3m"):
         protocol_named("coco")
+
+
+def test_what_an_evaluation_has_drawn_is_no_real_picture(tmp_path):
+    for place in ("1.png", "more/2.png", "evaluation/cache/3.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place)
+    real = PictureSet.of_folder(tmp_path, but=tmp_path / "evaluation")
+    assert [path.name for path in real.paths] == ["1.png", "2.png"]
+    assert len(PictureSet.of_folder(tmp_path / "evaluation/cache", but=tmp_path / "evaluation")) == 1

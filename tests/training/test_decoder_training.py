@@ -201,3 +201,12 @@ def test_without_watched_pictures_nothing_is_drawn_or_compared(tmp_path):
 def test_by_default_the_decoder_has_the_papers_blocks_and_the_weights_of_its_losses(tmp_path):
     defaults = DecoderTraining(options(tmp_path))
     assert (defaults.decoder_blocks, defaults.perceptual_weight, defaults.adversarial_weight) == (4, 0.05, 0.1)
+
+
+def test_a_run_does_not_go_on_with_another_vqgan(tmp_path):
+    run_decoder(options(tmp_path, steps=2))
+    other = trained_vqgan()
+    with torch.no_grad():
+        other.quantizer.codebook.add_(1)
+    with pytest.raises(ValueError, match=r"was begun with the VQGAN \w+, and this one is \w+; give another folder$"):
+        train_decoder(decoder_training(options(tmp_path)), other, pictures_at, pictures_at(99)[:2], perceptual=None)

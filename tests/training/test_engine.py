@@ -5,6 +5,7 @@ import copy
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
 import resource
@@ -392,6 +393,28 @@ def test_a_checkpoint_of_other_networks_is_refused_with_one_sentence(tmp_path):
         other.run()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_with_a_batch_is_told_in_its_one_sentence_and_no_process_stays(tmp_path, workers):
+    def spoilt(step):
+        if step == 2:
+            raise ValueError("none of the pictures can be read; see that the source holds pictures")
+        return tokens_at(step)
+
+    with pytest.raises(ValueError, match=r"^none of the pictures can be read; see that the source holds pictures$"):
+        RUNS["base"](options(tmp_path, workers=workers), spoilt)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("stage", ["base", "superres"])
+def test_a_run_does_not_go_on_with_the_tokens_of_another_vqgan(tmp_path, stage, monkeypatch):
+    RUNS[stage](options(tmp_path, steps=2))
+    before = (tmp_path / stage / "config.json").read_text()
+    monkeypatch.setattr("tests.training.tiny_runs.FINGERPRINT", "ba9876543210")
+    with pytest.raises(ValueError, match=rf"begun on tokens of the VQGAN {FINGERPRINT}.*; give another folder$"):
+        RUNS[stage](options(tmp_path))
+    assert (tmp_path / stage / "config.json").read_text() == before
+
+
 @pytest.mark.parametrize(("theirs", "mine"), list(itertools.permutations(CLASSES, 2)))
 def test_a_run_goes_on_with_its_own_optimizer_only_and_another_is_refused_with_one_sentence(tmp_path, theirs, mine):
     RUNS["base"](options(tmp_path, steps=2), optimizer=theirs)
@@ -613,6 +636,9 @@ def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):
         ({"accumulate": 0}, "accumulate is 0; give at least 1"),
         ({"save_every": 0}, "save_every is 0; give at least 1"),
         ({"ema_decay": -0.1}, "ema_decay is -0.1; give a number from 0 up to, not including, 1"),
+        ({"clip": -1.0}, "clip is -1.0; give more than 0, or None to clip nothing"),
+        ({"seed": -1}, "seed is -1; give a whole number from 0 to 4294967295"),
+        ({"workers": -1}, "workers is -1; give 0 or more"),
     ],
 )
 def test_options_that_make_no_run_are_refused_with_one_sentence(tmp_path, changes, sentence):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from muse.checkpoint import save_module
+from muse.checkpoint import CheckpointError, save_module
 from muse.training.perceptual import PerceptualLoss, distance_of_directions
 from muse.training.pictures import reconstructions
 from muse.training.vqgan import VQGANStage, VQGANTraining
@@ -206,7 +206,10 @@ def test_the_perceptual_loss_is_loaded_strictly(tmp_path):
     torch.testing.assert_close(loaded(pictures(0), pictures(1)), loss(pictures(0), pictures(1)))
     partial = {name: w for name, w in loss.state_dict().items() if not name.startswith("fires.7")}
     save_file(partial, tmp_path / "model.safetensors")
-    with pytest.raises(RuntimeError, match=r"fires\.7"):
+    with pytest.raises(CheckpointError, match=r"holds the weights of another network than SqueezeNet 1.1: fires\.7"):
+        PerceptualLoss.from_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="holds no weights"):
         PerceptualLoss.from_file(tmp_path / "model.safetensors")
 
 

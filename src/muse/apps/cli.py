@@ -3,6 +3,7 @@
 Torch and the networks are imported by the commands, so that `muse --help` answers at once."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import tyro
 
 from muse import __version__
 from muse.apps.data_commands import ImportVQGAN, Tokenize
-from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, by_the_model, given
+from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, by_the_model, given, told_path
 from muse.apps.edit import Edit, Inpaint, Outpaint, Vary
 from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
@@ -81,7 +82,7 @@ class Upscale(SamplingFlags, Drawing):
         return muse.upscale([self.picture] * len(seeds), [self.prompt] * len(seeds), seeds, **details)
 
     def details(self) -> dict[str, str]:
-        return {"image": self.image.name}
+        return {"image": told_path(self.image.name)}
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         command.run()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("muse: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"muse: {sentence(error)}", file=sys.stderr)
         return 2

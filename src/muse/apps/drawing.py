@@ -193,11 +193,14 @@ class Drawing(ABC):
                 batch = seeds[start : start + side_by_side]
                 watch = self.watch(muse, bar)
                 images = self.images(muse, batch, negatives=self.negatives(len(batch)), callback=watch, **stages)
+                written: list[tuple[Path, int]] = []  # all of them, before one is told, as that may fail
                 for i, (image, seed) in enumerate(zip(images, batch, strict=True)):
                     frames = [frame[i].resize(preview_size(image.size)) for frame in watch.frames]
                     text = self.describe(muse, stages, seed)
-                    for path in places.save(start + i, seed, image, frames, text, watch.stills(i, image)):
-                        bar.write(f"{path}  (seed {seed})")
+                    paths = places.save(start + i, seed, image, frames, text, watch.stills(i, image))
+                    written += [(path, seed) for path in paths]
+                for path, seed in written:
+                    bar.write(f"{told_path(path)}  (seed {seed})")
 
     def negatives(self, num: int) -> list[str] | None:
         return None if self.negative is None else [self.negative] * num
@@ -207,6 +210,11 @@ class Drawing(ABC):
         from muse.apps.settings import to_text
 
         return to_text(self.prompt, seed, self.negative, stages, muse.name, precision=muse.precision, **self.details())
+
+
+def told_path(path: Path | str) -> str:
+    """A path as text: what is no UTF-8 in a name becomes question marks."""
+    return str(path).encode("utf-8", "replace").decode()
 
 
 def given(flags: Any, prefix: str = "") -> dict[str, Any]:

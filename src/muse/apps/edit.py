@@ -23,6 +23,7 @@ from muse.apps.drawing import (
     Watch,
     given,
     preview_size,
+    told_path,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class FromPicture(Drawing):
         """Draw a batch."""
 
     def details(self) -> dict[str, str]:
-        return {"command": type(self).__name__.lower(), "image": self.image.name} | self.told()
+        return {"command": type(self).__name__.lower(), "image": told_path(self.image.name)} | self.told()
 
     @abstractmethod
     def told(self) -> dict[str, str]:
@@ -141,7 +142,7 @@ class Inpaint(SuperresFlags, SamplingFlags, FromPicture):
         return muse.inpaint(picture, self.hole, self.prompt, seeds, context=self.context, **more)
 
     def told(self) -> dict[str, str]:
-        part = {"mask": self.mask.name} if self.mask else {"box": " ".join(map(str, self.box or ()))}
+        part = {"mask": told_path(self.mask.name)} if self.mask else {"box": " ".join(map(str, self.box or ()))}
         return part | {"context": str(self.context)}
 
 
@@ -266,7 +267,7 @@ class Vary(SuperresFlags, SamplingFlags, FromPicture):
 
     @property
     def title(self) -> str:
-        return f"variation of {self.image.stem}" if self.prompt is None else self.prompt
+        return f"variation of {told_path(self.image.stem)}" if self.prompt is None else self.prompt
 
     def check(self) -> None:
         from muse.requests import check_strength

@@ -101,7 +101,7 @@ class Evaluate:
             requests = requests_for(read_prompts(self.data), options.num, options.per_prompt, options.seed)
         real = None
         if options.needs_real:
-            real = PictureSet.of_folder(self.reference or reference_folder(source), options.resize)
+            real = PictureSet.of_folder(self.reference or reference_folder(source), options.resize, but=self.out)
         networks = self.networks()
         subject = Subject.load(self.model, rank_device())
         return Evaluation(subject, requests, real, options, networks, self.out, about)

@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from muse.checkpoint import CheckpointError, read_json
 from muse.data.batches import TokenBatch
-from muse.data.order import shuffled
+from muse.data.order import check_rows, shuffled
 
 INDEX = "cache.json"
 FORMAT = 1
@@ -219,9 +219,9 @@ class TokensOfStep:
     Of a row that has several captions one is drawn. `held_out` rows never come; they are for `held_out_batches`."""
 
     def __init__(self, cache: TokenCache, batch_size: int, seed: int, held_out: int = 0):
-        """Raises ValueError if there are too few rows."""
-        if (num := len(cache) - held_out) < 1:
-            raise ValueError(f"{cache.folder} has {len(cache)} rows and {held_out} are held out; hold out fewer")
+        """Raises ValueError if there are too few rows, or counts that cannot be."""
+        check_rows(len(cache), batch_size, held_out, f"{cache.folder} has {len(cache)} rows")
+        num = len(cache) - held_out
         self.cache, self.batch_size, self.seed, self.held_out, self.num = cache, batch_size, seed, held_out, num
 
     def __call__(self, step: int) -> TokenBatch:

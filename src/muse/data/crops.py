@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from muse.data.order import shuffled
+from muse.data.order import check_rows, shuffled
 from muse.data.pictures import CONVERTED, SKIPPED, Tally, Unusable, fit, read_picture
 from muse.data.sources import RowSource
 from muse.shapes import Pictures
@@ -28,9 +28,9 @@ class PicturesOfStep:
     tried again; how many were not, and how many were converted, in this and all worker processes, is in `tally`."""
 
     def __init__(self, source: RowSource, size: int, batch_size: int, seed: int, held_out: int = 0):
-        """Raises ValueError if there are too few rows."""
-        if (num := len(source) - held_out) < 1:
-            raise ValueError(f"the source has {len(source)} pictures and {held_out} are held out; hold out fewer")
+        """Raises ValueError if there are too few rows, or counts that cannot be."""
+        check_rows(len(source), batch_size, held_out, f"the source has {len(source)} pictures")
+        num = len(source) - held_out
         self.source, self.size, self.batch_size, self.seed = source, size, batch_size, seed
         self.held_out, self.num = held_out, num
         self.stride = next(step for step in range(num // STRIDES + 1, num + 2) if math.gcd(step, num) == 1)

@@ -20,6 +20,16 @@ def shuffled(places: Places, num: int, seed: tuple[int, ...]) -> Places:
     return current.astype(np.int64)
 
 
+def check_rows(num: int, batch_size: int, held_out: int, what: str) -> None:
+    """Raises ValueError if no batches can be made of so many rows; `what` says what and where they are."""
+    if batch_size < 1:
+        raise ValueError(f"the batch size is {batch_size}; give at least 1")
+    if held_out < 0:
+        raise ValueError(f"{held_out} rows are to be held out; give 0 or more")
+    if num - held_out < 1:
+        raise ValueError(f"{what} and {held_out} are held out; hold out fewer")
+
+
 def rounds(numbers: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
     """One pass through the network; a permutation of all numbers of 2 * half bits."""
     shift, mask = np.uint64(half), np.uint64(2**half - 1)

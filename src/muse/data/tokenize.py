@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 PLAN = "plan.json"
 STATES = "files"
 """The field of a piece's counts that holds the states of the files it was made of."""
+SIZE = "bytes"
+"""The field that holds the size of its shard."""
 
 
 @dataclass(frozen=True)
@@ -159,18 +161,19 @@ def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
 
 
 def is_done(source: Source, piece: int, folder: Path) -> bool:
-    """Whether a piece has its shard.
+    """Whether a piece has its whole shard.
     Raises ValueError if a file of which it was made has changed since."""
-    path = counts_path(folder, piece)
+    path, shard = counts_path(folder, piece), folder / shard_name(piece)
     if not path.is_file():
         return False
-    then, now = read_json(path).get(STATES, {}), source.states(piece)
+    found = read_json(path)
+    then, now = found.get(STATES, {}), source.states(piece)
     changed = next((name for name in {**then, **now} if then.get(name) != now.get(name)), None)
     if changed is not None:
         raise ValueError(
             f"{changed} has changed since {folder} was made of it; give another folder for the tokens, or delete it"
         )
-    return True
+    return shard.is_file() and found.get(SIZE, size := shard.stat().st_size) == size
 
 
 def tokenize_piece(
@@ -187,7 +190,8 @@ def tokenize_piece(
     if batch:
         encode(batch, networks, rows)
     write_shard(folder, piece, rows.columns(info), info)
-    write_whole(counts_path(folder, piece), json.dumps({**vars(tally), STATES: states}) + "\n")
+    size = (folder / shard_name(piece)).stat().st_size
+    write_whole(counts_path(folder, piece), json.dumps({**vars(tally), STATES: states, SIZE: size}) + "\n")
     return tally
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from muse.checkpoint import CheckpointError
+from muse.checkpoint import CheckpointError, first_line
 from muse.evaluation.metrics import PerPicture
-from muse.evaluation.networks import BATCH, first_line, folder_of, hash_of_folder
+from muse.evaluation.networks import BATCH, folder_of, hash_of_folder
 from muse.models.text_encoder import check_loaded, quietly
 
 HUB_NAME = "openai/clip-vit-large-patch14"

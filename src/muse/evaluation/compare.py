@@ -104,21 +104,44 @@ def count_votes(key_file: Path, vote_files: Sequence[Path]) -> Preference:
     key = read_object(key_file, {"page", "one", "other", "pairs"})
     if not vote_files:
         raise ValueError("no votes came; give one or more files that raters downloaded from the page")
-    sides = {pair["id"]: pair["one_is_left"] for pair in key["pairs"]}
+    sides = sides_of(key["pairs"], key_file)
     raters: set[str] = set()
     balance: dict[int, list[int]] = defaultdict(list)
     for path in vote_files:
         votes = read_object(path, {"page", "rater", "votes"})
         if votes["page"] != key["page"]:
             raise ValueError(f"{path} holds votes on page {votes['page']}, and the key is of page {key['page']}")
+        if not isinstance(votes["rater"], str) or not isinstance(votes["votes"], list):
+            raise ValueError(f"{path} holds no rater's list of votes; download it again from the page")
         if votes["rater"] in raters:
             raise ValueError(f"{path} holds votes of a rater that came before; give each rater's last file alone")
         raters.add(votes["rater"])
+        voted: set[int] = set()
         for vote in votes["votes"]:
-            if not isinstance(vote, dict) or vote.get("id") not in sides or vote.get("choice") not in get_args(Choice):
+            if not is_vote(vote, sides):
                 raise ValueError(f"{path} holds a vote that is none: {vote}; download it again from the page")
+            if vote["id"] in voted:
+                raise ValueError(f"{path} votes on pair {vote['id']} more than once; download it again from the page")
+            voted.add(vote["id"])
             balance[vote["id"]].append(preferred(vote["choice"], sides[vote["id"]]))
     return preference_of(key["one"], key["other"], len(raters), balance)
+
+
+def sides_of(pairs: Any, key_file: Path) -> dict[int, bool]:
+    """Whether the first model's picture is the left one, of each pair by its number.
+    Raises ValueError if the key does not say so."""
+    fields = {"id": int, "one_is_left": bool}
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
+        if not isinstance(pair, dict) or any(type(pair.get(name)) is not kind for name, kind in fields.items()):
+            raise ValueError(f"{key_file} holds a pair that is none: {pair}; give the key of the page")
+    return {pair["id"]: pair["one_is_left"] for pair in pairs}
+
+
+def is_vote(vote: Any, sides: dict[int, bool]) -> bool:
+    """Whether this is a choice between the pictures of one of the pairs."""
+    if not isinstance(vote, dict) or type(vote.get("id")) is not int:
+        return False
+    return vote["id"] in sides and vote.get("choice") in get_args(Choice)
 
 
 def preferred(choice: Choice, one_is_left: bool) -> int:

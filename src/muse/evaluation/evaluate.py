@@ -513,7 +513,6 @@ class Evaluation:
 def load_perceptual(where: str | None) -> Callable[[Any, Any], PerPicture]:
     """The perceptual distance of pairs of pictures.
     Raises MissingWeights if there is no such file, CheckpointError if it is of another network."""
-    from muse.evaluation.networks import fill, read_state
     from muse.training.perceptual import PerceptualLoss
 
     if where is None or not Path(where).is_file():
@@ -522,8 +521,7 @@ def load_perceptual(where: str | None) -> Callable[[Any, Any], PerPicture]:
             f"{said}; make them with `python -m projects.emoji.networks` and give squeezenet/model.safetensors "
             "as --perceptual"
         )
-    network = PerceptualLoss()
-    fill(network, read_state(Path(where)), Path(where), "SqueezeNet 1.1")
+    network = PerceptualLoss.from_file(Path(where))
 
     def distances(pictures: Any, others: Any) -> PerPicture:
         pairs = zip(pictures, others, strict=True)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from muse.checkpoint import fill, read_state
 from muse.evaluation.metrics import PerPicture
-from muse.evaluation.networks import MissingWeights, file_of, fill, read_state, sha256_of
+from muse.evaluation.networks import MissingWeights, file_of, sha256_of
 from muse.shapes import Pictures
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"

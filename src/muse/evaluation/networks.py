@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from muse.checkpoint import CheckpointError
+from muse.checkpoint import CheckpointError, fill, first_line, read_state
 from muse.evaluation.inception import SIDE, Inception
 from muse.evaluation.metrics import Features
 from muse.images import to_tensor
@@ -90,32 +89,6 @@ def load_inception(where: str | Path | None, device: torch.device | str = "cpu")
         forward=network,
         labels=lambda features: network.labels(features.to(device)).cpu(),
     )
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file; a pickle is opened for tensors alone.
-    Raises CheckpointError if it holds something else."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles fail in many ways
-        raise CheckpointError(f"{path} holds no weights ({first_line(error)}); get it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds a {type(state).__name__} and no weights by name; give a state dict")
-    return state
-
-
-def fill(network: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:
-    """Load strictly, but for counters that old files lack.
-    Raises CheckpointError if the weights are of another network."""
-    counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}
-    wanted = {name: value.shape for name, value in network.state_dict().items() if name not in counters}
-    found = {name: value.shape for name, value in state.items() if name not in counters}
-    if wanted != found:
-        name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
-        raise CheckpointError(f"{path} holds the weights of another network than {what}: {name} does not fit")
-    network.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
 # -- other networks ----------------------------------------------------------------------------------------------------
@@ -250,8 +223,3 @@ def at_side(image: Image.Image, side: int) -> Image.Image:
 
 def slug(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_").lower()
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -25,6 +25,8 @@ READING = 2
 """Counts up when the same file would be read as another picture; what was made of the one before is made again."""
 ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF's orientations that swap width and height."""
+UTF_8 = "utf-8-sig"
+"""With a byte order mark or without."""
 PROMPT_KEYS = ("prompt", "caption", "text")
 GROUP_KEYS = ("group", "category", "tag")
 REFERENCE = "reference"
@@ -73,20 +75,25 @@ def read_prompts(source: Path) -> list[Prompt]:
     return prompts
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file, by line feeds alone: a prompt may hold any other character. A byte order mark goes."""
+    return path.read_text(encoding=UTF_8).split("\n")
+
+
 def read_lines(path: Path) -> Iterator[Prompt]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(path):
         yield Prompt(line.strip())
 
 
 def read_jsonl(path: Path) -> Iterator[Prompt]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(path):
         if line.strip():
             yield prompt_of(json.loads(line), path)
 
 
 def read_tsv(path: Path) -> Iterator[Prompt]:
     """By the names in the first row; if it names no prompt, it is one itself, and prompts come first in each row."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding=UTF_8, newline="") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     heads = [head.strip().lower() for head in rows[0]] if rows else []
     if not set(heads) & set(PROMPT_KEYS):
@@ -97,14 +104,16 @@ def read_tsv(path: Path) -> Iterator[Prompt]:
 
 
 def read_coco(path: Path) -> Iterator[Prompt]:
-    for annotation in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
+    for annotation in json.loads(path.read_text(encoding=UTF_8))["annotations"]:
         yield Prompt(annotation["caption"].strip())
 
 
 def read_captions_beside(folder: Path) -> list[Prompt]:
-    """Captions in a .txt beside each picture, in the order of the pictures' names."""
+    """The first caption of the .txt beside each picture, in the order of the pictures' names; training takes all, and
+    reads one on each line."""
     texts = [path.with_suffix(".txt") for path in pictures_in(folder)]
-    return [Prompt(path.read_text(encoding="utf-8").strip()) for path in texts if path.is_file()]
+    captions = ([line for line in read_lines(path) if line.text] for path in texts if path.is_file())
+    return [lines[0] for lines in captions if lines]
 
 
 def prompt_of(row: Any, path: Path) -> Prompt:
@@ -112,6 +121,8 @@ def prompt_of(row: Any, path: Path) -> Prompt:
     if not isinstance(row, dict):
         raise ValueError(f"a row of {path} is a {type(row).__name__}; wanted an object with a prompt")
     text = next((row[key] for key in PROMPT_KEYS if key in row), None)
+    if isinstance(text, list):  # a picture's several captions, of which training draws one
+        text = next((each for each in text if isinstance(each, str) and each.strip()), None)
     if text is None:
         raise ValueError(f"a row of {path} has no {' or '.join(PROMPT_KEYS)}, only {', '.join(row) or 'nothing'}")
     return Prompt(str(text).strip(), str(next((row[key] for key in GROUP_KEYS if key in row), "")).strip())
@@ -132,9 +143,12 @@ def requests_for(prompts: Sequence[Prompt], num: int | None, per_prompt: int, se
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """All pictures below a folder, by name."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+def pictures_in(folder: Path, but: Path | None = None) -> list[Path]:
+    """All pictures below a folder, by name, but for those of another folder in it."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+    if but is None or not but.resolve().is_relative_to(folder.resolve()):
+        return found
+    return [path for path in found if not path.resolve().is_relative_to(but.resolve())]
 
 
 def reference_folder(data: Path) -> Path:
@@ -154,11 +168,12 @@ class PictureSet:
     """Side to which each is cropped in its middle and resized; as they are if None."""
 
     @classmethod
-    def of_folder(cls, folder: Path, resize: int | None = None) -> "PictureSet":
-        """Raises ValueError if there are no pictures, or OSError if there is no folder."""
+    def of_folder(cls, folder: Path, resize: int | None = None, but: Path | None = None) -> "PictureSet":
+        """All pictures below a folder, but for those of another folder in it, such as what an evaluation draws.
+        Raises ValueError if there are no pictures, or OSError if there is no folder."""
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder} of real pictures; give one that is there")
-        if not (paths := pictures_in(folder)):
+        if not (paths := pictures_in(folder, but)):
             raise ValueError(
                 f"{folder} has no pictures ({', '.join(sorted(PICTURE_ENDINGS))}); put the real ones there"
             )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from muse.checkpoint import is_narrow, read_weights, rounded, usual_mode, write_weights
 from muse.shapes import TextMask, TextStates
@@ -119,6 +120,16 @@ class TextEncoder(nn.Module):
         Raises ValueError if a prompt is longer than the encoder reads."""
         numbers, is_word = self.sub_words(prompts)
         return self.encoder(input_ids=numbers, attention_mask=is_word.long()).last_hidden_state, is_word
+
+    def read_each(self, prompts: Sequence[str]) -> tuple[TextStates, TextMask]:
+        """As `forward`, but each prompt is read by itself, so that a picture is the same in any company: a batch adds
+        up in another order, and rounded to bfloat16 that can be another token.
+        Raises ValueError if a prompt is longer than the encoder reads."""
+        read = {prompt: self([prompt]) for prompt in dict.fromkeys(prompts)}
+        text, is_word = (
+            pad_sequence([read[prompt][part][0] for prompt in prompts], batch_first=True) for part in (0, 1)
+        )
+        return text, is_word
 
 
 LOADING: dict[str, Any] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from muse.checkpoint import load_module
 from muse.models.vqgan import VQGAN, Decoder, Padding, ResNetBlock, SpatialAttention, Upsample, VQGANConfig
 from muse.shapes import Pictures
 from muse.training.engine import Metrics
@@ -38,6 +39,19 @@ class DecoderStage(PictureStage):
         larger.encoder.requires_grad_(False)
         larger.quantizer.requires_grad_(False)
         super().__init__(training, larger, perceptual)
+
+    def run(self, batch_at: Callable[[int], Pictures], watched: Pictures, dtype: torch.dtype | None = None) -> Path:
+        """As that of any picture stage.
+        Raises ValueError if the folder is of a run that has made the decoder of another VQGAN larger."""
+        begun = self.training.engine.folder / "vqgan"
+        if self.engine.has_begun and begun.is_dir():
+            theirs, ours = load_module(VQGAN, VQGANConfig, begun).fingerprint(), self.vqgan.fingerprint()
+            if theirs != ours:
+                raise ValueError(
+                    f"the run in {begun.parent} was begun with the VQGAN {theirs}, and this one is {ours}; "
+                    "give another folder"
+                )
+        return super().run(batch_at, watched, dtype)
 
     def averaged(self) -> VQGAN:
         """The averaged network, with the very encoder and codebook that came: an average of -0 with -0 is 0, which is

@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from muse.checkpoint import save_module
 from muse.precision import has_native_bfloat16, prefer_fast_float32
@@ -108,6 +109,16 @@ class EngineOptions:
         for name, count in (counts | {"log_every": self.log_every}).items():
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}; give at least 1")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; give more than 0, or None to clip nothing")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; give 0 or more")
+
+
+OLD_STATE = "state.pt"
+"""The one file in which the first runs were kept."""
 
 
 @runtime_checkable
@@ -159,6 +170,13 @@ class ShareOfStep(Dataset):
         self.batch_at, self.rows = batch_at, rows
 
     def __getitem__(self, step: int) -> Any:
+        """The share, or the error that came instead: raised in another process it would lose its one sentence."""
+        try:
+            return self._share(step)
+        except Exception as error:
+            return error
+
+    def _share(self, step: int) -> Any:
         if isinstance(self.batch_at, Dealt):
             return self.batch_at.share(step, self.rows)
         batch = self.batch_at(step)
@@ -277,10 +295,15 @@ class Engine:
         """The folder of the checkpoint from which a run goes on."""
         return self.options.folder / "checkpoints"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run's folder has a checkpoint to go on from."""
+        return saved.latest(self.checkpoints) is not None or (self.options.folder / OLD_STATE).is_file()
+
     def resume(self, state: Mapping[str, saved.Stateful]) -> None:
         """Take up the checkpoint of the run's folder, if there is one, whatever the number of processes that wrote it.
         Raises ValueError if it belongs to other networks or another optimizer."""
-        old = self.options.folder / "state.pt"
+        old = self.options.folder / OLD_STATE
         if (latest := saved.latest(self.checkpoints)) is not None:
             self.step = saved.read(state, latest, self.ranks)
         elif old.is_file():
@@ -372,8 +395,10 @@ class Engine:
         )
         clock = StepClock(self.step, options.steps)
         began = time.monotonic()
-        with self._leaving_gently(), self._metrics() as write:
-            for batch in batches:
+        with self._leaving_gently(), self._metrics() as write, taken_in_turn(batches) as in_turn:
+            for batch in in_turn:
+                if isinstance(batch, Exception):
+                    raise batch
                 torch.manual_seed(options.seed * 1_000_003 + self.step + self.ranks.index * 7_368_787)
                 metrics = take_step(self.fabric.to_device(batch), self.step)
                 self.step += 1
@@ -485,6 +510,18 @@ class StepClock:
         self.last_step, self.last_time = step, now
         minutes, rest = divmod(round(seconds * (self.steps - step)), 60)
         return seconds, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+@contextmanager
+def taken_in_turn(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+    """The batches one after the other. The processes that prepare them end with the block, also where an error leaves
+    it: they do not listen to the signal by which Python would end them."""
+    iterator = iter(batches)
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
 
 
 def leave_signals_to_the_engine(worker: int) -> None:

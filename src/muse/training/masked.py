@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from muse.checkpoint import load_module
+from muse.checkpoint import CONFIG, load_module, read_json
 from muse.cuda_graph import GraphedStep
 from muse.data.batches import TokenBatch
 from muse.masking import draw_hidden, draw_mask_ratio
@@ -50,7 +50,7 @@ class MaskedTraining:
     """The shape of the transformer."""
 
     def __post_init__(self) -> None:
-        for name in ("caption_drop", "caption_mix"):
+        for name in ("caption_drop", "caption_mix", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
 
@@ -346,5 +346,18 @@ class MaskedStage(ABC, Generic[Network]):
         def keep(kept: Path) -> None:
             self.engine.export(self.network, kept / self.name)
 
+        if self.engine.has_begun:
+            self.check_vqgans(folder)
         self.engine.run(self.state(), batch_at, self.step, after_save, keep)
         return folder
+
+    def check_vqgans(self, folder: Path) -> None:
+        """Raises ValueError if the network that a run has left in a folder knows the tokens of other VQGANs."""
+        found = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        for name in ("vqgan_fingerprint", "vqgan_low_fingerprint"):
+            theirs, ours = found.get(name), getattr(self.training.model, name, None)
+            if theirs is not None and theirs != ours:
+                raise ValueError(
+                    f"the run in {folder.parent} was begun on tokens of the VQGAN {theirs}, and these are of {ours}; "
+                    "give another folder"
+                )

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from muse.checkpoint import fill, read_state
 from muse.shapes import Pictures
 
 FIRES = (
@@ -55,9 +55,10 @@ class PerceptualLoss(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path) -> "PerceptualLoss":
-        """Load the weights that `projects/emoji/networks.py` converts."""
+        """Load the weights that `projects/emoji/networks.py` converts.
+        Raises CheckpointError if they are damaged or of another network."""
         loss = cls()
-        loss.load_state_dict(load_file(path), strict=True)
+        fill(loss, read_state(path), path, "SqueezeNet 1.1")
         return loss.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def features(self, pictures: Pictures) -> list[Float[Tensor, "batch dim h w"]]:

@@ -1,6 +1,7 @@
 """`muse serve`, as the official client of the OpenAI API meets it, on loopback."""
 
 import base64
+import hashlib
 import io
 import json
 import logging
@@ -471,3 +472,15 @@ def answers(url):
         return bool(get(url))
     except OSError:
         return False
+
+
+def test_under_a_prefix_keys_are_asked_for_too(tiny_muse):
+    from starlette.testclient import TestClient
+
+    from muse.apps.server.app import create_app
+
+    digests = [hashlib.sha256(b"a key").digest()]
+    with TestClient(create_app(tiny_muse, Serve(), digests), root_path="/muse") as client:
+        assert client.get("/muse/v1/models").status_code == 401
+        assert client.get("/muse/v1/models", headers={"Authorization": "Bearer a key"}).status_code == 200
+        assert client.get("/muse/healthz").status_code == 200

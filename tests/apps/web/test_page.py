@@ -6,6 +6,7 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from PIL import Image
 
@@ -153,14 +154,40 @@ def test_what_a_picture_was_drawn_with_beyond_the_controls_is_told(cascade, tmp_
             (replace(options, remask=0.3), usual),
             (options, None),
             (options, replace(usual, temperature=0.2)),
+            (replace(options, steps=120), usual),
+            (options, replace(usual, guidance=21.0)),
         ]
     ):
         text = Settings(APPLE, 1, low, None, high, cascade.name).to_text()
         save_png(Image.new("RGB", (8, 8)), tmp_path / f"{i}.png", text)
-        page.load(str(tmp_path / f"{i}.png"))
-    assert len(told) == 3
-    wanted = ("remask 0.3", "no super-resolution", "other options of super-resolution")
+        controls = page.load(str(tmp_path / f"{i}.png"))
+        assert controls[5] <= 100  # what the page would refuse to draw with is not set
+        assert controls[14] <= 20
+    wanted = ("remask 0.3", "no super-resolution", "other options of super-resolution", "steps 120", "guidance 21")
     assert all(each in message for each, message in zip(wanted, told, strict=True))
+    text = Settings(APPLE, 2**60 + 1, options, None, usual, cascade.name).to_text()
+    save_png(Image.new("RGB", (8, 8)), tmp_path / "seed.png", text)
+    assert page.load(str(tmp_path / "seed.png"))[3] == 2**53
+    assert str(2**60 + 1) in told[-1]
+
+
+def test_the_gallery_tells_of_the_picture_that_is_shown_though_others_were_drawn_since(cascade, tmp_path):
+    page = Page(Studio(cascade, tmp_path))
+    kept = [finished(page.studio.draw(APPLE, [seed], None, QUICK, QUICK))[0] for seed in (1, 2, 3)]
+    shown, there = page.gallery(kept[:2])
+    assert [caption for _, caption in shown] == ["a red apple (seed 1)", "a red apple (seed 2)"]
+    kept[0].path.unlink()
+    assert page.settings_of(there, gr.SelectData(None, {"index": 1, "value": None}))["seed"] == "2"
+    assert len(page.gallery(kept)[0]) == 2
+    page.studio.close()
+
+
+def test_an_edit_of_the_page_says_how_super_resolution_was_drawn(cascade, tmp_path, photo):
+    studio = Studio(cascade, tmp_path)
+    (picture,) = finished(studio.vary(photo, 0.5, None, [1], None, QUICK))
+    options = json.loads(picture.text["superres_options"])
+    assert SamplingOptions(**options) == cascade.superres_defaults
+    studio.close()
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Gate:
 
         body = BoundedBody(scope, receive, self.max_bytes, self.body_seconds)
         try:
-            if scope["path"].startswith(PROTECTED) and self.digests and not is_known(bearer_key(scope), self.digests):
+            if is_protected(scope) and self.digests and not is_known(bearer_key(scope), self.digests):
                 await no_key().response()(scope, receive, noted_send)
             else:
                 await self.app(scope, body.receive, noted_send)
@@ -86,6 +86,11 @@ class Gate:
             self.metrics.on_request(route_of(scope), status, seconds)
             fields = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
             log.info("request", extra={FIELDS: {**fields, "status": status, "seconds": round(seconds, 4), **notes}})
+
+
+def is_protected(scope: Scope) -> bool:
+    """Whether a path wants a key; where the server answers under a prefix, the path begins with that."""
+    return scope["path"].removeprefix(scope.get("root_path", "")).startswith(PROTECTED)
 
 
 class BoundedBody:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from muse.apps.wishes import reword
 from muse.canvas import Margins
 from muse.pipeline import Muse
 from muse.requests import random_seeds
-from muse.sampling import EditOptions
+from muse.sampling import EditOptions, SamplingOptions
 
 EXAMPLES = {
     "emoji": [
@@ -34,6 +36,10 @@ EXAMPLES = {
 MOST_PIXELS = 20_000_000
 MOST_KEPT = 100
 """Pictures in the gallery of one visitor."""
+LARGEST_SEED = 2**53
+"""The numbers of a browser hold no larger one exactly."""
+RANGES = {"steps": (1, 100), "guidance": (0, 20), "temperature": (0, 2), "choice_noise": (0, 20), "refresh": (1, 24)}
+"""The least and the most that the controls of options give."""
 FILL, WIDEN, CHANGE, VARY = "Fill what is painted over", "Widen the picture", "Change the whole picture", "Vary it"
 KINDS = (FILL, WIDEN, CHANGE, VARY)
 STYLE = """
@@ -125,23 +131,29 @@ class Page:
             settings.prompt,
             True,  # that is the prompt that was drawn
             settings.negative or "",
-            settings.seed,
+            min(settings.seed, LARGEST_SEED),
             False,
-            options.steps,
-            options.guidance,
+            within("steps", options),
+            within("guidance", options),
             options.guidance_ramp,
             options.sampler,
-            options.temperature,
+            within("temperature", options),
             options.top_k or 0,
-            options.choice_noise,
-            options.refresh,
-            above.steps,
-            above.guidance,
+            within("choice_noise", options),
+            within("refresh", options),
+            within("steps", above),
+            within("guidance", above),
         ]
 
     def beyond(self, settings: Settings) -> str | None:
         """What a picture was drawn with that the controls cannot say."""
         above, usual = settings.superres_options, self.muse.superres_defaults
+        if settings.seed > LARGEST_SEED:
+            return f"the seed {settings.seed}"
+        for options in (settings.options, above) if above is not None else (settings.options,):
+            for name in RANGES:
+                if within(name, options) != getattr(options, name):
+                    return f"{name.replace('_', ' ')} {getattr(options, name):g}"
         if above is None and self.muse.superres is not None:
             return "no super-resolution"
         if settings.options.remask != self.muse.defaults.remask:
@@ -205,14 +217,14 @@ class Page:
 
     # -- the gallery --------------------------------------------------------------------------------------------------
 
-    def gallery(self, kept: list[Picture]) -> list[tuple[str, str]]:
-        """All pictures of a visitor, the newest first."""
-        return [(str(picture.path), picture.caption) for picture in kept if picture.path.exists()]
-
-    def settings_of(self, kept: list[Picture], event: gr.SelectData) -> Any:
-        """What the file of the picture that is looked at says of it."""
+    def gallery(self, kept: list[Picture]) -> tuple[list[tuple[str, str]], list[Picture]]:
+        """All pictures of a visitor, the newest first: as they are shown, and to be looked up."""
         there = [picture for picture in kept if picture.path.exists()]
-        return told_of(there[event.index]) if event.index < len(there) else gr.skip()
+        return [(str(picture.path), picture.caption) for picture in there], there
+
+    def settings_of(self, shown: list[Picture], event: gr.SelectData) -> Any:
+        """What the file of one of the pictures that are shown says of it."""
+        return told_of(shown[event.index]) if event.index < len(shown) else gr.skip()
 
 
 @contextmanager
@@ -223,6 +235,12 @@ def told() -> Iterator[None]:
     except (ValueError, OSError, ArithmeticError) as error:
         message = str(error)
         raise gr.Error(message[:1].upper() + message[1:] + ".", duration=None) from error
+
+
+def within(name: str, options: SamplingOptions) -> Any:
+    """The value of an option, or the nearest that its control has."""
+    least, most = RANGES[name]
+    return min(max(getattr(options, name), least), most)
 
 
 def seeds_from(seed: float | None, is_random: bool, num: float) -> list[int]:
@@ -281,19 +299,17 @@ def build_drawing(page: Page, kept: gr.State) -> None:
             negative = gr.Textbox("", label="Negative prompt", placeholder="Not this; needs guidance", max_lines=4)
             num, seed, is_random = build_seeds()
             with gr.Accordion("More options", open=False):
-                steps = gr.Slider(1, 100, defaults.steps, step=1, label="Steps")
-                guidance = gr.Slider(0, 20, defaults.guidance, step=0.1, label="Guidance: how strongly it is followed")
+                steps = slider_of("steps", defaults, 1, "Steps")
+                guidance = slider_of("guidance", defaults, 0.1, "Guidance: how strongly it is followed")
                 ramp = gr.Radio(["linear", "constant"], value=defaults.guidance_ramp, label="Guidance over the steps")
                 sampler = gr.Radio(["confidence", "halton"], value=defaults.sampler, label="What is revealed first")
-                temperature = gr.Slider(0, 2, defaults.temperature, step=0.05, label="Temperature")
+                temperature = slider_of("temperature", defaults, 0.05, "Temperature")
                 top_k = gr.Number(defaults.top_k or 0, precision=0, minimum=0, label="Likeliest codes only; 0 for all")
-                noise = gr.Slider(0, 20, defaults.choice_noise, step=0.1, label="Variety of the order")
-                refresh = gr.Slider(
-                    1, 24, defaults.refresh, step=1, label="Steps from one whole one to the next; 1 is exact"
-                )
+                noise = slider_of("choice_noise", defaults, 0.1, "Variety of the order")
+                refresh = slider_of("refresh", defaults, 1, "Steps from one whole one to the next; 1 is exact")
                 with gr.Group(visible=has_superres):
-                    superres_steps = gr.Slider(1, 100, above.steps, step=1, label="Steps of super-resolution")
-                    superres_guidance = gr.Slider(0, 20, above.guidance, step=0.1, label="Guidance of super-resolution")
+                    superres_steps = slider_of("steps", above, 1, "Steps of super-resolution")
+                    superres_guidance = slider_of("guidance", above, 0.1, "Guidance of super-resolution")
             with gr.Row():
                 start = gr.Button("Draw", variant="primary")
                 stop = gr.Button("Stop")
@@ -379,6 +395,11 @@ def build_editing(page: Page, kept: gr.State) -> None:
     slider.change(page.frame, [frames, slider], [frame], api_visibility="private", show_progress="hidden")
 
 
+def slider_of(name: str, options: SamplingOptions, step: float, label: str) -> gr.Slider:
+    """The control of an option, as it is by default."""
+    return gr.Slider(*RANGES[name], getattr(options, name), step=step, label=label)
+
+
 def pictures_of(label: str, columns: int) -> gr.Gallery:
     """Pictures side by side, each whole and as PNG files to take away."""
     return gr.Gallery(
@@ -396,8 +417,9 @@ def build_gallery(page: Page, kept: gr.State, tab: gr.Tab) -> None:
     """All pictures of this visit, and the settings of the one that is chosen."""
     gallery = pictures_of("Pictures of this visit", columns=4)
     said = gr.JSON(label="Settings of the chosen picture")
-    tab.select(page.gallery, [kept], [gallery], api_visibility="private")
-    gallery.select(page.settings_of, [kept], [said], api_visibility="private")
+    shown = gr.State([])  # while the gallery stays as it is, more may be drawn
+    tab.select(page.gallery, [kept], [gallery, shown], api_visibility="private")
+    gallery.select(page.settings_of, [shown], [said], api_visibility="private")
 
 
 def build_literal(label: str) -> gr.Checkbox:
@@ -436,6 +458,7 @@ def serve(options: Web) -> None:
     Raises ValueError or OSError if the model cannot be read or the port is taken."""
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # of an upload, which Gradio unpacks
     studio = Studio(Muse.from_pretrained(options.model, precision=options.precision))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does: the folder goes
     try:
         build(studio).launch(**launch_options(options))
     finally:

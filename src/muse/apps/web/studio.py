@@ -160,6 +160,8 @@ class Studio:
         stages: Mapping[str, Any],
         **more: str,
     ) -> Iterator[Shown]:
+        if self.muse.superres is not None:
+            stages = {**stages, "superres_options": self.muse.superres_defaults}
         return self._fulfil(alterations(self.muse, verb, name, seeds, prompt, negative, stages, **more))
 
     def _fulfil(self, wishes: Sequence[Drawing] | Sequence[Alteration]) -> Iterator[Shown]:
