@@ -37,21 +37,25 @@ def test_short_and_long_sequences_attend_alike(longest_plain, has_padding, has_a
 
 
 @pytest.mark.parametrize(
-    ("has_amx", "dtype", "keys", "trains", "is_plain"),
+    ("has_amx", "dtype", "queries", "keys", "trains", "is_plain"),
     [
-        (False, torch.float32, 512, False, True),
-        (False, torch.float32, 513, False, False),
-        (False, torch.bfloat16, 1024, False, True),
-        (False, torch.bfloat16, 1025, False, False),
-        (True, torch.float32, 64, False, False),
-        (True, torch.float32, 512, True, True),
-        (False, torch.bfloat16, 513, True, False),
+        (False, torch.float32, 1, 512, False, True),
+        (False, torch.float32, 1, 513, False, False),
+        (False, torch.float32, 4096, 256, False, False),
+        (False, torch.float32, 4095, 256, False, True),
+        (False, torch.bfloat16, 4096, 256, False, True),
+        (False, torch.bfloat16, 1, 1024, False, True),
+        (False, torch.bfloat16, 1, 1025, False, False),
+        (True, torch.float32, 1, 64, False, False),
+        (True, torch.float32, 4096, 512, True, True),
+        (False, torch.bfloat16, 1, 513, True, False),
     ],
 )
 def test_plain_products_are_taken_where_they_were_measured_to_be_faster(
-    has_amx, dtype, keys, trains, is_plain, monkeypatch
+    has_amx, dtype, queries, keys, trains, is_plain, monkeypatch
 ):
     monkeypatch.setattr(layers, "HAS_AMX", has_amx)
     with torch.set_grad_enabled(trains):
-        assert layers.is_plain_faster(torch.zeros(1, 1, 1, 1, dtype=dtype), keys) == is_plain
+        for batch in (1, 8):  # a sample is what it is alone
+            assert layers.is_plain_faster(torch.zeros(batch, 1, queries, 1, dtype=dtype), keys) == is_plain
     assert not layers.is_plain_faster(torch.zeros(1, 1, 1, 1, device="meta"), keys)

@@ -26,6 +26,8 @@ Merge = Callable[[Features], Merged]
 """The features of all samples of a batch to those whose logits are wanted: of both branches of guidance their blend."""
 LONGEST_PLAIN = 512
 """Keys up to which a processor is faster by plain matrix products, if it is at all."""
+MOST_SCORES = 2**20
+"""Scores of one sample up to which that is so in float32: more of them leave the cache."""
 HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 
@@ -41,12 +43,15 @@ def join_heads(states: Heads) -> States:
 
 def is_plain_faster(query: Heads, keys: int) -> bool:
     """Whether attention to so many keys is faster by plain matrix products: on a processor for a few of them; but with
-    AMX only in training, and in bfloat16 without it for twice as many."""
+    AMX only in training, and without it in bfloat16 for twice as many, in float32 for few scores of a sample. The batch
+    has no part in it, as each sample is to be what it is alone."""
     if query.device.type != "cpu":
         return False
     if torch.is_grad_enabled():
         return keys <= LONGEST_PLAIN
-    return not HAS_AMX and keys <= LONGEST_PLAIN * (2 if query.dtype == torch.bfloat16 else 1)
+    if query.dtype == torch.bfloat16:
+        return not HAS_AMX and keys <= 2 * LONGEST_PLAIN
+    return not HAS_AMX and keys <= LONGEST_PLAIN and query.shape[1] * query.shape[2] * keys < MOST_SCORES
 
 
 def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | None = None) -> Heads:
