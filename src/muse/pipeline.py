@@ -5,6 +5,7 @@ import importlib.resources
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,7 +29,7 @@ from muse.precision import EIGHT_BITS, dtype_for, number_for
 from muse.requests import Precision, check_guidance, check_request, random_seeds
 from muse.rewording import reworded
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
-from muse.shapes import Hidden, LowTokens, Pictures, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
+from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 from muse.vocabulary import VOCABULARY, Vocabulary
 
 INDEX = "model_index.json"
@@ -349,19 +350,19 @@ class Muse(Editing):
         """The low-resolution tokens of pictures of any size.
         Raises ValueError if a picture has not the shape of those that the model draws."""
         pictures = torch.stack([to_tensor(resized(image, self.low_size)) for image in images])
-        return self.vqgan.encode(pictures.to(self.device))
+        return one_by_one(self.vqgan.encode, pictures.to(self.device))
 
     @torch.no_grad()
     def to_images(self, tokens: Tokens) -> list[Image.Image]:
         """Paint low-resolution grids of tokens."""
-        return to_images(decoded(self.vqgan, tokens, self.base.config.height))
+        return to_images(one_by_one(partial(self.vqgan.decode, height=self.base.config.height), tokens))
 
     @torch.no_grad()
     def to_large_images(self, tokens: Tokens) -> list[Image.Image]:
         """Paint high-resolution grids of tokens.
         Raises ValueError if the model has no super-resolution."""
         superres, vqgan = self.high
-        return to_images(decoded(vqgan, tokens, superres.config.height))
+        return to_images(one_by_one(partial(vqgan.decode, height=superres.config.height), tokens))
 
     @torch.no_grad()
     def preview(self, report: StepReport) -> Preview:
@@ -372,7 +373,7 @@ class Muse(Editing):
         is_hidden = report.is_hidden.reshape(shape)
         codes = quantizer.look_up(report.tokens.clamp(max=config.num_codes - 1).reshape(shape))
         typical = quantizer.codebook.mean(0).reshape(1, -1, 1, 1)
-        pictures = to_unit_range(vqgan.decoder(torch.where(is_hidden[:, None], typical, codes)))
+        pictures = to_unit_range(one_by_one(vqgan.decoder, torch.where(is_hidden[:, None], typical, codes)))
         covered = is_hidden.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, None]
         return Preview(report.step, to_images(torch.where(covered, HIDDEN_GREY, pictures)))
 
@@ -404,16 +405,15 @@ def superres_predict(
 ) -> Predict:
     """What `decode` calls: the super-resolution transformer under guidance, its low-resolution tokens and its text read
     once. Both branches have the low-resolution tokens; texts are as in `guided_predict`. Muse, section 2.7."""
-    # Each by itself: a convolution adds a batch up in another order.
-    upsampled = upsampling and torch.cat([upsampling(each) for each in low.split(1)]).repeat(2, 1, 1)
+    upsampled = upsampling and one_by_one(upsampling, low).repeat(2, 1, 1)
     return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word, upsampled), len(low), options)
 
 
-def decoded(vqgan: VQGAN, tokens: Tokens, height: int) -> Pictures:
-    """Pictures in [0, 1] of grids of tokens; on a processor each by itself, to be the same to the last bit in any
-    company, and as fast."""
-    at_once = 1 if tokens.device.type == "cpu" else len(tokens)
-    return torch.cat([vqgan.decode(some, height) for some in tokens.split(at_once)])
+def one_by_one(convolve: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+    """What a network of convolutions makes of each sample; on a processor, where it is as fast, of each by itself, as a
+    batch adds up in another order: so each is the same to the last bit in any company."""
+    at_once = 1 if samples.device.type == "cpu" else len(samples)
+    return torch.cat([convolve(some) for some in samples.split(at_once)])
 
 
 def predict_both(
