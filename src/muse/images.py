@@ -143,7 +143,7 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> 
 @contextmanager
 def fresh_file(path: Path) -> Iterator[Path]:
     """Where to write a file that takes the name `path` once it is whole; if anything goes wrong, nothing is left."""
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # a name that nothing else has
+    fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # nothing else has it, and it is short enough anywhere
     try:
         yield fresh
         os.replace(fresh, path)

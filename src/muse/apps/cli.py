@@ -105,7 +105,7 @@ class Info:
         if self.names:
             if vocabulary is None:
                 raise CheckpointError(f"{folder} has no {VOCABULARY}, which would say what its captions named")
-            print("\n".join(vocabulary.names))
+            tell("\n".join(vocabulary.names))
             return
         index = read_json(folder / INDEX)
         parts = parts_of(index, folder)
@@ -166,6 +166,14 @@ class Info:
         return f"{network:<20}{count_parameters(folder):>15,} parameters{size / 1e6:>10,.1f} MB"
 
 
+def tell(text: str) -> None:
+    """Print as much as is read: whoever reads may have enough, as `head` has, and nothing is lost with the rest."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for anything that a person can put right, 130 for Ctrl-C.
     Raises SystemExit for --help, and for a command line that cannot be read."""
@@ -200,13 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         command.run()
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("muse: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever reads has enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"muse: {sentence(error)}", file=sys.stderr)
         return 2

@@ -173,7 +173,7 @@ def is_done(source: Source, piece: int, folder: Path) -> bool:
         raise ValueError(
             f"{changed} has changed since {folder} was made of it; give another folder for the tokens, or delete it"
         )
-    return shard.is_file() and found.get(SIZE, size := shard.stat().st_size) == size
+    return shard.is_file() and found.get(SIZE) in (None, shard.stat().st_size)  # older ones did not note it
 
 
 def tokenize_piece(

@@ -64,9 +64,8 @@ def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | N
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
-        scores = scores + scores.new_zeros(mask.shape).masked_fill(
-            ~mask, -torch.inf
-        )  # filling would take twice as long
+        # To fill in the scores themselves would take twice as long.
+        scores = scores + scores.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
     return scores.softmax(dim=-1) @ value
 
 

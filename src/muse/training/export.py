@@ -46,7 +46,7 @@ def exported(
     Raises CheckpointError if the run has left neither, ValueError if fewer than 1 of them are to count."""
     if last is not None and last < 1:
         raise ValueError(f"the last {last} weights that were kept are to be averaged; give at least 1")
-    kept = sorted((run / "kept").glob(f"step-*/{name}"))[-last if last is not None else None :]
+    kept = sorted((run / "kept").glob(f"step-*/{name}"))[-last if last else None :]
     if not kept:
         if not (run / name).is_dir():
             raise CheckpointError(f"{run} has no weights yet; a run leaves some at its first checkpoint")
