@@ -220,3 +220,24 @@ def browser():
         browser = launch(playwright)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tiny_tokenizer, tmp_path_factory):
+    """A CLIP of random weights, as transformers saves it."""
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder, side = tmp_path_factory.mktemp("clip") / "tiny-clip", 32
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    words = {"vocab_size": 16, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 1, "pad_token_id": 0}
+    config = CLIPConfig(
+        text_config=layers | words, vision_config=layers | {"image_size": side, "patch_size": 8}, projection_dim=12
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        CLIPModel(config).save_pretrained(folder)
+    size = {"height": side, "width": side}
+    CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder

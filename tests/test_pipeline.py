@@ -14,6 +14,7 @@ from PIL import Image
 
 import muse
 from muse.checkpoint import CheckpointError
+from muse.images import to_tensor
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.pipeline import SHIPPED, Muse, find_model, guided_predict
@@ -95,6 +96,43 @@ def test_a_pickled_encoder_is_never_opened(tiny_t5, tmp_path):
 
 
 # -- drawing ------------------------------------------------------------------------------------------------------
+
+
+def test_of_some_seeds_the_one_is_chosen_whose_tokens_were_likeliest_as_they_were_drawn(tiny_muse):
+    reports, steps = [], []
+    options = replace(tiny_muse.defaults, steps=4)
+    for seed in range(3, 13):
+        tiny_muse.generate([PROMPTS[0]], [seed], negatives=["blue"], options=options, callback=reports.append)
+    likelihoods = [float(report.log_probs.mean()) for report in reports[3::4]]
+    assert likelihoods[0] < 0  # in nats
+    first, second = (3 + likelihoods.index(max(likelihoods[:5])), 8 + likelihoods[5:].index(max(likelihoods[5:])))
+    told = {"negatives": ["blue"] * 2, "options": options}
+    assert tiny_muse.choose([PROMPTS[0]] * 2, [3, 8], 5, **told, callback=steps.append) == [first, second]
+    assert len(steps) == 2 * 4  # ten grids, eight of them side by side
+    assert tiny_muse.choose([PROMPTS[0]], [8], 5, negatives=["blue"], options=options) == [second]
+
+
+def test_a_judge_sees_small_pictures_and_their_prompts_and_its_favourite_is_chosen(cascade):
+    seen = []
+
+    def redness(images, prompts):
+        seen.extend(zip([image.size for image in images], prompts, strict=True))
+        return torch.tensor([float(to_tensor(image)[0].mean()) for image in images])
+
+    drawn = cascade.generate([PROMPTS[1]] * 4, [5, 6, 7, 8], size="low")
+    favourite = max(range(4), key=lambda i: float(to_tensor(drawn[i])[0].mean()))
+    assert cascade.choose([PROMPTS[0], PROMPTS[1]], [1, 5], 4, judge=redness)[1] == 5 + favourite
+    assert seen == [(cascade.low_size, PROMPTS[0])] * 4 + [(cascade.low_size, PROMPTS[1])] * 4
+
+
+def test_one_seed_is_no_choice_and_what_is_no_number_of_them_is_refused(tiny_muse, rows):
+    assert tiny_muse.choose(PROMPTS, SEEDS, 1) == SEEDS
+    assert rows == []
+    for wrong in (0, 1001, True):
+        with pytest.raises(ValueError, match=r"best_of is .*; give a whole number from 1 to 1,000"):
+            tiny_muse.choose(PROMPTS, SEEDS, wrong)
+    with pytest.raises(ValueError, match="4 are tried from it on; the largest is 9223372036854775807"):
+        tiny_muse.choose(["a"], [2**63 - 3], 4)
 
 
 def test_every_prompt_gives_a_picture_of_the_models_size(tiny_muse):

@@ -604,6 +604,8 @@ class Command:
     """Arithmetic of the networks that draw."""
     reworded: bool = False
     """Draw each prompt in words that captions held, as the command line and the page do (`Muse.reword`)."""
+    best_of: int = 1
+    """Draw the best of so many seeds, as the model itself has it (`Muse.choose`)."""
     reconstruct: bool = False
     """Also score the real art once through the model's VQGAN."""
     folder: Path = Path("runs-local/emoji")
@@ -618,7 +620,7 @@ def main(command: Command) -> None:
     given = {"steps": command.steps, "guidance": command.guidance}
     sampling = replace(muse.defaults, **{name: value for name, value in given.items() if value is not None})
     redraw = redraw_with(muse) if command.reconstruct else None
-    draw = draw_with(muse, sampling, command.size)
+    draw = draw_with(muse, sampling, command.size, command.best_of)
     if command.reworded:
         draw = rewording(draw, muse.reword)
     report = run_bench(draw, art, judge, command.bench, redraw)
@@ -629,7 +631,8 @@ def main(command: Command) -> None:
         "commit": git_commit(),
         "sampling": asdict(sampling),
     }
-    about |= {"reworded": command.reworded, "size": command.size or ("low" if muse.superres is None else "high")}
+    about |= {"reworded": command.reworded, "best_of": command.best_of}
+    about |= {"size": command.size or ("low" if muse.superres is None else "high")}
     write(report, command.out, about)
     print(as_markdown(report))
     print(f"\nPictures: {command.out / 'sheet.png'}; all figures: {command.out / 'bench.json'}\n")

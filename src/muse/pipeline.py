@@ -25,8 +25,8 @@ from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
-from muse.precision import EIGHT_BITS, dtype_for, number_for
-from muse.requests import Precision, check_guidance, check_request, random_seeds
+from muse.precision import EIGHT_BITS, default_device, dtype_for, number_for
+from muse.requests import Precision, check_best_of, check_guidance, check_request, random_seeds
 from muse.rewording import reworded
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
@@ -45,6 +45,10 @@ SHIPPED = Path(str(importlib.resources.files("muse"))) / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 BATCH = 64
 """Names that are read at a time."""
+TRIED_AT_ONCE = 8
+"""Grids that are drawn side by side to choose among them."""
+Judge = Callable[[Sequence[Image.Image], Sequence[str]], Float[Tensor, " picture"]]
+"""Pictures and their prompts to scores, of which more is better."""
 HIDDEN_GREY = 0.88
 """How light a token that is still hidden is shown."""
 
@@ -85,7 +89,7 @@ class Muse(Editing):
         """Load a folder, a model that ships ("emoji") or one of the hub ("owner/name"), to draw in a precision.
         Raises CheckpointError, in one sentence, if there is none, or if it is damaged or does not fit together; and
         ValueError if there is no such precision."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or default_device()
         dtype, number = dtype_for(precision, device), number_for(precision, device)
         folder = find_model(model)
         index = read_json(folder / INDEX)
@@ -272,6 +276,42 @@ class Muse(Editing):
         high = self.draw_superres(low, text, is_word, seeds, superres_options or self.superres_defaults, callback)
         return self.to_large_images(high)
 
+    def choose(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        best_of: int,
+        *,
+        negatives: Sequence[str] | None = None,
+        options: SamplingOptions | None = None,
+        judge: Judge | None = None,
+        callback: Callable[[StepReport], None] | None = None,
+    ) -> list[int]:
+        """For each prompt the best of `best_of` seeds that count up from its own, for `generate` to draw.
+
+        Best is whose picture before super-resolution the `judge` gives the most, as Muse shows the best of 16 by
+        CLIP (section 3.3; `muse.evaluation.clip.ClipScorer` is one); without a judge, whose tokens the base found
+        likeliest, in the mean, as it drew them. `callback` sees every step of every grid that is tried.
+        Raises ValueError as `generate`, or if `best_of` is no whole number from 1 to 1,000."""
+        check_request(prompts, seeds, negatives)
+        check_best_of(best_of, seeds)
+        if best_of == 1:
+            return list(seeds)
+        options, scores = options or self.defaults, []
+        text, is_word = (each.to(self.device) for each in self.text_encoder.read_each([*prompts, *(negatives or ())]))
+        tried = [(row, seed + more) for row, seed in enumerate(seeds) for more in range(best_of)]
+        for start in range(0, len(tried), TRIED_AT_ONCE):
+            some, reports = tried[start : start + TRIED_AT_ONCE], Latest(callback)
+            rows = [row for row, _ in some]
+            both = rows if negatives is None else [*rows, *(len(prompts) + row for row in rows)]
+            low = self.draw_base(text[both], is_word[both], [seed for _, seed in some], options, reports)
+            if judge is None:
+                scores.append(reports.mean_log_prob())
+            else:
+                scores.append(judge(self.to_images(low), [prompts[row] for row in rows]))
+        best = torch.cat([each.cpu() for each in scores]).reshape(len(seeds), best_of).argmax(1)
+        return [seed + more for seed, more in zip(seeds, best.tolist(), strict=True)]
+
     def upscale(
         self,
         images: Sequence[Image.Image],
@@ -385,6 +425,25 @@ class Muse(Editing):
         assert self.superres is not None
         assert self.vqgan_superres is not None
         return self.superres, self.vqgan_superres
+
+
+class Latest:
+    """A callback that keeps what it was told last, and tells another one."""
+
+    def __init__(self, callback: Callable[[StepReport], None] | None):
+        self.callback = callback
+        self.report: StepReport | None = None
+
+    def __call__(self, report: StepReport) -> None:
+        self.report = report
+        if self.callback is not None:
+            self.callback(report)
+
+    def mean_log_prob(self) -> Float[Tensor, " picture"]:
+        """How likely the tokens of each grid were as they were drawn, in the mean."""
+        assert self.report is not None
+        assert self.report.log_probs is not None
+        return self.report.log_probs.mean(1)
 
 
 def guided_predict(

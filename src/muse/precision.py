@@ -12,6 +12,12 @@ FLOAT8_SINCE = (8, 9)
 """The compute capability of the first GPUs that multiply in float8."""
 
 
+def default_device() -> str:
+    """The kind of device that networks are put on if nobody says where: a GPU of CUDA if there is one, else the
+    processor."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def has_native_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether a device multiplies in bfloat16 itself; others are slower in it than in float32."""
     if torch.device(device).type == "cuda":
@@ -48,5 +54,5 @@ def number_for(precision: str, device: torch.device | str) -> torch.dtype | None
 def prefer_fast_float32() -> None:
     """Let oneDNN multiply float32 on a processor where that is still float32 and a fifth faster than MKL's.
     With AMX it would round to bfloat16 on the way."""
-    if not torch.cuda.is_available() and not torch.cpu._is_amx_tile_supported():
+    if default_device() == "cpu" and not torch.cpu._is_amx_tile_supported():
         torch.set_float32_matmul_precision("medium")

@@ -8,6 +8,8 @@ Precision = Literal["auto", "float32", "bfloat16", "int8", "float8"]
 """The arithmetic that networks draw in; auto takes bfloat16 where the machine computes in it, else float32. int8, on
 processors, and float8, on GPUs, round the products of the transformers' layers."""
 LARGEST_SEED = 2**63 - 1
+MOST_TRIED = 1000
+"""Seeds that are tried for one picture."""
 
 
 def random_seeds(num: int) -> list[int]:
@@ -33,6 +35,14 @@ def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Seque
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
             raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
+
+
+def check_best_of(best_of: Any, seeds: Sequence[int]) -> None:
+    """Raises ValueError if so many seeds cannot be tried from each of some on."""
+    if isinstance(best_of, bool) or not isinstance(best_of, int) or not 1 <= best_of <= MOST_TRIED:
+        raise ValueError(f"best_of is {best_of!r}; give a whole number from 1 to {MOST_TRIED:,}")
+    if max(seeds) > LARGEST_SEED - best_of + 1:
+        raise ValueError(f"seed is {max(seeds)} and {best_of} are tried from it on; the largest is {LARGEST_SEED}")
 
 
 def check_guidance(guidance: float, *, has_negatives: bool) -> None:

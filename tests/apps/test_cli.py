@@ -15,6 +15,7 @@ from PIL import Image
 import muse
 from muse.apps.cli import Generate, main
 from muse.apps.drawing import slug
+from muse.evaluation.clip import ClipScorer
 from muse.images import read_png_text
 from muse.pipeline import Muse
 from muse.sampling import SamplingOptions
@@ -60,6 +61,25 @@ def test_a_prompt_becomes_a_picture_from_the_shell(tiny_folder, here):
     assert (done.returncode, done.stdout, done.stderr) == (0, "apple.png  (seed 1)\n", "")
     assert os.listdir(here) == ["apple.png"]
     assert Image.open("apple.png").size == (128, 128)
+
+
+def test_the_best_of_some_is_the_very_picture_of_its_own_seed(draw, tiny_folder):
+    first, second = draw(APPLE, "--best-of", 5, "--n", 2, "--seed", 4, "--steps", 3)
+    muse = Muse.from_pretrained(tiny_folder)
+    chosen = muse.choose([APPLE] * 2, [4, 9], 5, options=dataclasses.replace(muse.defaults, steps=3))
+    assert [int(read_png_text(path)["seed"]) for path in (first, second)] == chosen
+    assert read_png_text(first)["best_of"] == "5"
+    (alone,) = draw(APPLE, "--seed", chosen[1], "--steps", 3)
+    assert pixels(alone) == pixels(second)
+    assert "best_of" not in read_png_text(alone)
+
+
+def test_a_clip_chooses_the_best(draw, tiny_folder, clip_folder):
+    (path,) = draw(APPLE, "--best-of", 6, "--clip", clip_folder, "--seed", 4, "--steps", 2)
+    muse = Muse.from_pretrained(tiny_folder)
+    drawn = muse.generate([APPLE] * 6, range(4, 10), options=dataclasses.replace(muse.defaults, steps=2))
+    scores = ClipScorer.load(clip_folder)(drawn, [APPLE] * 6)
+    assert int(read_png_text(path)["seed"]) == 4 + int(scores.argmax())
 
 
 def test_a_picture_says_all_that_it_takes_to_make_it_again(draw, tiny_folder):

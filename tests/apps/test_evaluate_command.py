@@ -1,12 +1,15 @@
 """`muse evaluate`, `muse compare` and `muse compare-votes`, as a person meets them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from muse.apps.cli import main
+from muse.evaluation.clip import ClipScorer
+from muse.pipeline import Muse
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +92,24 @@ def test_compare_writes_a_page_and_its_votes_are_counted(tiny_folder, capsys):
     assert json.loads(told.splitlines()[1])["num_votes"] == 2
     Path("votes.json").write_text("{}")
     assert "has no page" in say(capsys, "compare-votes", "comparison/key.json", "votes.json", code=2)
+
+
+def test_compare_shows_the_best_of_some_as_a_clip_has_it(tiny_folder, clip_folder, capsys):
+    options = ("--prompts", "prompts.txt", "--best-of", 3, "--sampling-one", "steps=2", "--sampling-other", "steps=2")
+    say(capsys, "compare", tiny_folder, tiny_folder, *options, "--clip", clip_folder)
+    key = json.loads(Path("comparison/key.json").read_text())
+    assert key["one"] == "tiny steps=2 best of 3"
+    muse, scorer = Muse.from_pretrained(tiny_folder), ClipScorer.load(clip_folder)
+    two = replace(muse.defaults, steps=2)
+    best = {
+        pair["prompt"]: max(
+            muse.generate([pair["prompt"]] * 3, [pair["seed"] + more for more in range(3)], options=two),
+            key=lambda image, prompt=pair["prompt"]: float(scorer([image], [prompt])),
+        )
+        for pair in key["pairs"]
+    }
+    kept = {image.tobytes() for image in map(Image.open, Path("comparison/cache").rglob("*.png"))}
+    assert kept == {image.tobytes() for image in best.values()}
+    said = "--clip chooses among several, and --best-of is 1"
+    assert said in say(capsys, "compare", "a", "b", "--prompts", "prompts.txt", "--clip", "c", code=2)
+    assert "best_of is 0" in say(capsys, "compare", "a", "b", "--prompts", "prompts.txt", "--best-of", 0, code=2)

@@ -31,7 +31,7 @@ class Painter:
             watch(Glimpse((step + 1) / 10, lambda rows: [Image.new("RGB", (1, 1), (rows[0], 0, 0)) for _ in rows]))
         if "bad" in self.batches[-1]:
             raise ValueError("bad cannot be drawn")
-        return [Drawn(Image.new("RGB", (1, 1)), 1, 1) for _ in wishes]
+        return [Drawn(Image.new("RGB", (1, 1)), 1, 1, 0) for _ in wishes]
 
 
 @pytest.fixture

@@ -55,27 +55,6 @@ def towers_folder(exported, tiny_t5, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def clip_folder(tiny_tokenizer, tmp_path_factory):
-    """A CLIP of random weights, as transformers saves it."""
-    from transformers import CLIPConfig, CLIPModel
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
-    words = {"vocab_size": 16, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 1, "pad_token_id": 0}
-    config = CLIPConfig(
-        text_config=layers | words, vision_config=layers | {"image_size": SIDE, "patch_size": 8}, projection_dim=12
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        CLIPModel(config).save_pretrained(folder)
-    size = {"height": SIDE, "width": SIDE}
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def data_folder(tmp_path_factory):
     """60 real pictures, and prompts in two groups."""
     folder = tmp_path_factory.mktemp("data") / "data"

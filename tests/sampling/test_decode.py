@@ -156,6 +156,20 @@ def test_the_last_report_is_the_result():
     assert not reports[-1].is_hidden.any()
 
 
+@pytest.mark.parametrize("remask", [0.0, 0.3])
+def test_reports_say_how_likely_each_token_was_when_it_was_drawn(remask):
+    predict, start = places(64), nothing_known()
+    start[:, :10] = 3
+    reports = reports_of(start, predict, replace(CONFIDENCE, temperature=2.0, remask=remask))
+    drawn = reports[-1].tokens
+    log_probs = predict(drawn, None, None).log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1)
+    log_probs[:, :10] = 0
+    assert torch.allclose(reports[-1].log_probs, log_probs)
+    first = reports[0]
+    assert torch.equal(first.log_probs, torch.where(first.is_hidden, 0, first.log_probs))
+    assert (first.log_probs[:, 10:][~first.is_hidden[:, 10:]] < 0).all()
+
+
 def test_decode_follows_the_guided_prediction():
     conditional, unconditional = always(0.0, 1.0, -9.0), always(0.0, 3.0, -9.0)
 

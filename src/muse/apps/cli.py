@@ -3,6 +3,7 @@
 Torch and the networks are imported by the commands, so that `muse --help` answers at once."""
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import tyro
 
 from muse import __version__
 from muse.apps.data_commands import ImportVQGAN, Tokenize
-from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, by_the_model, given, told_path
+from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, Watch, by_the_model, given, told_path
 from muse.apps.edit import Edit, Inpaint, Outpaint, Vary
 from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
@@ -24,8 +25,9 @@ from muse.apps.web.options import Web
 
 if TYPE_CHECKING:
     from PIL import Image
+    from tqdm import tqdm
 
-    from muse.pipeline import Muse
+    from muse.pipeline import Judge, Muse
     from muse.sampling import SamplingOptions
 
 
@@ -37,6 +39,49 @@ class Generate(SuperresFlags, SamplingFlags, Drawing):
     """What the picture shows, in quotation marks."""
     size: Annotated[Literal["low", "high"] | None, by_the_model("{low,high}", "the largest it draws")] = None
     """Low stops before super-resolution."""
+    best_of: int = 1
+    """Draw so many small pictures for each picture, of seeds that count up, and go on with the best: the one of whose
+    tokens the network was surest, or that the CLIP of --clip gives the most."""
+    clip: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(optional)")] = None
+    """A CLIP of transformers that chooses: a folder, or a hub name like openai/clip-vit-large-patch14."""
+
+    def run(self) -> None:
+        """Raises ValueError or OSError, before anything is drawn, for what cannot be drawn or written."""
+        if self.clip is not None and self.best_of == 1:
+            raise ValueError("--clip chooses among several, and --best-of is 1; give both, or leave --clip out")
+        super().run()
+
+    @property
+    def tried(self) -> int:
+        return self.best_of
+
+    def num_steps(self, num: int, stages: Stages) -> int:
+        from muse.pipeline import TRIED_AT_ONCE
+
+        trials = math.ceil(num * self.best_of / TRIED_AT_ONCE) if self.best_of > 1 else 0
+        return super().num_steps(num, stages) + trials * stages["options"].steps
+
+    def choose(self, muse: "Muse", seeds: Sequence[int], stages: Stages, bar: "tqdm") -> Sequence[int]:
+        return muse.choose(
+            [self.prompt] * len(seeds),
+            seeds,
+            self.best_of,
+            negatives=self.negatives(len(seeds)),
+            options=stages["options"],
+            judge=self.judge,
+            callback=Watch(muse, bar, keeps_frames=False),
+        )
+
+    @cached_property
+    def judge(self) -> "Judge | None":
+        """The CLIP that chooses; None if there is none.
+        Raises MissingWeights or CheckpointError if it cannot be had."""
+        if self.clip is None:
+            return None
+        from muse.evaluation.clip import ClipScorer
+        from muse.precision import default_device
+
+        return ClipScorer.load(self.clip, default_device())
 
     def stages(self, muse: "Muse") -> Stages:
         from muse.pipeline import check_size
@@ -49,7 +94,8 @@ class Generate(SuperresFlags, SamplingFlags, Drawing):
         return muse.generate([self.prompt] * len(seeds), seeds, size=self.size, **details)
 
     def details(self) -> dict[str, str]:
-        return {} if self.size is None else {"size": self.size}
+        told = {"size": self.size, "best_of": str(self.best_of) if self.best_of > 1 else None}
+        return {name: text for name, text in told.items() if text is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

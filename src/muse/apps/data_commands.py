@@ -43,19 +43,18 @@ class Tokenize:
 
     def run(self) -> None:
         """Raises ValueError or OSError, in one sentence, for what cannot be read or written."""
-        import torch
-
         from muse.apps.stages import part_of
         from muse.checkpoint import load_module
         from muse.data.sources import open_source
         from muse.data.tokenize import Networks, TokenizeOptions, tokenize
         from muse.models.vqgan import VQGAN, VQGANConfig
         from muse.pipeline import load_text_encoder
+        from muse.precision import default_device
 
         options = TokenizeOptions(self.size, self.high_size, self.batch_size, self.threads)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         index, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        device = default_device() if self.device == "auto" else self.device
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 

@@ -130,12 +130,13 @@ class Drawing(ABC):
         places.check()
         from muse.apps.wishes import reword
         from muse.pipeline import Muse
-        from muse.requests import check_request, random_seeds
+        from muse.requests import check_best_of, check_request, random_seeds
         from muse.sampling import SamplingOptions
 
         first = random_seeds(1)[0] if self.seed is None else self.seed
-        seeds = [first + i for i in range(self.n)]
+        seeds = [first + i * self.tried for i in range(self.n)]
         check_request([self.title] * self.n, seeds, self.negatives(self.n))
+        check_best_of(self.tried, seeds)
         for prefix in ("", "superres_"):
             SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
         muse = Muse.from_pretrained(self.model, precision=self.precision)
@@ -165,6 +166,19 @@ class Drawing(ABC):
         """How many pictures are drawn at a time."""
         return BATCH
 
+    @property
+    def tried(self) -> int:
+        """How many seeds are tried for each picture."""
+        return 1
+
+    def choose(self, muse: "Muse", seeds: Sequence[int], stages: Stages, bar: "tqdm") -> Sequence[int]:
+        """The seeds of a batch that are drawn; a command may try some from each of those that are given on."""
+        return seeds
+
+    def num_steps(self, num: int, stages: Stages) -> int:
+        """Steps of a batch of so many pictures."""
+        return sum(getattr(options, "steps", 0) for options in stages.values())
+
     @abstractmethod
     def stages(self, muse: "Muse") -> Stages:
         """Raises ValueError for what this model cannot do."""
@@ -185,12 +199,11 @@ class Drawing(ABC):
         """Draw batch by batch, write each picture and say where it is."""
         from tqdm import tqdm
 
-        num_steps = sum(getattr(options, "steps", 0) for options in stages.values())
-        side_by_side = self.side_by_side
-        total = num_steps * math.ceil(self.n / side_by_side)
+        batches = [seeds[start : start + self.side_by_side] for start in range(0, self.n, self.side_by_side)]
+        total, start = sum(self.num_steps(len(batch), stages) for batch in batches), 0
         with tqdm(total=total, unit="step", leave=False, disable=None) as bar:  # None: off unless on a terminal
-            for start in range(0, self.n, side_by_side):
-                batch = seeds[start : start + side_by_side]
+            for some in batches:
+                batch = self.choose(muse, some, stages, bar)
                 watch = self.watch(muse, bar)
                 images = self.images(muse, batch, negatives=self.negatives(len(batch)), callback=watch, **stages)
                 written: list[tuple[Path, int]] = []  # all of them, before one is told, as that may fail
@@ -201,6 +214,7 @@ class Drawing(ABC):
                     written += [(path, seed) for path in paths]
                 for path, seed in written:
                     bar.write(f"{told_path(path)}  (seed {seed})")
+                start += len(batch)
 
     def negatives(self, num: int) -> list[str] | None:
         return None if self.negative is None else [self.negative] * num

@@ -157,19 +157,33 @@ class Compare:
     """Sampling options of the first model as NAME=VALUE."""
     sampling_other: tuple[str, ...] = ()
     """Sampling options of the second."""
+    best_of: int = 1
+    """Each model tries so many seeds for each picture, which count up from the pair's, and shows the best; the paper
+    shows the best of 16."""
+    clip: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(optional)")] = None
+    """A CLIP of transformers that says which is the best, as in the paper: a folder or a hub name; else each model says
+    it by itself."""
 
     def run(self) -> None:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be drawn."""
+        from muse.evaluation.clip import ClipScorer
         from muse.evaluation.compare import Pair, write_page
         from muse.evaluation.evaluate import draw_requests
         from muse.evaluation.sources import read_prompts, requests_for
+        from muse.precision import default_device
+        from muse.requests import check_best_of
 
         if self.batch < 1 or (self.n is not None and self.n < 1):
             raise ValueError("n and batch are whole numbers of at least 1")
+        if self.clip is not None and self.best_of == 1:
+            raise ValueError("--clip chooses among several, and --best-of is 1; give both, or leave --clip out")
         requests = requests_for(read_prompts(self.prompts), self.n, 1, self.seed)
+        check_best_of(self.best_of, [request.seed for request in requests])
+        clip = None if self.clip is None else ClipScorer.load(self.clip, default_device())
         settings = ((self.one, self.sampling_one), (self.other, self.sampling_other))
         (first, ones), (second, others) = (
-            draw_requests(model, requests, sampling, self.batch, self.out / "cache") for model, sampling in settings
+            draw_requests(model, requests, sampling, self.batch, self.out / "cache", self.best_of, clip)
+            for model, sampling in settings
         )
         pairs = [Pair(*parts) for parts in zip(requests, ones, others, strict=True)]
         page, key = write_page(pairs, (first, second), self.out, self.seed)

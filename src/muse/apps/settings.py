@@ -22,12 +22,16 @@ class Settings:
     """None if super-resolution was not drawn."""
     model: str = ""
     precision: str = ""
+    best_of: int = 1
+    """Of how many its seed was chosen; that alone makes the picture again."""
 
     def to_text(self) -> dict[str, str]:
         """As the text chunks of a PNG have it."""
         stages = {"options": self.options, "superres_options": self.superres_options}
-        precision = {"precision": self.precision} if self.precision else {}
-        return to_text(self.prompt, self.seed, self.negative, stages, self.model, **precision)
+        more = {"precision": self.precision} if self.precision else {}
+        if self.best_of > 1:
+            more["best_of"] = str(self.best_of)
+        return to_text(self.prompt, self.seed, self.negative, stages, self.model, **more)
 
     @classmethod
     def from_text(cls, text: Mapping[str, str]) -> "Settings":

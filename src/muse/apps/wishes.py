@@ -66,17 +66,26 @@ class Drawing:
     """None without super-resolution."""
     model: str
     precision: str
+    best_of: int = 1
+    """Seeds that are tried, from its own on; the best one is drawn (`Muse.choose`)."""
 
     @property
     def key(self) -> Hashable:
         """Steps and guidance are those of a whole batch, and a batch has negative prompts or none."""
-        return Drawing, self.options, self.superres_options, self.negative is None
+        return Drawing, self.options, self.superres_options, self.negative is None, self.best_of
 
     @property
     def text(self) -> dict[str, str]:
         """What a PNG says of it."""
         return Settings(
-            self.prompt, self.seed, self.options, self.negative, self.superres_options, self.model, self.precision
+            self.prompt,
+            self.seed,
+            self.options,
+            self.negative,
+            self.superres_options,
+            self.model,
+            self.precision,
+            self.best_of,
         ).to_text()
 
 
@@ -124,12 +133,36 @@ def draw(muse: Muse, wishes: Sequence[Wish], watch: Watch) -> list[Drawn]:
     drawings = [wish for wish in wishes if isinstance(wish, Drawing)]
     alterations = [wish for wish in wishes if isinstance(wish, Alteration)]
     if drawings:
+        drawings = [
+            dataclasses.replace(wish, seed=seed)
+            for wish, seed in zip(drawings, chosen(muse, drawings, watch), strict=True)
+        ]
         images = draw_prompts(muse, drawings, watch)
     else:
         images = alterations[0].make([each.seed for each in alterations], partial(show_progress, watch))
-    prompts = [wish.prompt for wish in drawings or alterations]
-    tokens = count_tokens(muse, is_low=bool(drawings) and drawings[0].superres_options is None)
-    return [Drawn(image, count_words(muse, each), tokens) for image, each in zip(images, prompts, strict=True)]
+    tokens = count_tokens(muse, drawings)
+    return [
+        Drawn(image, count_words(muse, wish.prompt), tokens, wish.seed)
+        for image, wish in zip(images, drawings or alterations, strict=True)
+    ]
+
+
+def chosen(muse: Muse, drawings: Sequence[Drawing], watch: Watch) -> list[int]:
+    """The seeds that are drawn: the best of those that are tried for each."""
+    first = drawings[0]
+    return muse.choose(
+        [each.prompt for each in drawings],
+        [each.seed for each in drawings],
+        first.best_of,
+        negatives=negatives_of(drawings),
+        options=first.options,
+        callback=lambda report: watch(Glimpse(0.0, lambda rows: [])),  # whoever has gone is not drawn for
+    )
+
+
+def negatives_of(drawings: Sequence[Drawing]) -> list[str] | None:
+    """The negative prompts of drawings, which all have one, or none has."""
+    return None if drawings[0].negative is None else [each.negative or "" for each in drawings]
 
 
 def draw_prompts(muse: Muse, drawings: Sequence[Drawing], watch: Watch) -> list[Image.Image]:
@@ -147,7 +180,7 @@ def draw_prompts(muse: Muse, drawings: Sequence[Drawing], watch: Watch) -> list[
     return muse.generate(
         [each.prompt for each in drawings],
         [each.seed for each in drawings],
-        negatives=None if first.negative is None else [each.negative or "" for each in drawings],
+        negatives=negatives_of(drawings),
         options=first.options,
         superres_options=first.superres_options,
         size=size,
@@ -170,7 +203,10 @@ def count_words(muse: Muse, prompt: str | None) -> int:
     return 0 if prompt is None else muse.text_encoder.num_words(prompt)
 
 
-def count_tokens(muse: Muse, is_low: bool) -> int:
-    """Tokens of one picture, in all stages that are drawn."""
-    networks = [muse.base] if is_low or muse.superres is None else [muse.base, muse.superres]
+def count_tokens(muse: Muse, drawings: Sequence[Drawing]) -> int:
+    """Tokens of one of some pictures, or of an alteration if there are none: in all stages that are drawn, and of all
+    grids that are tried."""
+    tried = drawings[0].best_of if drawings and drawings[0].best_of > 1 else 0
+    is_low = muse.superres is None or (bool(drawings) and drawings[0].superres_options is None)
+    networks = [muse.base] * (1 + tried) + ([] if is_low or muse.superres is None else [muse.superres])
     return sum(network.config.height * network.config.width for network in networks)

@@ -35,6 +35,8 @@ class Drawn:
     image: Image.Image
     num_words: int
     num_tokens: int
+    seed: int
+    """That of the picture, which may have been chosen among several."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ from muse.evaluation.report import (
 from muse.evaluation.sources import READING, PictureSet, Request, shown
 from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Muse, Size
+from muse.pipeline import INDEX, Judge, Muse, Size
+from muse.precision import default_device
 from muse.sampling import SamplingOptions
 
 Values = Float[np.ndarray, " picture"]
@@ -96,8 +97,7 @@ class Subject:
         folder = Path(model)
         is_part = bool(str(model)) and (folder / CONFIG).is_file() and not (folder / INDEX).exists()
         if is_part and read_json(folder / CONFIG).get("class") == VQGAN.__name__:
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            return cls(folder.name, load_module(VQGAN, VQGANConfig, folder).to(device), None)
+            return cls(folder.name, load_module(VQGAN, VQGANConfig, folder).to(device or default_device()), None)
         muse = Muse.from_pretrained(model, device)
         return cls(muse.name, muse.vqgan, muse)
 
@@ -530,9 +530,16 @@ def load_perceptual(where: str | None) -> Callable[[Any, Any], PerPicture]:
     return distances
 
 
-def draw_with(muse: Muse, sampling: SamplingOptions, size: Size | None = None) -> Draw:
-    """A model as a drawer."""
-    return lambda prompts, seeds: muse.generate(prompts, seeds, options=sampling, size=size)
+def draw_with(
+    muse: Muse, sampling: SamplingOptions, size: Size | None = None, best_of: int = 1, judge: Judge | None = None
+) -> Draw:
+    """A model as a drawer, of the best of some seeds from each one on."""
+
+    def draw(prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+        chosen = muse.choose(prompts, seeds, best_of, options=sampling, judge=judge)
+        return muse.generate(prompts, chosen, options=sampling, size=size)
+
+    return draw
 
 
 def settings_of(muse: Muse, sampling: SamplingOptions | None, size: Size | None = None) -> dict[str, Any]:
@@ -598,13 +605,24 @@ def with_sampling(sampling: SamplingOptions, given: Sequence[str]) -> SamplingOp
 
 
 def draw_requests(
-    model: str, requests: Sequence[Request], given: Sequence[str], batch: int, folder: Path
+    model: str,
+    requests: Sequence[Request],
+    given: Sequence[str],
+    batch: int,
+    folder: Path,
+    best_of: int = 1,
+    clip: ClipScorer | None = None,
 ) -> tuple[str, list[Image.Image]]:
-    """A model's name with the options given, and its pictures of some requests, kept in a folder as an evaluation's.
+    """A model's name with the options given, and its pictures of some requests, kept in a folder as an evaluation's:
+    of each the best of `best_of` seeds, as a CLIP has it or else the model itself.
     Raises CheckpointError if there is no such model, ValueError if an option does not fit."""
     muse = Muse.from_pretrained(model)
     sampling = with_sampling(muse.defaults, given)
-    cache = PictureCache(folder, {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling)})
-    draw_all(draw_with(muse, sampling), requests, cache, batch, Shard())
+    about = {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling)}
+    if best_of > 1:
+        about |= {"best_of": best_of, "judge": clip and clip.weights}
+    cache = PictureCache(folder, about)
+    draw_all(draw_with(muse, sampling, None, best_of, clip), requests, cache, batch, Shard())
     images = PictureSet(tuple(cache.path_of(request) for request in requests)).read(range(len(requests)))
-    return " ".join([muse.name, *given]), images
+    told = [f"best of {best_of}"] if best_of > 1 else []
+    return " ".join([muse.name, *given, *told]), images

@@ -33,6 +33,9 @@ class StepReport:
     is_hidden: Hidden
     stage: Literal["base", "superres"] = "base"
     """Which network's grid this is; `Muse` says so, as decoding does not know."""
+    log_probs: Scores | None = None
+    """How likely each token was when it was drawn, in nats; 0 where it was given. None in an edit, which draws tokens
+    again and again."""
 
 
 def generators_for(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -136,7 +139,7 @@ def reveal(
         tokens = put(tokens, places, is_revealed, drawn).masked_fill(again, mask_id)
         is_hidden = is_hidden.scatter(1, places, stays_hidden) | again
         if callback is not None:
-            callback(StepReport(step, tokens.clone(), is_hidden.clone()))
+            callback(StepReport(step, tokens.clone(), is_hidden.clone(), log_probs=kept_log_probs.clone()))
     return tokens, torch.stack(any_broken)
 
 

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from muse.checkpoint import save_module
-from muse.precision import has_native_bfloat16, prefer_fast_float32
+from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
 from muse.training import state as saved
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
@@ -155,7 +155,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
 
 def best_precision() -> Literal["32-true", "bf16-mixed"]:
     """bfloat16 where the processor multiplies in it natively, else float32."""
-    return "bf16-mixed" if has_native_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
+    return "bf16-mixed" if has_native_bfloat16(default_device()) else "32-true"
 
 
 def average_of(module: nn.Module, decay: float) -> AveragedModel:
@@ -198,7 +198,7 @@ def check_split(num: int, processes: int, parts: int) -> None:
 def launch(options: EngineOptions) -> Fabric:
     """This process among those that torchrun started, or alone, with its device and arithmetic."""
     precision = best_precision() if options.precision == "auto" else options.precision
-    kind = "cuda" if torch.cuda.is_available() else "cpu"  # Apple's GPUs have no float64, in which metrics are summed
+    kind = default_device()  # Apple's GPUs have no float64, in which metrics are summed
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Fabric(accelerator=kind, devices=1, precision=precision)
     here, everywhere = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ["WORLD_SIZE"])

@@ -70,6 +70,23 @@ def test_the_official_client_draws_and_gets_the_very_pictures_of_generate(served
         assert picture_of(shown).tobytes() == alone(tiny_muse, APPLE, 3 + i, ["blue"], steps=3, guidance=1.0)
 
 
+def test_the_best_of_some_is_drawn_and_told_by_its_seed(served, tiny_muse):
+    few = {"steps": 2, "guidance": 1.0, "seed": 3}
+    answer = served.client().images.generate(prompt=APPLE, n=2, extra_body=few | {"best_of": 4})
+    chosen = tiny_muse.choose([APPLE] * 2, [3, 7], 4, options=replace(tiny_muse.defaults, steps=2, guidance=1.0))
+    assert [shown.seed for shown in answer.data] == chosen
+    for shown in answer.data:
+        image = picture_of(shown)
+        assert image.tobytes() == alone(tiny_muse, APPLE, shown.seed, steps=2, guidance=1.0)
+        assert (image.info["seed"], image.info["best_of"]) == (str(shown.seed), "4")
+    assert answer.usage.output_tokens == 2 * (1 + 4) * 64
+    with served.client().images.generate(prompt=APPLE, stream=True, extra_body=few | {"best_of": 4}) as events:
+        (event,) = events
+    assert event.seed == chosen[0]
+    with pytest.raises(openai.BadRequestError, match=r"best_of.*at most 16"):
+        served.client().images.generate(prompt=APPLE, extra_body={"best_of": 17})
+
+
 def test_an_answer_says_in_which_words_a_prompt_was_drawn(served, tiny_muse, monkeypatch):
     monkeypatch.setattr(tiny_muse, "vocabulary", Vocabulary(("dog",), frozenset(["red", "apple", "dog"])))
     images = served.client().images

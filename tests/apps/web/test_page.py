@@ -54,6 +54,14 @@ def test_pictures_are_those_of_generate_and_their_files_say_how_they_were_made(s
     assert pictures[0].caption == "a red apple (seed 3)"
 
 
+def test_the_best_of_some_says_its_own_seed(studio, tiny_muse):
+    pictures = finished(studio.draw(APPLE, [3, 7], None, QUICK, None, best_of=4))
+    chosen = tiny_muse.choose([APPLE] * 2, [3, 7], 4, options=QUICK)
+    wanted = tiny_muse.generate([APPLE] * 2, chosen, options=QUICK)
+    assert [Image.open(picture.path).tobytes() for picture in pictures] == [image.tobytes() for image in wanted]
+    assert [int(picture.text["seed"]) for picture in pictures] == chosen
+
+
 def test_previews_come_while_a_picture_is_drawn(studio, tiny_muse):
     shown = list(studio.draw(APPLE, [3], None, QUICK, None))
     assert 1 <= len(shown) <= 3

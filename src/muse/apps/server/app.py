@@ -94,7 +94,8 @@ class ImageServer:
         self.line_up(tasks)
         pictures = await streams.all_drawn(request, tasks)
         data = []
-        for drawn, wish in zip(pictures, wishes, strict=True):
+        for drawn, asked_for in zip(pictures, wishes, strict=True):
+            wish = dataclasses.replace(asked_for, seed=drawn.seed)
             content = await run_in_threadpool(encode, drawn.image, asked.format, asked.compression, wish.text)
             if asked.response_format == "url":
                 shown = {"url": self.address(request, self.store.put(content, asked.format))}
@@ -146,7 +147,10 @@ class ImageServer:
         with streams.abandoned_at_the_end([task]):
             while True:
                 shown = await progress.next(request, task)
-                image = shown.image if isinstance(shown, Drawn) else shown
+                if isinstance(shown, Drawn):
+                    image, wish = shown.image, dataclasses.replace(wish, seed=shown.seed)
+                else:
+                    image = shown
                 content = await run_in_threadpool(encode, image, asked.format, asked.compression, wish.text)
                 fields = {
                     "b64_json": streams.base64_of(content),

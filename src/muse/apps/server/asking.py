@@ -45,7 +45,10 @@ def drawings(muse: Muse, serve: Serve, asked: GenerationRequest) -> list[Drawing
     above = superres_options(muse, asked) if size == muse.size else without_superres(asked)
     options = asked.options(muse.defaults)
     made_by = (muse.name, muse.precision)
-    return [Drawing(asked.prompt, seed, asked.negative_prompt, options, above, *made_by) for seed in seeds_of(asked)]
+    return [
+        Drawing(asked.prompt, seed, asked.negative_prompt, options, above, *made_by, asked.tried)
+        for seed in seeds_of(asked)
+    ]
 
 
 def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> list[Alteration]:
@@ -105,7 +108,7 @@ def variations(muse: Muse, serve: Serve, asked: VariationRequest, uploads: Uploa
 
 def seeds_of(asked: ImageRequest) -> list[int]:
     """Seeds counting up from the one that is given, or random ones."""
-    return random_seeds(asked.num) if asked.seed is None else [asked.seed + i for i in range(asked.num)]
+    return random_seeds(asked.num) if asked.seed is None else [asked.seed + i * asked.tried for i in range(asked.num)]
 
 
 def superres_options(muse: Muse, asked: ImageRequest) -> SamplingOptions | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from muse.requests import Precision
+from muse.requests import MOST_TRIED, Precision
 
 MOST_PICTURES = 10
 """Pictures of one request, as the OpenAI API has it."""
@@ -37,6 +37,8 @@ class Serve:
     """Pictures that may wait; beyond them clients are told to come again (429)."""
     max_steps: int = 100
     """Decoding steps that a request may ask for."""
+    max_best_of: int = 16
+    """Seeds that a request may have tried for each picture; 1 tries none."""
     max_body_mb: float = 16.0
     """The largest request, in megabytes."""
     max_megapixels: float = 4.0
@@ -61,6 +63,7 @@ class Serve:
         check_whole("max_batch", self.max_batch, 1, 1024)
         check_whole("max_queue", self.max_queue, 1, 100_000)
         check_whole("max_steps", self.max_steps, 1, 10_000)
+        check_whole("max_best_of", self.max_best_of, 1, MOST_TRIED)
         check_whole("shutdown_seconds", self.shutdown_seconds, 0, 86_400)
         for name in ("max_body_mb", "max_megapixels", "body_seconds", "url_mb", "url_seconds"):
             if not 0 < getattr(self, name) < math.inf:

@@ -62,6 +62,11 @@ class ImageRequest(BaseModel):
         return self.n or 1
 
     @property
+    def tried(self) -> int:
+        """Seeds that are tried for each picture."""
+        return 1
+
+    @property
     def format(self) -> Format:
         return self.output_format or "png"
 
@@ -76,7 +81,7 @@ class ImageRequest(BaseModel):
             raise bad_value("n", f"it is {self.num}, and at most {serve.most_pictures} pictures are drawn at a time")
         if self.compression < 100 and self.format == "png":
             raise bad_value("output_compression", "a PNG is whole; it goes with webp and jpeg")
-        if self.seed is not None and self.seed > LARGEST_SEED - self.num + 1:
+        if self.seed is not None and self.seed > LARGEST_SEED - self.num * self.tried + 1:
             raise bad_value("seed", f"seeds count up from it, and the largest is {LARGEST_SEED}")
         for name in ("steps", "superres_steps", "iterations"):
             asked = getattr(self, name, None)
@@ -120,6 +125,18 @@ class PromptRequest(ImageRequest):
 
 class GenerationRequest(PromptRequest):
     """`POST /v1/images/generations`, in JSON."""
+
+    best_of: int | None = Field(None, ge=1)
+
+    def check(self, serve: Serve) -> None:
+        super().check(serve)
+        if self.tried > serve.max_best_of:
+            raise bad_value("best_of", f"it is {self.tried}, and this server tries at most {serve.max_best_of}")
+
+    @property
+    def tried(self) -> int:
+        """Seeds that are tried for each picture."""
+        return self.best_of or 1
 
 
 class EditRequest(PromptRequest):

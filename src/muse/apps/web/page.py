@@ -15,7 +15,7 @@ from PIL import Image
 
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
-from muse.apps.web.studio import MOST_PICTURES, Picture, Shown, Studio
+from muse.apps.web.studio import MOST_PICTURES, MOST_TRIED, Picture, Shown, Studio
 from muse.apps.wishes import reword
 from muse.canvas import Margins
 from muse.pipeline import Muse
@@ -74,6 +74,7 @@ class Page:
         refresh: float,
         superres_steps: float,
         superres_guidance: float,
+        best_of: float,
         kept: list[Picture],
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Pictures as they come into being, then what a file says of the first, its seed, and the visitor's gallery."""
@@ -93,8 +94,9 @@ class Page:
             if self.muse.superres is not None:
                 more = {"steps": int(superres_steps), "guidance": float(superres_guidance)}
                 above = dataclasses.replace(self.muse.superres_defaults, **more)
-            seeds = seeds_from(seed, is_random, num)
-            shown = self.studio.draw(self.reword(prompt, is_literal), seeds, negative.strip() or None, options, above)
+            seeds, avoided = seeds_from(seed, is_random, num, int(best_of)), negative.strip() or None
+            drawn = self.reword(prompt, is_literal)
+            shown = self.studio.draw(drawn, seeds, avoided, options, above, int(best_of))
             yield from self.show(shown, kept)
 
     def reword(self, prompt: str, is_literal: bool) -> str:
@@ -117,7 +119,7 @@ class Page:
     def load(self, path: str | None) -> list[Any]:
         """The controls as they were for a picture."""
         if path is None:
-            return [gr.skip()] * 15
+            return [gr.skip()] * 16
         with told():
             settings = self.studio.load(Path(path))
         options, above = settings.options, settings.superres_options or self.muse.superres_defaults
@@ -143,6 +145,7 @@ class Page:
             within("refresh", options),
             within("steps", above),
             within("guidance", above),
+            1,  # its seed has been chosen
         ]
 
     def beyond(self, settings: Settings) -> str | None:
@@ -243,13 +246,13 @@ def within(name: str, options: SamplingOptions) -> Any:
     return min(max(getattr(options, name), least), most)
 
 
-def seeds_from(seed: float | None, is_random: bool, num: float) -> list[int]:
-    """Seeds counting up from one.
+def seeds_from(seed: float | None, is_random: bool, num: float, tried: int = 1) -> list[int]:
+    """Seeds counting up from one, so far from each other as are tried for each.
     Raises ValueError if there is none."""
     if seed is None and not is_random:
         raise ValueError("there is no seed; give a whole number, or tick the box for another one each time")
     first = random_seeds(1)[0] if is_random or seed is None else int(seed)
-    return [first + i for i in range(int(num))]
+    return [first + i * tried for i in range(int(num))]
 
 
 def painted(canvas: dict[str, Any] | None) -> tuple[Image.Image, Image.Image]:
@@ -310,6 +313,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
                 with gr.Group(visible=has_superres):
                     superres_steps = slider_of("steps", above, 1, "Steps of super-resolution")
                     superres_guidance = slider_of("guidance", above, 0.1, "Guidance of super-resolution")
+                best_of = gr.Slider(1, MOST_TRIED, 1, step=1, label="Best of so many seeds, as the model itself has it")
             with gr.Row():
                 start = gr.Button("Draw", variant="primary")
                 stop = gr.Button("Stop")
@@ -317,7 +321,8 @@ def build_drawing(page: Page, kept: gr.State) -> None:
         with gr.Column(scale=3, min_width=300):
             pictures = pictures_of("Pictures", columns=2)
             said = gr.JSON(label="Settings of the first picture")
-    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, refresh, superres_steps, superres_guidance]
+    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, refresh]
+    options += [superres_steps, superres_guidance, best_of]
     given: list[Any] = [prompt, is_literal, negative, num, seed, is_random, *options, kept]
     shown: list[Any] = [pictures, said, seed, kept]
     running = gr.on([start.click, prompt.submit], page.draw, given, shown, api_name="draw")

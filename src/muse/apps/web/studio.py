@@ -25,6 +25,8 @@ from muse.sampling import EditOptions, SamplingOptions
 
 MOST_PICTURES = 8
 """Drawn at a time."""
+MOST_TRIED = 16
+"""Seeds that are tried for each."""
 MOST_WAITING = 32
 MOST_FILES = 500
 """Kept on the disk; the oldest go first."""
@@ -79,12 +81,13 @@ class Studio:
         negative: str | None,
         options: SamplingOptions,
         superres_options: SamplingOptions | None,
+        best_of: int = 1,
     ) -> Iterator[Shown]:
-        """Pictures of a prompt.
+        """Pictures of a prompt, each the best of some seeds from its own on.
         Raises ValueError, in one sentence, for what cannot be drawn."""
         check(prompt, seeds, negative)
         made_by = (self.muse.name, self.muse.precision)
-        wishes = [Drawing(prompt, seed, negative, options, superres_options, *made_by) for seed in seeds]
+        wishes = [Drawing(prompt, seed, negative, options, superres_options, *made_by, best_of) for seed in seeds]
         return self._fulfil(wishes)
 
     def inpaint(
@@ -194,8 +197,10 @@ class Studio:
                 previews[index] = image
                 if index == max(previews) and events.empty():  # once a step, and not if the next one is here already
                     yield Shown([previews[i] for i in sorted(previews)], [])
-            images = [task.future.result(0).image for task in tasks]
-            yield Shown(images, [self._save(image, wish.text) for image, wish in zip(images, wishes, strict=True)])
+            drawn = [task.future.result(0) for task in tasks]
+            made = [dataclasses.replace(wish, seed=each.seed) for wish, each in zip(wishes, drawn, strict=True)]
+            images = [each.image for each in drawn]
+            yield Shown(images, [self._save(image, wish.text) for image, wish in zip(images, made, strict=True)])
         finally:
             for task in tasks:
                 task.abandon()
