@@ -16,6 +16,7 @@ from PIL import Image
 from muse.apps import stages
 from muse.apps.cli import main
 from muse.checkpoint import load_module, save_module
+from muse.data.batches import TokenBatch
 from muse.images import contact_sheet
 from muse.models.discriminator import PatchDiscriminator
 from muse.models.superres import SuperResConfig, SuperResTransformer
@@ -165,6 +166,28 @@ def test_super_resolution_draws_the_prompts_that_are_given(enlarged, tmp_path, m
     more = ["--prompts", "a ladybird", "a ladybird", "two foxes", "--engine.steps", "1"]
     assert main([*command_of("superres", tmp_path), *more]) == 0
     assert Image.open(tmp_path / "drawn-000001.png").size == sheet_of(3)
+
+
+@pytest.mark.parametrize("stage", ["base", "superres"])
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [("", "the prompt is empty"), ("a fox " * 300, "sub-words and the text encoder reads at most")],
+    ids=["empty", "long"],
+)
+def test_prompts_that_cannot_be_drawn_are_refused_before_a_run_begins(
+    stage, prompt, said, enlarged, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(enlarged)
+    folder = tmp_path / "run"
+    assert main([*command_of(stage, folder), "--prompts", "a ladybird", prompt]) == 2
+    assert said in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_of_the_held_out_captions_those_that_say_nothing_are_not_drawn(tiny_t5):
+    batches = [TokenBatch(torch.zeros(2, 4, dtype=torch.long), ["", "a dog"])]
+    batches += [TokenBatch(torch.zeros(9, 4, dtype=torch.long), [f"two {'dog ' * i}" for i in range(9)])]
+    assert list(stages.watched_prompts((), batches, tiny_t5)) == ["a dog", *(f"two {'dog ' * i}" for i in range(7))]
 
 
 def test_two_processes_draw_and_leave_a_cascade_too(enlarged, tmp_path):

@@ -28,6 +28,7 @@ from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse, find_model, load_text_encoder
+from muse.requests import check_request
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
 from muse.training.engine import EngineOptions
@@ -57,6 +58,8 @@ from muse.training.vqgan import train_vqgan
 log = logging.getLogger(__name__)
 Flat = tyro.conf.arg(name="")
 """The fields of a part of a command stand beside its own."""
+MOST_WATCHED = 8
+"""Held-out captions that are drawn at every checkpoint."""
 UNLIKE = 0.2
 """Share of the length of text states by which they may differ and still be the same encoder's."""
 
@@ -137,7 +140,7 @@ class TrainBase:
         engine = recipe.training.engine
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
-        prompts = self.prompts or text_encoder.cut_to_fit(captions_of(validation))
+        prompts = watched_prompts(self.prompts, validation, text_encoder)
 
         def watch(base: MaskedTransformer, step: int) -> None:
             if is_first():
@@ -188,7 +191,7 @@ class TrainSuperRes:
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
         upsampling = Upsampling.of(recipe.training.model, muse.vqgan, vqgan)
-        prompts = self.prompts or muse.text_encoder.cut_to_fit(captions_of(validation))
+        prompts = watched_prompts(self.prompts, validation, muse.text_encoder)
 
         def watch(superres: SuperResTransformer, step: int) -> None:
             if is_first():
@@ -306,9 +309,16 @@ def check_text(cache: TokenCache, text_encoder: TextEncoder) -> None:
         )
 
 
-def captions_of(batches: Sequence[TokenBatch], num: int = 8) -> tuple[str, ...]:
-    """The first captions of batches."""
-    return tuple(caption for batch in batches for caption in batch.captions)[:num]
+def watched_prompts(given: Sequence[str], batches: Sequence[TokenBatch], text_encoder: TextEncoder) -> Sequence[str]:
+    """What is drawn at every checkpoint: the prompts that are given, else the first captions of batches that say
+    something.
+    Raises ValueError for a given prompt that cannot be drawn, before a run begins."""
+    if given:
+        check_request(given, range(len(given)), None)
+        text_encoder.sub_words(given)
+        return given
+    captions = [caption for batch in batches for caption in batch.captions if caption.strip()]
+    return text_encoder.cut_to_fit(captions[:MOST_WATCHED])
 
 
 def draw(muse: Muse, prompts: Sequence[str], folder: Path, step: int) -> None:

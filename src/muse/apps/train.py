@@ -20,7 +20,7 @@ class Train:
         """Raises ValueError for a stage or a recipe that there is not, and for what cannot be trained."""
         from muse.apps.stages import STAGES
 
-        stage, recipe, *rest = (*self.words, "", "")
+        (stage, recipe), changes = (*self.words, "", "")[:2], self.words[2:]
         if stage not in STAGES:
             raise ValueError(f"there is no stage {stage!r}; give one of: {', '.join(STAGES)}")
         recipes = STAGES[stage].recipes()
@@ -35,7 +35,7 @@ class Train:
             default=STAGES[stage](recipe=recipes[recipe]()),
             prog=f"muse train {stage} {recipe}",
             description=recipes[recipe].__doc__,
-            args=[word for word in rest if word],
+            args=changes,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
