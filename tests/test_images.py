@@ -14,6 +14,7 @@ from muse.images import (
     open_image,
     orientation,
     read_png_text,
+    resized,
     save_animation,
     save_png,
     to_images,
@@ -228,3 +229,13 @@ def test_a_long_picture_is_read(tmp_path):
 def test_a_picture_without_pixels_is_refused():
     with pytest.raises(ValueError, match=r"0 x 5 pixels came.*give one that has some"):
         to_rgb(Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize(("size", "fits"), [((512, 512), True), ((33, 32), True), ((1, 2), False), ((10, 11), False)])
+def test_a_picture_may_be_off_by_a_pixel_unless_that_is_much_of_it(size, fits):
+    picture = Image.new("RGB", size, "red")
+    if fits:
+        assert resized(picture, (128, 128)).size == (128, 128)
+    else:
+        with pytest.raises(ValueError, match="crop it to that shape"):
+            resized(picture, (128, 128))

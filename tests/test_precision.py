@@ -85,6 +85,19 @@ def test_what_was_rounded_to_8_bits_is_neither_saved_nor_rounded_again(tiny_fold
         narrow.draw_in(torch.float32)
 
 
+def test_what_was_rounded_to_draw_is_not_saved_as_if_it_were_whole(tiny_folder, tmp_path):
+    rounded = Muse.from_pretrained(tiny_folder, "cpu", "bfloat16")
+    with pytest.raises(
+        ValueError, match=r"rounded to bfloat16 to draw .* load the model again with precision 'float32'"
+    ):
+        rounded.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    Muse.from_pretrained(tiny_folder, "cpu", "float32").save_pretrained(tmp_path / "new")
+    whole, again = (Muse.from_pretrained(each, "cpu", "float32") for each in (tiny_folder, tmp_path / "new"))
+    for part, same in zip(whole.modules[1:], again.modules[1:], strict=True):
+        assert all(weight.equal(same.state_dict()[name]) for name, weight in part.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("precision", "device", "message"),
     [

@@ -278,10 +278,6 @@ class View:
     is_given: Known
     """Known from the start, and not drawn through another window."""
 
-    @property
-    def size(self) -> Size:
-        return self.picture.shape[2], self.picture.shape[1]
-
 
 def view(pixels: Pixels, is_left: Hole, window: Box, canvas: Size, is_drawn: Hole | None = None) -> View:
     """Scale what a window shows to a canvas; neither a hole's pixels nor what is beyond the picture bleed into it.

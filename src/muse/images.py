@@ -18,6 +18,8 @@ from muse.shapes import Pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
 """What is read; others of Pillow's run foreign programs (EPS) or are no pictures."""
+MOST_STRETCHED = 1 / 16
+"""Share by which a side may be off."""
 MOST_PIXELS = 80_000_000
 """Of a picture that is read: a file of a few kilobytes may hold far more than memory does."""
 WITHOUT_A_RANGE = ("I", "F", "LAB")
@@ -111,8 +113,11 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     Raises ValueError if the picture has another shape: nothing is cut off or stretched."""
     opaque = to_rgb(image)
     (width, height), (wanted_width, wanted_height) = opaque.size, size
-    # A side may be off by the pixel that rounding makes.
-    if abs(width * wanted_height - height * wanted_width) > max(wanted_width, wanted_height):
+    # A side may be off by the pixel that rounding makes, unless that is much of it.
+    off = abs(width * wanted_height - height * wanted_width)
+    if off > max(wanted_width, wanted_height) or off > MOST_STRETCHED * max(
+        width * wanted_height, height * wanted_width
+    ):
         raise ValueError(
             f"the picture has {width} x {height} pixels and the model draws {wanted_width} x {wanted_height}; "
             "crop it to that shape"

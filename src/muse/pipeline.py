@@ -79,6 +79,7 @@ class Muse(Editing):
         self.vocabulary = vocabulary
         self._read: tuple[Vocabulary, Tensor] | None = None
         self._number: torch.dtype | None = None
+        self._is_rounded = False
 
     # -- folders --------------------------------------------------------------------------------------------------
 
@@ -112,8 +113,13 @@ class Muse(Editing):
     ) -> None:
         """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers, `text_dtype` the
         text encoder. The VQGANs keep the precision that made their tokens.
-        Raises ValueError if the layers were rounded to 8 bits to draw."""
+        Raises ValueError if weights were rounded to draw, as what was lost would be lost for ever."""
         self._check_whole("saved")
+        if self._is_rounded:
+            raise ValueError(
+                f"the weights were rounded to {self.precision} to draw and cannot be saved as they were; load the "
+                "model again with precision 'float32'"
+            )
         folder = Path(folder)
         self.text_encoder.save(folder / "text_encoder", text_dtype)
         save_module(self.vqgan, folder / "vqgan")
@@ -141,6 +147,7 @@ class Muse(Editing):
         Texts and given pictures are read as before, and tokens are drawn of the logits in float32.
         Raises ValueError if they were rounded to 8 bits before."""
         self._check_whole("rounded again")
+        self._is_rounded |= dtype.itemsize < self.base.embed.weight.dtype.itemsize
         for part in (self.base, self.superres, self.vqgan, self.vqgan_superres):
             if part is not None:
                 (part.decoder if isinstance(part, VQGAN) else part).to(dtype)
@@ -352,9 +359,9 @@ class Muse(Editing):
         Raises ValueError if there are negative prompts and guidance is 0."""
         check_states(text, seeds)
         check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
-        predict = guided_predict(self.base, text, is_word, len(seeds), options)
-        start = self._all_hidden(self.base.config, len(seeds)) if start is None else start
-        return decode(start, predict, options, generators_for(seeds), self.base.config.mask_id, callback)
+        predict, config = guided_predict(self.base, text, is_word, len(seeds), options), self.base.config
+        start = self._all_hidden(config, len(seeds)) if start is None else start
+        return decode(start, predict, options, generators_for(seeds), config.mask_id, callback, config.height)
 
     @torch.no_grad()
     def draw_superres(
@@ -370,13 +377,14 @@ class Muse(Editing):
         """High-resolution tokens of low-resolution ones and texts, as `draw_base` draws low-resolution ones of texts.
         Raises ValueError if the model has no super-resolution, or a low-resolution token is hidden or no code."""
         superres, vqgan = self.high
+        config = superres.config
         check_states(text, seeds)
-        check_codes(low, superres.config.low_num_codes)
-        upsampling = Upsampling.of(superres.config, self.vqgan, vqgan)
+        check_codes(low, config.low_num_codes)
+        upsampling = Upsampling.of(config, self.vqgan, vqgan)
         predict = superres_predict(superres, low, text, is_word, options, upsampling)
-        start = self._all_hidden(superres.config, len(seeds)) if start is None else start
+        start = self._all_hidden(config, len(seeds)) if start is None else start
         generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])
-        return decode(start, predict, options, generators, superres.config.mask_id, as_superres(callback))
+        return decode(start, predict, options, generators, config.mask_id, as_superres(callback), config.height)
 
     def predict_base(self, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
         """What draws the low-resolution tokens of `num` pictures from texts, under guidance."""

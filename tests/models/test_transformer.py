@@ -180,15 +180,6 @@ def test_keys_and_values_read_once_give_the_logits_of_reading_each_time():
         reads.clear()
 
 
-@torch.no_grad()
-def test_a_text_repeated_conditions_each_of_its_grids():
-    base, tokens, (states, is_word) = transformer_of(), tokens_of(), texts_of(2)
-    repeated = base.read(states, is_word).repeated(2)
-    by_hand = base.read(states[[0, 0, 1, 1]], is_word[[0, 0, 1, 1]])
-    assert len(repeated) == 4
-    torch.testing.assert_close(base(tokens, repeated), base(tokens, by_hand), atol=1e-5, rtol=0)
-
-
 def test_more_texts_than_grids_are_refused():
     base = transformer_of()
     with pytest.raises(ValueError, match=r"^3 texts came for 2 grids of tokens; give at most one for each$"):

@@ -186,6 +186,14 @@ def test_decode_follows_the_guided_prediction():
 # Seeds
 
 
+def test_a_seed_counts_with_all_its_bits_and_short_ones_are_as_they_are():
+    seeds = [1, 2**32 + 1, 2**33 + 1, 2**62 + 1, 2**63 - 1, 2**32 - 1]
+    drawn = [torch.rand(4, generator=generator) for generator in generators_for(seeds)]
+    assert drawn[0].equal(torch.rand(4, generator=seeded(1)))
+    assert drawn[5].equal(torch.rand(4, generator=seeded(2**32 - 1)))
+    assert not any(one.equal(other) for i, one in enumerate(drawn) for other in drawn[:i])
+
+
 @BOTH_SAMPLERS
 def test_the_same_seed_draws_the_same_tokens_and_another_seed_others(options):
     first, again, other = (decode(nothing_known(), network, options, seeded(seed), MASK_ID) for seed in (3, 3, 4))
@@ -385,8 +393,19 @@ def test_the_samplers_choose_different_positions():
 # Errors
 
 
+def test_halton_order_of_a_grid_that_is_not_square_is_that_of_its_rows_and_columns():
+    start, options = nothing_known(1, 256), replace(HALTON, steps=256)
+    reports = []
+    decode(start, network, options, seeded(), MASK_ID, reports.append, height=8)
+    revealed = [(~report.is_hidden[0]).nonzero().flatten().tolist() for report in reports]
+    order = [new for before, after in pairwise([[], *revealed]) for new in sorted(set(after) - set(before))]
+    assert order == halton_order(8, 32).tolist()
+    with pytest.raises(ValueError, match="256 tokens are no grid of 7 rows"):
+        decode(start, network, HALTON, seeded(), MASK_ID, height=7)
+
+
 def test_halton_says_that_it_needs_a_square_grid():
-    with pytest.raises(ValueError, match=r'60 tokens are not a square grid.*use "confidence"'):
+    with pytest.raises(ValueError, match=r'60 tokens are no grid of 7 rows.*use "confidence"'):
         decode(nothing_known(positions=60), network, HALTON, seeded(), MASK_ID)
 
 
@@ -416,7 +435,7 @@ def test_a_network_that_gives_nan_is_named_with_its_step(options, extra, broken)
         logits = network(tokens, is_hidden, step)
         return torch.where(is_hidden.unsqueeze(-1), broken, logits) if step.index >= 2 else logits
 
-    with pytest.raises(FloatingPointError, match="NaN or infinite logits at step 2 of 6"):
+    with pytest.raises(FloatingPointError, match=r"logits that are NaN or \+inf at step 2 of 6"):
         decode(nothing_known(), predict, replace(options, **extra), seeded(), MASK_ID)
 
 
@@ -442,7 +461,7 @@ def test_of_many_codes_a_broken_network_is_named_too_and_known_places_may_be_bro
         is_broken = is_hidden if step.index == 2 else ~is_hidden
         return torch.where(is_broken.unsqueeze(-1), broken, logits)
 
-    with pytest.raises(FloatingPointError, match="NaN or infinite logits at step 2 of 6"):
+    with pytest.raises(FloatingPointError, match=r"logits that are NaN or \+inf at step 2 of 6"):
         decode(start, predict, replace(CONFIDENCE, **extra), seeded(), mask_id=1000)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -30,6 +31,7 @@ from muse.training import state
 from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
 from muse.training.loggers import MODULES
 from muse.training.optimizers import CLASSES, AdaFactor
+from tests.training import tiny_runs
 from tests.training.tiny_runs import BATCHES, FINGERPRINT, NETWORKS, RUNS, options, signalling, tokens_at
 
 pytestmark = pytest.mark.xdist_group("engine")  # one worker sets up once what they share
@@ -139,7 +141,8 @@ def test_of_steps_and_time_the_one_nearer_to_its_end_lowers_the_learning_rate(tm
     assert learning_rate(6, schedule, 0.25) == learning_rate(6, schedule)
     assert learning_rate(2, schedule, 0.5) == learning_rate(6, schedule) == pytest.approx(1.1)
     assert learning_rate(2, schedule, 7.0) == pytest.approx(0.2)
-    assert learning_rate(0, schedule, 0.9) == pytest.approx(1.0), "a warm-up is one of steps"
+    assert learning_rate(0, schedule, 0.5) == pytest.approx(1.0), "the warm-up has the lower one"
+    assert learning_rate(1, schedule, 0.95) == learning_rate(2, schedule, 0.95) < 0.3, "the time is nearly over"
 
 
 def test_a_run_of_some_minutes_ends_with_them_saved_and_exported(tmp_path, monkeypatch):
@@ -410,9 +413,49 @@ def test_a_run_does_not_go_on_with_the_tokens_of_another_vqgan(tmp_path, stage, 
     RUNS[stage](options(tmp_path, steps=2))
     before = (tmp_path / stage / "config.json").read_text()
     monkeypatch.setattr("tests.training.tiny_runs.FINGERPRINT", "ba9876543210")
-    with pytest.raises(ValueError, match=rf"begun on tokens of the VQGAN {FINGERPRINT}.*; give another folder$"):
+    said = rf"^the {stage} of the run in \S+ was begun with vqgan_fingerprint {FINGERPRINT}, and this one has "
+    with pytest.raises(ValueError, match=rf"{said}ba9876543210; give the same, or another folder$"):
         RUNS[stage](options(tmp_path))
     assert (tmp_path / stage / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "field", "value"),
+    [
+        ("base", "BASE_CONFIG", "heads", 4),
+        ("superres", "SUPERRES_CONFIG", "attention", "full"),
+        ("vqgan", "VQGAN_CONFIG", "norm_groups", 2),
+        ("vqgan", "VQGAN_CONFIG", "decoder_padding", "replicate"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another_network_whose_weights_have_the_same_shapes(
+    tmp_path, stage, config, field, value, monkeypatch
+):
+    RUNS[stage](options(tmp_path, steps=2))
+    before = state_of(tmp_path)
+    other = dataclasses.replace(getattr(tiny_runs, config), **{field: value})
+    monkeypatch.setattr(tiny_runs, config, other)
+    with pytest.raises(
+        ValueError, match=rf"^the {stage} of the run in .* was begun with {field} .*this one has {value}"
+    ):
+        RUNS[stage](options(tmp_path))
+    assert differences(before, state_of(tmp_path)) == []
+
+
+def test_a_run_may_go_on_with_another_dropout(tmp_path):
+    RUNS["base"](options(tmp_path, steps=2), dropout=0.1)
+    RUNS["base"](options(tmp_path, steps=4), dropout=0.0)
+    assert state_of(tmp_path)["step"] == 4
+
+
+def test_steps_that_are_taken_again_have_one_line_of_metrics(tmp_path):
+    Line(options(tmp_path, steps=4)).run()
+    with (tmp_path / "metrics.jsonl").open("a") as lines:  # as a run leaves it that is killed before it saves
+        lines.write('{"step": 5, "loss": 7.0}\n{"step": 6, "lo')
+    Line(options(tmp_path, steps=6)).run()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert metrics_of(tmp_path)[5]["loss"] != 7.0
 
 
 @pytest.mark.parametrize(("theirs", "mine"), list(itertools.permutations(CLASSES, 2)))
@@ -457,7 +500,15 @@ def test_weights_that_stay_are_kept_every_so_many_steps(tmp_path):
     kept = []
     line = Line(options(tmp_path, steps=7, keep_every=3, save_every=2))
     line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
-    assert [path.relative_to(tmp_path).as_posix() for path in kept] == ["kept/step-00000003", "kept/step-00000006"]
+    names = [path.relative_to(tmp_path).as_posix() for path in kept]
+    assert names == [f"kept/step-0000000{step}" for step in (3, 6, 7)], "and those of the end"
+
+
+def test_a_run_that_is_stopped_keeps_no_weights_of_where_it_was_stopped(tmp_path):
+    kept = []
+    line = Line(options(tmp_path, steps=7, keep_every=3), signalling(lambda step: torch.ones(1), 3, signal.SIGTERM))
+    line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
+    assert (state_of(tmp_path)["step"], [path.name for path in kept]) == (4, ["step-00000003"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -509,6 +560,16 @@ def test_a_logger_that_is_not_installed_is_named_with_the_remedy(tmp_path, monke
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"^wandb is not installed; pip install wandb, or leave it out of --loggers$"):
         Line(options(tmp_path, loggers=("wandb",))).run()
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "decoder"])
+def test_pictures_that_are_no_numbers_stop_a_run_with_one_sentence(tmp_path, stage):
+    def broken(step):
+        return BATCHES[stage](step) * (math.nan if step == 4 else 1)
+
+    with pytest.raises(NotFinite, match=r"is nan at step 5; the last checkpoint is kept"):
+        RUNS[stage](options(tmp_path), broken)
+    assert state_of(tmp_path)["step"] == 4
 
 
 @pytest.mark.parametrize("clip", [1.0, None])
@@ -637,6 +698,8 @@ def test_a_base_run_lets_its_caller_watch_every_checkpoint(tmp_path):
         ({"save_every": 0}, "save_every is 0; give at least 1"),
         ({"ema_decay": -0.1}, "ema_decay is -0.1; give a number from 0 up to, not including, 1"),
         ({"clip": -1.0}, "clip is -1.0; give more than 0, or None to clip nothing"),
+        ({"learning_rate": -3.0}, "learning_rate is -3.0; give a finite number above 0"),
+        ({"final_rate": -1.0}, "final_rate is -1.0; give a share of the peak from 0 to 1"),
         ({"seed": -1}, "seed is -1; give a whole number from 0 to 4294967295"),
         ({"workers": -1}, "workers is -1; give 0 or more"),
     ],

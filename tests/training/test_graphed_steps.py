@@ -76,7 +76,7 @@ def on_meta(tensors):
 @pytest.mark.parametrize("optimizer", ["adafactor", "muon"])
 def test_nothing_in_them_looks_at_what_a_device_has_computed(tmp_path, name, optimizer):
     """On the meta device there are no numbers to look at: any look raises."""
-    stage, batch_at = stage_of(tmp_path, name, is_graph=True, optimizer=optimizer)
+    stage, batch_at = stage_of(tmp_path, name, is_graph=True, optimizer=optimizer, caption_drop=0.25)
     inputs = stage.inputs(batch_at(0), torch.Generator().manual_seed(0))
     for module in (stage.network, stage.averaged(), stage.average):
         module.to("meta")
@@ -95,12 +95,18 @@ def test_what_one_graph_cannot_hold_is_refused_with_one_sentence(tmp_path, chang
 
 
 def test_a_run_reports_the_norm_of_its_gradient_and_stops_where_it_is_none(tmp_path):
-    stage, batch_at = stage_of(tmp_path, "base", is_graph=True)
+    stage, batch_at = stage_of(tmp_path, "base", is_graph=True, caption_drop=0.25)
     stage.run(batch_at, [], None)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 8
     assert all('"gradient_norm"' in line for line in lines)
-    broken, _ = stage_of(tmp_path / "broken", "base", is_graph=True)
+    broken, _ = stage_of(tmp_path / "broken", "base", is_graph=True, caption_drop=0.25)
     broken.network.embed.weight.data.fill_(torch.nan)
     with pytest.raises(ArithmeticError, match=r"^loss is nan at step 1; the last checkpoint is kept"):
         broken.run(batch_at, [], None)
+
+
+def test_a_batch_too_small_to_drop_its_share_of_the_captions_is_refused(tmp_path):
+    stage, batch_at = stage_of(tmp_path, "base", is_graph=True, caption_drop=0.1)  # of 4 captions
+    with pytest.raises(ValueError, match=r"of 4 none is 10%; give a batch size of at least 6, a caption drop of 0"):
+        stage.step(batch_at(0), 0)

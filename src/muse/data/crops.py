@@ -18,6 +18,8 @@ HELD_OUT, TRAINED, CROPPED = 4, 5, 6
 """Streams of random numbers: which rows are held out, their order in training, where they are cropped."""
 STRIDES = 20
 """A row that cannot be read gives way to one that is this part of an epoch away, lest a batch have it twice."""
+AT_ONCE = 20
+"""Rows whose places are computed together, as nearly always the first can be read."""
 KINDS = (*CONVERTED, *SKIPPED)
 
 
@@ -60,8 +62,8 @@ class PicturesOfStep:
     def _rows(self, place: int) -> Iterator[int]:
         """Every row that is trained on, in the order in which they are tried for a place."""
         epoch, first = divmod(place, self.num)
-        for tried in range(0, self.num, STRIDES):
-            inside = (first + np.arange(tried, min(tried + STRIDES, self.num)) * self.stride) % self.num
+        for tried in range(0, self.num, AT_ONCE):
+            inside = (first + np.arange(tried, min(tried + AT_ONCE, self.num)) * self.stride) % self.num
             inside = shuffled(inside, self.num, (TRAINED, self.seed, epoch)) + self.held_out
             yield from shuffled(inside, len(self.source), (HELD_OUT,)).tolist()
 

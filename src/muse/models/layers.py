@@ -195,14 +195,6 @@ class Context:
     def __len__(self) -> int:
         return len(self.is_word)
 
-    def repeated(self, times: int) -> "Context":
-        """The same contexts, each `times` times one after the other."""
-        return Context(
-            tuple((k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.keys_values),
-            self.is_word.repeat_interleave(times, 0),
-            None if self.start is None else self.start.repeat_interleave(times, 0),
-        )
-
     def first(self, num: int) -> "Context":
         """The first of several contexts."""
         keys_values = tuple((key[:num], value[:num]) for key, value in self.keys_values)

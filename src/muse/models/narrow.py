@@ -23,10 +23,11 @@ def narrowed(
 ) -> tuple[Shaped[Tensor, "row feature"], Float32[Tensor, "row 1"]]:
     """Rows in 8 bits, and what each is to be multiplied by."""
     scale = (rows.abs().amax(1, keepdim=True).float() / LARGEST[number]).clamp(min=LEAST)
-    shares = rows * (1 / scale).to(rows.dtype)
+    inverse = (1 / scale).to(rows.dtype)
+    shares = rows * inverse
     if number == torch.int8:
         shares = shares.round_()
-    return shares.clamp_(-LARGEST[number], LARGEST[number]).to(number), scale
+    return shares.clamp_(-LARGEST[number], LARGEST[number]).to(number), 1 / inverse.float()
 
 
 class NarrowLinear(nn.Module):

@@ -40,7 +40,17 @@ class StepReport:
 
 def generators_for(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
     """One generator for each picture of a batch, so that a picture depends on its own seed and on no neighbour."""
-    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    return [torch.Generator(device).manual_seed(folded(seed)) for seed in seeds]
+
+
+def folded(seed: int) -> int:
+    """A seed in the 32 bits that a generator reads of it; a larger one gives its upper bits their say too, mixed as by
+    Steele, Lea and Flood, Fast splittable pseudorandom number generators (2014)."""
+    if seed < 2**32:
+        return seed
+    for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):
+        seed = (seed ^ (seed >> 31)) * factor % 2**64
+    return seed >> 32
 
 
 @torch.no_grad()
@@ -51,18 +61,20 @@ def decode(
     generator: torch.Generator | Sequence[torch.Generator],
     mask_id: int,
     callback: Callable[[StepReport], None] | None = None,
+    height: int | None = None,
 ) -> Tokens:
     """Replace every `mask_id` in the start tokens by a code in [0, mask_id), in exactly `options.steps` predictions.
 
     Given tokens stay as they are. With one generator for each sample, every sample is what it would be alone.
-    Guidance is not applied here: `predict` brings it (`muse.guidance.guided`).
-    Raises ValueError if a start token is neither a code nor `mask_id`, if the generators or the logits do not fit the
-    tokens, or if a grid in Halton order is not square; FloatingPointError if the network gave NaN or infinite logits.
+    Guidance is not applied here: `predict` brings it (`muse.guidance.guided`). Halton order wants to know the `height`
+    of the grid, if it is not square.
+    Raises ValueError if a start token is neither a code nor `mask_id`, if the generators, the logits or the height do
+    not fit the tokens; FloatingPointError if the network gave logits that are NaN or +inf.
     Muse, section 2.8; the confidence is MaskGIT's, section 3.2."""
     check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape
     generators = one_for_each(generator, batch)
-    plan = plan_for(start_tokens, options, mask_id)
+    plan = plan_for(start_tokens, options, mask_id, height)
 
     def noise_at(index: int) -> Noise:
         return draw_noise(generators, num_positions).to(start_tokens.device)
@@ -84,9 +96,9 @@ class Plan:
     """The scores of Halton order, if that is the sampler."""
 
 
-def plan_for(start_tokens: Tokens, options: SamplingOptions, mask_id: int) -> Plan:
-    """The plan for some start tokens.
-    Raises ValueError if a grid in Halton order is not square."""
+def plan_for(start_tokens: Tokens, options: SamplingOptions, mask_id: int, height: int | None = None) -> Plan:
+    """The plan for some start tokens, of a square grid or one of a height.
+    Raises ValueError if a grid in Halton order is neither."""
     unknown = (start_tokens == mask_id).sum(dim=1).cpu()
     after = hidden_counts(unknown, options.steps)
     before = torch.cat([unknown[None], after[:-1]])
@@ -97,8 +109,9 @@ def plan_for(start_tokens: Tokens, options: SamplingOptions, mask_id: int) -> Pl
         Step(index, options.steps, *counts, draws_for_good=options.remask == 0)
         for index, counts in enumerate(zip(*most, strict=True))
     )
-    halton = None if options.sampler != "halton" else halton_scores(start_tokens.shape[1]).to(start_tokens.device)
-    return Plan(steps, after.to(start_tokens.device), halton)
+    device, is_halton = start_tokens.device, options.sampler == "halton"
+    halton = halton_scores(start_tokens.shape[1], height).to(device) if is_halton else None
+    return Plan(steps, after.to(device), halton)
 
 
 def reveal(
@@ -235,12 +248,16 @@ def draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Noi
     return torch.stack(noise, dim=1)
 
 
-def halton_scores(num_positions: int) -> Float[Tensor, " position"]:
-    """A score for each position of a square grid, highest for the one that Halton order reveals first."""
-    side = math.isqrt(num_positions)
-    if side * side != num_positions:
-        raise ValueError(f'{num_positions} tokens are not a square grid, which Halton order needs; use "confidence"')
-    return -halton_order(side, side).argsort().float()
+def halton_scores(num_positions: int, height: int | None = None) -> Float[Tensor, " position"]:
+    """A score for each position of a grid, square if no height is given, highest for the one that Halton order reveals
+    first."""
+    height = math.isqrt(num_positions) if height is None else height
+    width = num_positions // max(height, 1)
+    if height * width != num_positions:
+        raise ValueError(
+            f'{num_positions} tokens are no grid of {height} rows, which Halton order needs; use "confidence"'
+        )
+    return -halton_order(height, width).argsort().float()
 
 
 def one_for_each(generator: torch.Generator | Sequence[torch.Generator], batch: int) -> Sequence[torch.Generator]:
@@ -273,6 +290,6 @@ def raise_if_broken(at_step: Bool[Tensor, " step"]) -> None:
     is_broken = at_step.tolist()
     if any(is_broken):
         raise FloatingPointError(
-            f"the network gave NaN or infinite logits at step {is_broken.index(True)} of {len(is_broken)} (from 0); "
-            "check its weights, or run it in bfloat16 or float32 if it runs in float16"
+            f"the network gave logits that are NaN or +inf at step {is_broken.index(True)} of {len(is_broken)} (from 0)"
+            "; check its weights, or run it in bfloat16 or float32 if it runs in float16"
         )

@@ -36,7 +36,7 @@ def edit(
     Guidance and `refresh` are not applied here: `predict` brings them. With one generator for each sample, every sample
     is what it would be alone. An iteration does not depend on how many are to come, so stopping early asks for fewer.
     Raises ValueError if a token is hidden or no code, or if the generators or the logits do not fit the tokens;
-    FloatingPointError if the network gave NaN or infinite logits.
+    FloatingPointError if the network gave logits that are NaN or +inf.
     Muse, on mask-free editing: 8% of the tokens, top-k of 3, guidance 4, 100 iterations."""
     check_tokens(tokens, mask_id)
     if (tokens == mask_id).any():

@@ -38,7 +38,7 @@ class GraphedDecode:
 
     def __call__(self, generators: Sequence[torch.Generator], *context: Tensor) -> Tokens:
         """Tokens of all pictures.
-        Raises ValueError for a context of other shapes, FloatingPointError for NaN or infinite logits."""
+        Raises ValueError for a context of other shapes, FloatingPointError for logits that are NaN or +inf."""
         steps: list[Noise] = [draw_noise(generators, self.start_tokens.shape[1]) for _ in range(self.options.steps)]
         tokens, is_broken = self.graph(torch.stack(steps).to(self.start_tokens.device), *context)
         raise_if_broken(is_broken)

@@ -45,7 +45,9 @@ class CodebookTracker(nn.Module):
         self.sums.lerp_(ranks.sum(chosen.T @ rows), 1 - self.decay)
         quantizer.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
         errors = ranks.gather(errors.reshape(len(latents), -1))
-        picks = torch.multinomial(errors.flatten() + 1e-8, quantizer.num_codes, replacement=True)
+        # Of broken latents the loss is told to be no number; a draw of such errors would fail before that.
+        weights = errors.flatten().nan_to_num(0.0, posinf=0.0) + 1e-8
+        picks = torch.multinomial(weights, quantizer.num_codes, replacement=True)
         fresh = rows_of_all(rows, ranks.from_first(picks), errors.shape[1], ranks)
         return self._revive(quantizer, fresh, errors.numel())
 

@@ -5,6 +5,7 @@ exactly the steps that the unbroken run would have taken. The batch is that of a
 share, and gradients are means over all shares, so that another number of processes takes the same steps.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -30,13 +31,14 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from muse.checkpoint import save_module
+from muse.checkpoint import CONFIG, Configured, read_json, save_module, write_whole
 from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
 from muse.training import state as saved
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"
 
 Metrics = dict[str, Tensor]
 """Numbers a step reports, as tensors without a gradient; those of several processes are averaged."""
@@ -71,7 +73,8 @@ class EngineOptions:
     """How several processes, started by torchrun, train together: ddp keeps all weights in each, fsdp a shard of them
     (FSDP2). auto is ddp. One process alone needs neither."""
     accumulate: int = 1
-    """Parts in which each process takes its share of a batch, to save memory; the steps are the same."""
+    """Parts in which each process takes its share of a batch, to save memory; the steps are the same, but for what
+    dropout and mixed captions draw."""
     recompute: bool = False
     """Save memory by computing each layer of a transformer again on the way back instead of keeping what it gave."""
     compile: bool = False
@@ -80,13 +83,13 @@ class EngineOptions:
     graph: bool = False
     """Take each step of a transformer as one CUDA graph, the next inputs prepared meanwhile: a small model's GPU no
     longer waits for Python. For one process; the same share of the captions is dropped in each step, and a number that
-    is none stops the run at the next line of metrics. On a processor the steps are taken as ever."""
+    is none stops the run at the next line of metrics. On a processor the same steps are taken, without a graph."""
     workers: int = 1
     """Processes that prepare batches ahead; 0 prepares them in between the steps."""
     save_every: int = 500
     """Steps between checkpoints; the last one is kept."""
     keep_every: int | None = None
-    """Steps between copies of the weights that stay, for `muse export` to average."""
+    """Steps between copies of the weights that stay, as those of the last step do, for `muse export` to average."""
     log_every: int = 50
     """Steps between lines of metrics; every checkpoint has one besides."""
     loggers: tuple[LoggerName, ...] = ()
@@ -109,6 +112,10 @@ class EngineOptions:
         for name, count in (counts | {"log_every": self.log_every}).items():
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}; give at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}; give a finite number above 0")
+        if not 0 <= self.final_rate <= 1:
+            raise ValueError(f"final_rate is {self.final_rate}; give a share of the peak from 0 to 1")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip is {self.clip}; give more than 0, or None to clip nothing")
         if not 0 <= self.seed < 2**32:
@@ -117,6 +124,8 @@ class EngineOptions:
             raise ValueError(f"workers is {self.workers}; give 0 or more")
 
 
+MAY_CHANGE = {"dropout"}
+"""Fields of a network's config that a run may go on with another value of."""
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
 
@@ -138,13 +147,23 @@ class NotFinite(ArithmeticError):
 
 def learning_rate(step: int, options: EngineOptions, done_by_time: float = 0.0) -> float:
     """The learning rate of a step: linear warm-up, then cosine decay over the steps, or over the time that is given
-    to the run if that is nearer to its end."""
-    if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
-    done = (step - options.warmup) / max(options.steps - options.warmup, 1)
+    to the run if that is nearer to its end, which it may be before the warm-up is over."""
+    done = max((step - options.warmup) / max(options.steps - options.warmup, 1), 0.0)
     done = min(max(done, done_by_time), 1.0)
     share = options.final_rate + (1 - options.final_rate) * (1 + math.cos(math.pi * done)) / 2
+    if step < options.warmup:
+        share = min(share, (step + 1) / options.warmup)
     return options.learning_rate * share
+
+
+def forget_after(step: int, file: Path) -> None:
+    """Leave out what a file of metrics says of later steps, which a run that goes on takes again."""
+    if not file.is_file():
+        return
+    lines = file.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        write_whole(file, "".join(kept))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
@@ -304,12 +323,29 @@ class Engine:
         """Take up the checkpoint of the run's folder, if there is one, whatever the number of processes that wrote it.
         Raises ValueError if it belongs to other networks or another optimizer."""
         old = self.options.folder / OLD_STATE
+        if self.has_begun:
+            self.check_configs(state)
         if (latest := saved.latest(self.checkpoints)) is not None:
             self.step = saved.read(state, latest, self.ranks)
         elif old.is_file():
             self.step = saved.read_old(state, old)
         if self.step and self.ranks.is_first:
             log.info("going on from step %d of %s", self.step, self.options.folder)
+
+    def check_configs(self, state: Mapping[str, saved.Stateful]) -> None:
+        """Raises ValueError if the run's folder holds a network of another config than that of the state, but for what
+        may change on the way: weights of one shape may be of many networks, and tokens of many VQGANs."""
+        for name, part in state.items():
+            file = self.options.folder / name / CONFIG
+            if not isinstance(part, Configured) or not file.is_file():
+                continue
+            theirs, ours = read_json(file), json.loads(json.dumps(dataclasses.asdict(part.config)))
+            for field in ours.keys() & theirs.keys() - MAY_CHANGE:
+                if theirs[field] is not None and theirs[field] != ours[field]:
+                    raise ValueError(
+                        f"the {name} of the run in {self.options.folder} was begun with {field} {theirs[field]}, and "
+                        f"this one has {ours[field]}; give the same, or another folder"
+                    )
 
     def save(self, state: Mapping[str, saved.Stateful]) -> None:
         """Write the checkpoint; the one before it stays whole until this one is.
@@ -406,7 +442,8 @@ class Engine:
                 self._time_used = self._share_of_time(time.monotonic() - began)
                 last = self.step == options.steps or is_asked_to_stop or self._time_used >= 1
                 is_saved = last or self.step % options.save_every == 0
-                is_kept = options.keep_every is not None and self.step % options.keep_every == 0
+                is_end = last and not is_asked_to_stop
+                is_kept = options.keep_every is not None and (is_end or self.step % options.keep_every == 0)
                 is_reported = is_saved or self.step % options.log_every == 0
                 if is_kept or is_reported:
                     self.settle()
@@ -444,8 +481,9 @@ class Engine:
         if not self.ranks.is_first:
             yield lambda step, numbers: None
             return
+        forget_after(self.step, self.options.folder / METRICS)
         with (
-            (self.options.folder / "metrics.jsonl").open("a") as lines,
+            (self.options.folder / METRICS).open("a") as lines,
             open_loggers(self.options.loggers, self.options.folder) as others,
         ):
 

@@ -1,6 +1,7 @@
 """What the training of the base and of the super-resolution transformer have in common: fill in hidden tokens.
 Muse, sections 2.6 and 2.7."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from muse.checkpoint import CONFIG, load_module, read_json
+from muse.checkpoint import load_module
 from muse.cuda_graph import GraphedStep
 from muse.data.batches import TokenBatch
 from muse.masking import draw_hidden, draw_mask_ratio
@@ -21,7 +22,7 @@ from muse.models.superres import SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, drop_captions
 from muse.shapes import Hidden, Tokens
-from muse.training.engine import Engine, EngineOptions, Metrics, average_of
+from muse.training.engine import MAY_CHANGE, Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
 from muse.training.optimizers import OptimizerName, optimizer_for
 
@@ -45,7 +46,7 @@ class MaskedTraining:
     """Share of the target that is spread over all codes."""
     start_from: Path | None = None
     """The folder of a trained transformer whose weights the first step starts from: of the same shape, but for the size
-    of its grid."""
+    of its grid and its dropout."""
     model: Any
     """The shape of the transformer."""
 
@@ -155,7 +156,7 @@ class MaskedStage(ABC, Generic[Network]):
         if start is None or network.embed.weight.is_meta:
             return network
         network = load_module(self.network_class, self.config_class, start)
-        grid = {name: getattr(model, name) for name in GRID if hasattr(model, name)}
+        grid = {name: getattr(model, name) for name in (*GRID, *MAY_CHANGE) if hasattr(model, name)}
         if replace(network.config, **grid) != model:
             raise ValueError(
                 f"{start} holds {network.config} and the run trains {model}; start from one of its own shape, but for "
@@ -197,8 +198,13 @@ class MaskedStage(ABC, Generic[Network]):
     def inputs(self, batch: TokenBatch, generator: torch.Generator) -> tuple[Tensor, ...]:
         """What a captured step takes: the learning rate, tokens, which are hidden, the texts, padded to a multiple of
         `WORDS` so that there are few shapes, which of their words are none, and what the network reads besides."""
-        draw = self.draw(len(batch), generator)
-        num_told = round(len(batch) * (1 - self.training.caption_drop))
+        draw, drop = self.draw(len(batch), generator), self.training.caption_drop
+        num_told = round(len(batch) * (1 - drop))
+        if drop and num_told == len(batch):
+            raise ValueError(
+                f"graph drops the same number of captions in each step, and of {len(batch)} none is {drop:.0%}; give a "
+                f"batch size of at least {math.ceil(0.5 / drop) + 1}, a caption drop of 0, or no graph"
+            )
         with self.engine.fabric.autocast():
             text, is_word = self.text_of(batch[:num_told], draw)
             given = self.given(batch, draw)
@@ -346,18 +352,5 @@ class MaskedStage(ABC, Generic[Network]):
         def keep(kept: Path) -> None:
             self.engine.export(self.network, kept / self.name)
 
-        if self.engine.has_begun:
-            self.check_vqgans(folder)
         self.engine.run(self.state(), batch_at, self.step, after_save, keep)
         return folder
-
-    def check_vqgans(self, folder: Path) -> None:
-        """Raises ValueError if the network that a run has left in a folder knows the tokens of other VQGANs."""
-        found = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-        for name in ("vqgan_fingerprint", "vqgan_low_fingerprint"):
-            theirs, ours = found.get(name), getattr(self.training.model, name, None)
-            if theirs is not None and theirs != ours:
-                raise ValueError(
-                    f"the run in {folder.parent} was begun on tokens of the VQGAN {theirs}, and these are of {ours}; "
-                    "give another folder"
-                )
