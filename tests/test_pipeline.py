@@ -367,3 +367,14 @@ def test_a_folder_without_a_model_hides_none_that_ships(tmp_path, monkeypatch, t
     assert find_model("./emoji") == Path("emoji")
     shutil.copytree(tiny_folder, "emoji", dirs_exist_ok=True)
     assert find_model("emoji") == Path("emoji")
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "tpu"])
+def test_a_device_that_is_not_there_is_told_in_one_sentence(device, tiny_folder):
+    with pytest.raises(ValueError, match=rf"^device '{device}' cannot be used \(.*\); give 'cpu', or none$"):
+        Muse.from_pretrained(tiny_folder, device)
+
+
+def test_no_seeds_are_told_as_such(tiny_muse):
+    with pytest.raises(ValueError, match="no seed came"):
+        tiny_muse.edit(Image.new("RGB", (128, 128)), "a dog", seeds=[])

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+METRICS = "metrics.jsonl"
+"""What a run of training writes line by line into its folder."""
 SCALES = ".row_scales"
 """Ends the name of what the rows of a weight stored in int8 are multiplied by."""
 Module = TypeVar("Module", bound=nn.Module)
@@ -34,8 +36,8 @@ class Configured(Protocol):
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Write a text file so that a reader never sees half of it."""
-    fresh = path.with_name(path.name + ".tmp")
+    """Write a text file so that a reader never sees half of it, however many processes write it."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         fresh.write_text(content)
         os.replace(fresh, path)

@@ -260,6 +260,8 @@ class Editing(ABC):
         """Raises ValueError for what cannot be drawn."""
         seeds = random_seeds(1) if seeds is None else list(seeds)
         num = len(seeds)
+        if not seeds:
+            raise ValueError("no seed came; give one for each picture, or leave them out")
         if prompt is None:
             if negative is not None:
                 raise ValueError("a negative prompt came without a prompt; give both, or neither")

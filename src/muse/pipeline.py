@@ -25,7 +25,7 @@ from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
-from muse.precision import EIGHT_BITS, default_device, dtype_for, number_for
+from muse.precision import EIGHT_BITS, check_device, default_device, dtype_for, number_for
 from muse.requests import Precision, check_best_of, check_guidance, check_request, random_seeds
 from muse.rewording import reworded
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for
@@ -89,8 +89,9 @@ class Muse(Editing):
     ) -> "Muse":
         """Load a folder, a model that ships ("emoji") or one of the hub ("owner/name"), to draw in a precision.
         Raises CheckpointError, in one sentence, if there is none, or if it is damaged or does not fit together; and
-        ValueError if there is no such precision."""
+        ValueError if there is no such precision, or no such device."""
         device = device or default_device()
+        check_device(device)
         dtype, number = dtype_for(precision, device), number_for(precision, device)
         folder = find_model(model)
         index = read_json(folder / INDEX)

@@ -4,6 +4,7 @@ from typing import get_args
 
 import torch
 
+from muse.checkpoint import first_line
 from muse.requests import Precision
 
 EIGHT_BITS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
@@ -16,6 +17,14 @@ def default_device() -> str:
     """The kind of device that networks are put on if nobody says where: a GPU of CUDA if there is one, else the
     processor."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raises ValueError if torch cannot compute on a device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {str(device)!r} cannot be used ({first_line(error)}); give 'cpu', or none") from error
 
 
 def has_native_bfloat16(device: torch.device | str = "cpu") -> bool:

@@ -1,7 +1,9 @@
-"""What people ask for, looked at before anything is drawn: prompts, seeds and strengths."""
+"""What people ask for, looked at before anything is drawn: prompts, seeds and strengths; and how paths are told."""
 
+import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "float8"]
@@ -10,6 +12,11 @@ processors, and float8, on GPUs, round the products of the transformers' layers.
 LARGEST_SEED = 2**63 - 1
 MOST_TRIED = 1000
 """Seeds that are tried for one picture."""
+
+
+def told_path(path: Path | str) -> str:
+    """A path as text: what is no UTF-8 in a name is escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def random_seeds(num: int) -> list[int]:

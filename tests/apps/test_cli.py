@@ -573,3 +573,17 @@ def test_whoever_reads_only_the_first_names_is_told_nothing_else():
     command = f"{sys.executable} -m muse info emoji --names | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+def test_whoever_reads_no_more_still_has_all_pictures_drawn(tiny_folder, here):
+    drawn = f"{sys.executable} -m muse generate apple --model {tiny_folder} --steps 1 --n 12 --out many | true"
+    command = f"{drawn}; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(muse.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((here / "many").glob("*.png"))) == 12
+
+
+def test_options_of_super_resolution_are_named_as_such(capsys):
+    assert main(["generate", "a dog", "--superres-steps", "0"]) == 2
+    assert capsys.readouterr().err == "muse: superres_steps is 0; give a whole number from 1 to 10,000\n"

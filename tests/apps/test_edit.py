@@ -235,6 +235,6 @@ def test_a_picture_whose_name_is_no_text_is_edited_and_told(verb, tiny_folder, c
     arguments = [os.fsdecode(b"caf\xe9.png") if each == "cat.png" else each for each in VERBS[verb]]
     assert main([*arguments, "--model", str(tiny_folder), "--out", os.fsdecode(b"out\xff.png"), "--n", "2"]) == 0
     told = capsys.readouterr().out
-    assert told.count("out?-") == 2
+    assert told.count(r"out\xff-") == 2
     (path, _) = sorted(Path().glob("out*.png"))
-    assert read_png_text(path)["image"] == "caf?.png"
+    assert read_png_text(path)["image"] == r"caf\xe9.png"

@@ -61,7 +61,7 @@ def test_a_protocol_gives_way_to_options(tiny_folder, capsys):
     ("arguments", "said"),
     [
         ([], "no data came; give --data"),
-        (["--data", "nothing"], "holds no prompts"),
+        (["--data", "nothing"], "there is no nothing; give a file of prompts"),
         (["--data", "prompts.txt", "--metrics", "beauty"], "there is no metric 'beauty'"),
         (["--data", "prompts.txt", "--metrics", ""], "no metric came"),
         (["--data", "prompts.txt", "--protocol", "coco"], "there is no protocol 'coco'"),
@@ -113,3 +113,26 @@ def test_compare_shows_the_best_of_some_as_a_clip_has_it(tiny_folder, clip_folde
     said = "--clip chooses among several, and --best-of is 1"
     assert said in say(capsys, "compare", "a", "b", "--prompts", "prompts.txt", "--clip", "c", code=2)
     assert "best_of is 0" in say(capsys, "compare", "a", "b", "--prompts", "prompts.txt", "--best-of", 0, code=2)
+
+
+@pytest.mark.parametrize(
+    ("other", "more", "said"),
+    [("nosuch", [], "there is no model 'nosuch'"), (None, ["--sampling-other", "bogus=1"], "names no sampling option")],
+)
+def test_compare_draws_nothing_if_the_second_model_cannot_be(other, more, said, tiny_folder, here, capsys):
+    arguments = ("compare", tiny_folder, other or tiny_folder, "--prompts", "prompts.txt", *more)
+    assert said in say(capsys, *arguments, code=2)
+    assert not (here / "comparison").exists()
+
+
+def test_options_of_drawing_are_refused_where_nothing_is_drawn(tiny_folder, here, capsys):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (128, 128), "red").save(here / name)
+    arguments = ("evaluate", tiny_folder, "--data", here, "--metrics", "psnr")
+    for more in (("--n", 2), ("--sampling", "steps=2"), ("--sweep", "steps=2:3")):
+        assert f"psnr draws nothing; leave {more[0]} out" in say(capsys, *arguments, *more, code=2)
+
+
+def test_a_metric_that_is_named_twice_is_measured_once(tiny_folder, capsys):
+    arguments = ("--data", "prompts.txt", "--metrics", "clip,clip", "--clip", "none", "--sampling", "steps=1")
+    assert say(capsys, "evaluate", tiny_folder, *arguments).count("was not measured") == 1

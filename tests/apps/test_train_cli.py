@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -311,7 +312,6 @@ def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlar
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("train", r"there is no stage ''; give one of: vqgan, base, superres, decoder"),
         ("train sleep", r"there is no stage 'sleep'; give one of: vqgan, base, superres, decoder"),
         ("train base huge", r"there is no recipe 'huge' of base; give one of: laptop, paper_632m, paper_3b, debug"),
         ("train vqgan debug", r"no pictures came; give a folder, tars, parquet files or a data set of the hub"),
@@ -390,3 +390,27 @@ def test_the_help_of_a_stage_lists_its_recipes(capsys):
     assert main(["train", "vqgan", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[3] for line in lines] == list(VQGAN_RECIPES)
+
+
+def test_train_alone_lists_every_recipe_of_every_stage(capsys):
+    assert main(["train"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    wanted = [(name, recipe) for name, stage in stages.STAGES.items() for recipe in stage.recipes()]
+    assert [tuple(line.split()[2:4]) for line in lines] == wanted
+    assert all(len(line.split()) > 6 for line in lines)
+
+
+def test_a_model_is_not_exported_over_its_run(enlarged, capsys):
+    run = enlarged / "runs/base"
+    before = sorted(path.name for path in run.iterdir())
+    assert main(["export", str(run), f"{run}/"]) == 2
+    assert "is the run's own folder" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_run_that_is_stopped_ends_as_such(walked, tmp_path, monkeypatch):
+    monkeypatch.chdir(walked)
+    monkeypatch.setattr("muse.training.engine.Engine.export", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit) as stopped:
+        main(command_of("base", tmp_path))
+    assert stopped.value.code == 130

@@ -437,3 +437,16 @@ def test_a_source_without_a_single_picture_is_refused_with_one_sentence(tmp_path
     assert isinstance(source, RowSource)
     with pytest.raises(ValueError, match=r"^none of the 3 pictures can be read; see that the source holds pictures$"):
         PicturesOfStep(source, 16, 2, seed=0)(0)
+
+
+def test_a_folder_that_holds_other_things_takes_no_tokens(tmp_path):
+    folder = plain_folder(tmp_path / "pictures", 4)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(ValueError, match=r"pictures holds other things, \S+ for one; give the tokens another folder$"):
+        make(open_source(str(folder)), folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_size_beyond_all_measure_is_refused():
+    with pytest.raises(ValueError, match=r"^size is 1,000,000 pixels; give at most 16,384$"):
+        TokenizeOptions(size=1_000_000)

@@ -119,3 +119,14 @@ def test_a_tally_says_all_counts_in_one_line():
     assert tally.sentence() == ("997 of 1,000 pictures used; skipped 1 damaged, 2 without a caption; converted 3 CMYK")
     tally.add(Tally(captions_cut=4))
     assert tally.sentence().endswith("; converted 3 CMYK; cut 4 captions to what the text encoder reads")
+
+
+def test_numbers_of_which_nobody_says_what_white_is_are_unusable_and_16_bits_are_not(tmp_path):
+    levels = np.linspace(0, 255, 64).reshape(8, 8)
+    for name, numbers in {"float.tif": levels.astype(np.float32), "whole.tif": levels.astype(np.int32)}.items():
+        Image.fromarray(numbers).save(tmp_path / name)
+        with pytest.raises(Unusable, match="without a range"):
+            read_picture(tmp_path / name)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 2 1 65535\n" + bytes([0xFF, 0xFF, 0x80, 0x00]))
+    image, kinds = read_picture(tmp_path / "deep.pgm")
+    assert ([image.getpixel((x, 0)) for x in range(2)], kinds) == ([(255, 255, 255), (128, 128, 128)], {"16-bit"})

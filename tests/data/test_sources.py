@@ -1,6 +1,7 @@
 """Folders, tars, parquet: the same pictures and captions wherever they are; and one sentence where they are not."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -197,3 +198,25 @@ def test_a_data_set_that_was_saved_is_read(tmp_path):
     (row,) = all_rows(open_source(str(tmp_path / "saved")))
     assert (row.captions, row.picture) == (["a text"], encoded(picture(0)))
     shutil.rmtree(tmp_path / "saved")
+
+
+def test_sheets_that_runs_leave_in_the_folder_of_their_pictures_are_none_of_them(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 3)
+    before = open_source(str(folder))
+    run = folder / "runs/vqgan"
+    (run / "kept").mkdir(parents=True)
+    (run / "metrics.jsonl").touch()
+    for name in ("reconstructions-000002.png", "kept/sheet.png"):
+        picture(0).save(run / name)
+    (folder / "runs/more").mkdir()
+    picture(1).save(folder / "runs/more/own.png")
+    after = open_source(str(folder))
+    assert [row.name for row in all_rows(after)] == [*(row.name for row in all_rows(before)), "runs/more/own.png"]
+    assert len(all_rows(open_source(str(run)))) == 2  # who asks for the sheets themselves gets them
+
+
+def test_names_that_are_no_utf8_are_told_apart(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 1)
+    for name in (b"a\xff.png", b"a\xfe.png"):
+        picture(0).save(os.path.join(os.fsencode(folder), name).decode(errors="surrogateescape"))
+    assert [row.name for row in all_rows(open_source(str(folder)))] == ["0.png", "a\\xfe.png", "a\\xff.png"]

@@ -14,6 +14,7 @@ from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of,
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.protocols import EvaluationOptions
+from muse.evaluation.report import file_names
 from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, requests_for
 from muse.pipeline import Muse
 from muse.sampling import SamplingOptions
@@ -340,3 +341,8 @@ def test_the_small_pictures_of_a_cascade_are_those_of_its_base(evaluation_in, ti
     plain = evaluation_in(tmp_path / "plain", metrics=("alignment",)).draw(QUICK, Shard())
     pairs = zip(low.drawn.read(range(3)), plain.drawn.read(range(3)), strict=True)
     assert all(one.tobytes() == other.tobytes() for one, other in pairs)
+
+
+def test_sheets_of_groups_have_short_names_of_their_own():
+    names = file_names(["A/b", "a b", "x" * 300, "x" * 299 + "y", "!"])
+    assert list(names.values()) == ["a-b", "a-b-2", "x" * 60, "x" * 60 + "-2", "group"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from muse.data.sources import open_source
 from muse.evaluation.protocols import PROTOCOLS, EvaluationOptions, protocol_named
 from muse.evaluation.sources import (
     PictureSet,
@@ -65,6 +66,8 @@ def test_a_folder_has_its_prompts_in_a_file_or_beside_its_pictures(tmp_path):
         ("a.jsonl", '{"file": "1.png"}\n', "has no prompt or caption or text, only file"),
         ("a.json", "{}", "cannot be read as prompts"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read as prompts"),
+        ("a.tsv", "prompt\n" + "x" * 200_000 + "\n", "cannot be read as prompts"),
+        ("a.json", "[" * 100_000, "cannot be read as prompts"),
     ],
 )
 def test_what_holds_no_prompts_is_refused_in_one_sentence(name, content, said, tmp_path):
@@ -72,6 +75,25 @@ def test_what_holds_no_prompts_is_refused_in_one_sentence(name, content, said, t
     with pytest.raises(ValueError, match=said) as error:
         read_prompts(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_captions_beside_pictures_are_read_as_training_reads_them(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif")
+    (tmp_path / "a.txt").write_bytes("grüne  Äpfel\n".encode("latin-1"))
+    assert read_prompts(tmp_path) == [Prompt("grüne Äpfel")]
+    assert [row.captions for row in open_source(str(tmp_path)).rows(0)] == [["grüne Äpfel"]]
+
+
+def test_what_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^there is no \S+nothing; give a file of prompts or a folder$"):
+        read_prompts(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**43])
+def test_a_seed_of_which_pictures_have_no_seeds_is_refused(seed):
+    with pytest.raises(ValueError, match=rf"^seed is {seed}; give a whole number from 0 to {2**43 - 1}$"):
+        requests_for([Prompt("a")], None, 1, seed)
+    assert requests_for([Prompt("a")], None, 1, 2**43 - 1)[0].seed < 2**63
 
 
 def test_a_folder_without_captions_says_what_to_put_there(tmp_path):

@@ -21,7 +21,7 @@ from muse.data.batches import TokenBatch
 from muse.data.crops import PicturesOfStep
 from muse.data.sources import RowSource, open_source
 from muse.training.base import train_base
-from muse.training.engine import Engine, EngineOptions
+from muse.training.engine import Engine, EngineOptions, Stopped
 from muse.training.recipes import base_paper_3b
 from muse.training.superres import train_superres
 from muse.training.vqgan import train_vqgan
@@ -78,7 +78,8 @@ def thinned(folder: Path) -> None:
 def in_two_legs(engine: EngineOptions, **changes: Any) -> None:
     """Only the first process is asked to stop; all must leave after the same step. Then all go on."""
     asked = signalling(wide_batch, 2, signal.SIGTERM) if os.environ["RANK"] == "0" else wide_batch
-    base(engine, asked, **changes)
+    with contextlib.suppress(Stopped):
+        base(engine, asked, **changes)
     base(engine, **changes)
 
 

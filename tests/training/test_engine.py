@@ -28,7 +28,7 @@ from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.training import state
-from muse.training.engine import Engine, EngineOptions, NotFinite, average_of, best_precision, learning_rate
+from muse.training.engine import Engine, EngineOptions, NotFinite, Stopped, average_of, best_precision, learning_rate
 from muse.training.loggers import MODULES
 from muse.training.optimizers import CLASSES, AdaFactor
 from tests.training import tiny_runs
@@ -229,7 +229,10 @@ def test_every_stage_trains_in_bfloat16_with_weights_in_float32(tmp_path, stage)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_stopped_by_sigterm_and_resumed_equals_the_unbroken_one(tmp_path, stage, unbroken):
     handler = signal.getsignal(signal.SIGTERM)
-    RUNS[stage](options(tmp_path), signalling(BATCHES[stage], 2, signal.SIGTERM))
+    with pytest.raises(Stopped) as stopped:
+        RUNS[stage](options(tmp_path), signalling(BATCHES[stage], 2, signal.SIGTERM))
+    assert stopped.value.code == 143
+    assert (tmp_path / NETWORKS[stage] / "config.json").is_file()
     assert state_of(tmp_path)["step"] == 3  # the step that was under way is finished and saved
     assert signal.getsignal(signal.SIGTERM) == handler
     RUNS[stage](options(tmp_path))
@@ -237,7 +240,10 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_the_unbroken_one(tmp_path, 
 
 
 def test_ctrl_c_saves_and_leaves_too(tmp_path):
-    line = Line(options(tmp_path, save_every=100), signalling(lambda step: torch.ones(1), 2, signal.SIGINT)).run()
+    line = Line(options(tmp_path, save_every=100), signalling(lambda step: torch.ones(1), 2, signal.SIGINT))
+    with pytest.raises(Stopped) as stopped:
+        line.run()
+    assert stopped.value.code == 130
     assert (state_of(tmp_path)["step"], line.exported) == (3, [3])
 
 
@@ -251,12 +257,14 @@ def test_a_signal_to_the_whole_group_of_processes_leaves_the_workers_to_the_engi
     child = os.fork()
     if child == 0:
         status = 1
-        with contextlib.suppress(BaseException):
+        try:
             os.setsid()
             Line(options(tmp_path, workers=1, save_every=100), batch_at).run()
-            status = 0
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        except Stopped as stopped:
+            status = int(stopped.code or 0)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + number
     assert 1 <= state_of(tmp_path)["step"] < options(tmp_path).steps
 
 
@@ -304,7 +312,8 @@ def test_a_run_killed_three_times_at_random_equals_the_unbroken_one(tmp_path, st
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(tmp_path, call, unbroken):
-    RUNS["base"](options(tmp_path), signalling(tokens_at, 2, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        RUNS["base"](options(tmp_path), signalling(tokens_at, 2, signal.SIGTERM))
     rng = unittest.mock.Mock(choice=lambda places: call)
     assert kill_at_random("base", tmp_path, rng) == f"{call} after step 3"
     assert state_of(tmp_path)["step"] == 3
@@ -507,7 +516,8 @@ def test_weights_that_stay_are_kept_every_so_many_steps(tmp_path):
 def test_a_run_that_is_stopped_keeps_no_weights_of_where_it_was_stopped(tmp_path):
     kept = []
     line = Line(options(tmp_path, steps=7, keep_every=3), signalling(lambda step: torch.ones(1), 3, signal.SIGTERM))
-    line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
+    with pytest.raises(Stopped):
+        line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
     assert (state_of(tmp_path)["step"], [path.name for path in kept]) == (4, ["step-00000003"])
 
 
@@ -715,3 +725,18 @@ def test_the_engine_resumes_only_what_is_there(tmp_path):
     line.engine.resume(line.state)
     assert line.engine.step == 0
     assert differences(dict(before), dict(line.weight.state_dict())) == []
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    line, said = Line(options(tmp_path)), []
+
+    def batch_at(step):
+        if step == 1:
+            with pytest.raises(ValueError, match=r"^another process trains in \S+; wait for its end, or give another"):
+                Line(options(tmp_path)).run()
+            said.append(step)
+        return torch.ones(1)
+
+    line.batch_at = batch_at
+    line.run()
+    assert (said, state_of(tmp_path)["step"]) == ([1], 6)

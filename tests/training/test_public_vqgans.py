@@ -252,6 +252,12 @@ def test_what_is_no_vqgan_is_refused_with_one_sentence(tmp_path):
     torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"has no weight quantize.embedding.weight; give a folder of diffusers'"):
         import_vqgan(tmp_path / "other.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match=r"list.pt holds a list and no weights by their names"):
+        import_vqgan(tmp_path / "list.pt")
+    torch.save({"quantize.embedding.weight": torch.zeros(4, 2)}, tmp_path / "codes.pt")
+    with pytest.raises(CheckpointError, match=r"codes.pt has no quant_conv.weight; give the whole checkpoint"):
+        import_vqgan(tmp_path / "codes.pt")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/config.json").write_text(json.dumps({}))
     with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model.safetensors is missing; give a folder of diff"):

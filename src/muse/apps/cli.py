@@ -4,7 +4,6 @@ Torch and the networks are imported by the commands, so that `muse --help` answe
 
 import dataclasses
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ import tyro
 
 from muse import __version__
 from muse.apps.data_commands import ImportVQGAN, Tokenize
-from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, Watch, by_the_model, given, told_path
+from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, Watch, by_the_model, given, tell
 from muse.apps.edit import Edit, Inpaint, Outpaint, Vary
 from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
 from muse.apps.train import Export, Train
 from muse.apps.web.options import Web
+from muse.requests import told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -160,8 +160,8 @@ class Info:
             rows += self.superres(index, folder)
         if vocabulary is not None:
             rows.append(("knows", f"{len(vocabulary.names):,} things, which --names lists"))
-        for name, value in [*rows, *((part, self.size(folder / part)) for part in parts)]:
-            print(f"{name:<16}{value}")
+        told = [*rows, *((part, self.size(folder / part)) for part in parts)]
+        tell("\n".join(f"{name:<16}{value}" for name, value in told))
 
     def base(self, index: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
         """What there is to say of a model's tokens."""
@@ -210,14 +210,6 @@ class Info:
         network = config.get("class") or next(iter(config.get("architectures") or ["unknown"]))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return f"{network:<20}{count_parameters(folder):>15,} parameters{size / 1e6:>10,.1f} MB"
-
-
-def tell(text: str) -> None:
-    """Print as much as is read: whoever reads may have enough, as `head` has, and nothing is lost with the rest."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

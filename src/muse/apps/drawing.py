@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+import os
 import re
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from muse.requests import Precision
+from muse.requests import Precision, told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -137,8 +138,11 @@ class Drawing(ABC):
         seeds = [first + i * self.tried for i in range(self.n)]
         check_request([self.title] * self.n, seeds, self.negatives(self.n))
         check_best_of(self.tried, seeds)
-        for prefix in ("", "superres_"):
-            SamplingOptions(**given(self, prefix))  # says what is wrong before the model is loaded
+        for prefix in ("", "superres_"):  # says what is wrong before the model is loaded
+            try:
+                SamplingOptions(**given(self, prefix))
+            except ValueError as error:
+                raise ValueError(f"{prefix}{error}") from error
         muse = Muse.from_pretrained(self.model, precision=self.precision)
         stages = self.stages(muse)
         asked, note = self, None
@@ -213,7 +217,7 @@ class Drawing(ABC):
                     paths = places.save(start + i, seed, image, frames, text, watch.stills(i, image))
                     written += [(path, seed) for path in paths]
                 for path, seed in written:
-                    bar.write(f"{told_path(path)}  (seed {seed})")
+                    tell(f"{told_path(path)}  (seed {seed})", bar.write)
                 start += len(batch)
 
     def negatives(self, num: int) -> list[str] | None:
@@ -226,9 +230,14 @@ class Drawing(ABC):
         return to_text(self.prompt, seed, self.negative, stages, muse.name, precision=muse.precision, **self.details())
 
 
-def told_path(path: Path | str) -> str:
-    """A path as text: what is no UTF-8 in a name becomes question marks."""
-    return str(path).encode("utf-8", "replace").decode()
+def tell(text: str, write: Callable[[str], None] = print) -> None:
+    """Write as much as is read: whoever reads may have enough, as `head` has, and what is to come is done all the
+    same."""
+    try:
+        write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def given(flags: Any, prefix: str = "") -> dict[str, Any]:

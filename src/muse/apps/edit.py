@@ -23,8 +23,8 @@ from muse.apps.drawing import (
     Watch,
     given,
     preview_size,
-    told_path,
 )
+from muse.requests import told_path
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -74,8 +74,9 @@ class Evaluate:
         shard = Shard.from_environment()
         evaluation = self.evaluation()
         muse = evaluation.subject.muse
-        if muse is None and (self.sweep or self.sampling):
-            raise ValueError("a VQGAN alone draws nothing; leave --sweep and --sampling out")
+        of_drawing = {"--sweep": self.sweep, "--sampling": self.sampling, "--n": self.n}
+        if not evaluation.options.draws and (idle := [flag for flag, value in of_drawing.items() if value]):
+            raise ValueError(f"{', '.join(evaluation.options.metrics)} draws nothing; leave {' and '.join(idle)} out")
         sampling = with_sampling(muse.defaults, self.sampling) if muse else None
         if self.sweep and sampling:
             evaluation.sweep(*sweep_values(self.sweep, sampling), shard)
@@ -113,7 +114,7 @@ class Evaluate:
 
         plain = Protocol("", "", EvaluationOptions())
         protocol = protocol_named(self.protocol) if self.protocol else plain
-        metrics = tuple(filter(None, self.metrics.split(","))) if self.metrics is not None else None
+        metrics = tuple(dict.fromkeys(filter(None, self.metrics.split(",")))) if self.metrics is not None else None
         given = {"num": self.n, "resize": self.resize, "size": self.size, "seed": self.seed, "batch": self.batch}
         options = protocol.with_options(metrics=metrics, **given)
         about = {"data": (self.data or self.reference or Path()).name}
@@ -168,19 +169,22 @@ class Compare:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be drawn."""
         from muse.evaluation.clip import ClipScorer
         from muse.evaluation.compare import Pair, write_page
-        from muse.evaluation.evaluate import draw_requests
+        from muse.evaluation.evaluate import check_model, draw_requests
         from muse.evaluation.sources import read_prompts, requests_for
         from muse.precision import default_device
         from muse.requests import check_best_of
 
-        if self.batch < 1 or (self.n is not None and self.n < 1):
-            raise ValueError("n and batch are whole numbers of at least 1")
+        for name, num in (("n", self.n), ("batch", self.batch)):
+            if num is not None and num < 1:
+                raise ValueError(f"{name} is {num}; give a whole number of at least 1")
         if self.clip is not None and self.best_of == 1:
             raise ValueError("--clip chooses among several, and --best-of is 1; give both, or leave --clip out")
         requests = requests_for(read_prompts(self.prompts), self.n, 1, self.seed)
         check_best_of(self.best_of, [request.seed for request in requests])
         clip = None if self.clip is None else ClipScorer.load(self.clip, default_device())
         settings = ((self.one, self.sampling_one), (self.other, self.sampling_other))
+        for model, sampling in settings:
+            check_model(model, sampling)
         (first, ones), (second, others) = (
             draw_requests(model, requests, sampling, self.batch, self.out / "cache", self.best_of, clip)
             for model, sampling in settings

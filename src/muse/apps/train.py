@@ -2,16 +2,18 @@
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train the parts of a model: `muse train vqgan|base RECIPE ...`; `muse train` lists the recipes."""
+    """Train the parts of a model: `muse train vqgan|base|superres|decoder RECIPE ...`; `muse train` alone lists the
+    recipes."""
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
     """The stage, the recipe, and what is changed of it."""
@@ -21,12 +23,14 @@ class Train:
         from muse.apps.stages import STAGES
 
         (stage, recipe), changes = (*self.words, "", "")[:2], self.words[2:]
+        if not self.words:
+            print("\n".join(line for name in STAGES for line in listed(name, STAGES[name].recipes())))
+            return
         if stage not in STAGES:
             raise ValueError(f"there is no stage {stage!r}; give one of: {', '.join(STAGES)}")
         recipes = STAGES[stage].recipes()
         if recipe in ("--help", "-h"):
-            for name, function in recipes.items():
-                print(f"muse train {stage} {name:<14}{' '.join((function.__doc__ or '').split())}")
+            print("\n".join(listed(stage, recipes)))
             return
         if recipe not in recipes:
             raise ValueError(f"there is no recipe {recipe!r} of {stage}; give one of: {', '.join(recipes)}")
@@ -41,6 +45,14 @@ class Train:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         command.run()
+
+
+def listed(stage: str, recipes: Mapping[str, Callable[[], Any]]) -> list[str]:
+    """A line about each recipe of a stage."""
+    return [
+        f"muse train {stage} {name:<14}{' '.join((function.__doc__ or '').split())}"
+        for name, function in recipes.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ class Export:
 
         from muse.training.export import export
 
+        if self.out.resolve() == self.run_folder.resolve():
+            raise ValueError(f"{self.out} is the run's own folder; give another one for the model")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}; give a number from 0 up to, not including, 1")
         export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=torch.float16 if self.half else None)

@@ -17,8 +17,10 @@ SUFFIXES = frozenset(
 """How the names of picture files end."""
 
 CONVERTED = ("animated", "rotated", "transparent", "16-bit", "CMYK", "palette", "grey")
-SKIPPED = ("damaged", "too large", "without a picture")
+SKIPPED = ("damaged", "too large", "without a picture", "without a range")
 """The kinds of pictures, as they are counted."""
+OF_16_BITS = ("PNG", "PPM")
+"""Formats whose greys have 16 bits where Pillow gives them more."""
 LONG = 16
 """Times as long as it is wide, from which a picture is scaled only where the square lies: it may be thousands."""
 
@@ -64,14 +66,19 @@ def read_picture(source: bytes | Path) -> tuple[Image.Image, frozenset[str]]:
     """A file as an upright 8-bit RGB picture, and the kinds of conversion that took.
 
     Of an animation the first frame; transparent parts are laid on white; 16-bit greys keep their upper 8 bits; the
-    camera's note of which way is up is obeyed. Raises Unusable if it cannot be read to its end."""
+    camera's note of which way is up is obeyed. Raises Unusable if it cannot be read to its end, or holds numbers of
+    which nobody says what white is."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             kinds = kinds_of(image)
             image.load()
+            if image.mode == "F" or (image.mode == "I" and image.format not in OF_16_BITS):
+                raise Unusable("without a range")
             return to_rgb(upright(image)), kinds
     except Image.DecompressionBombError as error:
         raise Unusable("too large") from error
+    except Unusable:
+        raise
     except Exception as error:  # Pillow's readers raise as many kinds as there are formats
         raise Unusable("damaged") from error
 
@@ -82,7 +89,7 @@ def kinds_of(image: Image.Image) -> frozenset[str]:
         "animated": getattr(image, "n_frames", 1) > 1,
         "rotated": orientation(image) != 1,
         "transparent": image.has_transparency_data,
-        "16-bit": image.mode.startswith("I") or image.mode == "F",
+        "16-bit": image.mode.startswith("I"),
         "CMYK": image.mode == "CMYK",
         "palette": image.mode == "P",
         "grey": image.mode in ("L", "1", "LA"),
@@ -94,8 +101,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow as RGB, on white where it is transparent."""
     if image.mode.startswith("I"):  # 16 bits, in a wider integer or not
         return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -14,9 +14,11 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from muse.checkpoint import METRICS
 from muse.data.options import SourceOptions
 from muse.data.pictures import SUFFIXES, clean
 from muse.data.tars import Sample, content_of, json_of, samples_of, text_of
+from muse.requests import told_path
 
 Item = TypeVar("Item")
 Traits = dict[str, Any]
@@ -95,15 +97,25 @@ class Pieces:
             yield self.row(index)
 
 
-class FolderSource(Pieces):
-    """Picture files of a folder and the folders below it, in the order of their names.
+def pictures_below(folder: Path) -> list[Path]:
+    """The picture files in a folder and below it, in the order of their names. Sheets of runs that train on them are
+    none of them: folders with metrics are left out, the folder itself aside."""
+    paths = sorted(folder.rglob("*"))
+    runs = {path.parent for path in paths if path.name == METRICS} - {folder}
+    pictures = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in pictures if runs.isdisjoint(path.parents)]
 
-    Captions are the lines of the .txt file beside a picture, and the captions that metadata.jsonl has for its
-    `file_name`, as `datasets`' imagefolder reads it."""
+
+class FolderSource(Pieces):
+    """Picture files of a folder and the folders below it, in the order of their names, but for what runs of training
+    have left in theirs.
+
+    Captions are the lines of the .txt file beside a picture, and the captions that the folder's metadata.jsonl has for
+    its `file_name`, as `datasets`' imagefolder reads it."""
 
     def __init__(self, folder: Path, options: SourceOptions):
         self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
-        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        self.paths = pictures_below(folder)
         self.told = read_metadata(folder, options.caption_column)
         if not self.paths:
             raise ValueError(f"{folder} has no pictures, tars or parquet files in it; give a folder that has")
@@ -117,7 +129,7 @@ class FolderSource(Pieces):
 
     def name(self, index: int) -> str:
         """A picture's path in the folder."""
-        return self.paths[index].relative_to(self.folder).as_posix()
+        return told_path(self.paths[index].relative_to(self.folder).as_posix())
 
     def row(self, index: int) -> Row:
         path, name = self.paths[index], self.name(index)

@@ -24,9 +24,12 @@ from muse.data.pictures import Tally, Unusable, fit, read_picture
 from muse.data.sources import FolderSource, Row, Source, Traits
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
+from muse.requests import told_path
 from muse.shapes import Pictures
 
 log = logging.getLogger(__name__)
+LARGEST_SIZE = 16_384
+"""Pixels of a side, far more than any VQGAN takes at once."""
 PLAN = "plan.json"
 STATES = "files"
 """The field of a piece's counts that holds the states of the files it was made of."""
@@ -53,6 +56,9 @@ class TokenizeOptions:
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; give a whole number of at least 1")
+        for name in ("size", "high_size"):
+            if getattr(self, name) > LARGEST_SIZE:
+                raise ValueError(f"{name} is {getattr(self, name):,} pixels; give at most {LARGEST_SIZE:,}")
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,11 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
     if path.is_file() and (change := change_of(plan, read_json(path))) is not None:
         raise ValueError(f"{folder} was begun as another cache ({change}); give another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
+    other = next((each for each in folder.iterdir() if not each.name.startswith(path.stem)), None)
+    if not path.is_file() and other is not None:
+        raise ValueError(
+            f"{folder} holds other things, {told_path(other.name)} for one; give the tokens another folder"
+        )
     if not path.is_file():
         fresh = path.with_suffix(f".{os.getpid()}.tmp")  # other processes may be as quick
         fresh.write_text(json.dumps(plan) + "\n")

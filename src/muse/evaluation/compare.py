@@ -174,7 +174,7 @@ def read_object(path: Path, fields: set[str]) -> dict[str, Any]:
     """Raises ValueError if a file is no JSON object with these fields."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}); download it again") from error
     if missing := fields - set(content if isinstance(content, dict) else ()):
         raise ValueError(f"{path} has no {', '.join(sorted(missing))}; give the file that it should be")

@@ -48,7 +48,7 @@ from muse.evaluation.report import (
     Measurement,
     Picture,
     Report,
-    file_name,
+    file_names,
     git_commit,
     machine,
     named,
@@ -59,8 +59,9 @@ from muse.evaluation.report import (
 from muse.evaluation.sources import READING, PictureSet, Request, shown
 from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Judge, Muse, Size
+from muse.pipeline import INDEX, Judge, Muse, Size, find_model, read_defaults
 from muse.precision import default_device
+from muse.requests import told_path
 from muse.sampling import SamplingOptions
 
 Values = Float[np.ndarray, " picture"]
@@ -428,7 +429,7 @@ class Evaluation:
             with torch.no_grad():
                 images = to_images(vqgan.reconstruct(pictures))
             for i, image in zip(part, images, strict=True):
-                cache.save(image, paths[i], picture=self.the_real.paths[i].name)
+                cache.save(image, paths[i], picture=told_path(self.the_real.paths[i].name))
         return PictureSet(tuple(paths), None)
 
     def features(self, network: FeatureNetwork, pictures: PictureSet) -> Features:
@@ -489,11 +490,12 @@ class Evaluation:
         folder = folder or self.folder
         drawn = PictureSet(tuple(self.folder / picture.file for picture in report.pictures))
         write_report(report, drawn.read(range(min(len(drawn), SHEET_PICTURES))), folder)
-        for group, places in places_by_group([self.requests[i] for i in range(len(drawn))]).items():
-            if group:
-                rows = places[:SHEET_PICTURES]
-                titles = [report.pictures[i].prompt for i in rows]
-                save_sheet(drawn.read(rows), titles, folder / f"sheet-{file_name(group)}.png")
+        groups = places_by_group([self.requests[i] for i in range(len(drawn))])
+        names = file_names([group for group in groups if group])
+        for group, name in names.items():
+            rows = groups[group][:SHEET_PICTURES]
+            titles = [report.pictures[i].prompt for i in rows]
+            save_sheet(drawn.read(rows), titles, folder / f"sheet-{name}.png")
 
     def sweep(
         self, axis: str, settings: Sequence[tuple[Any, SamplingOptions]], shard: Shard | None = None
@@ -583,7 +585,7 @@ def sweep_values(text: str, sampling: SamplingOptions) -> tuple[str, list[tuple[
         if not 0 <= num <= 1000:
             raise ValueError(f"--sweep is {text!r}; wanted a last value above the first, by at most 1,000 steps")
         names = [f"{first + step * i:.10g}" for i in range(int(num + 1e-9) + 1)]
-    settings = [with_sampling(sampling, [f"{axis}={name}"]) for name in names]
+    settings = [with_sampling(sampling, [f"{axis}={name}"]) for name in dict.fromkeys(names)]
     return axis, [(getattr(setting, axis), setting) for setting in settings]
 
 
@@ -602,6 +604,12 @@ def with_sampling(sampling: SamplingOptions, given: Sequence[str]) -> SamplingOp
         except ValueError as error:
             raise ValueError(f"{name} is {value!r}; give a {'whole ' * (kind is int)}number") from error
     return replace(sampling, **changes)
+
+
+def check_model(model: str, given: Sequence[str]) -> None:
+    """Raises CheckpointError if there is no such model, ValueError if an option does not fit; nothing is loaded."""
+    folder = find_model(model)
+    with_sampling(read_defaults(read_json(folder / INDEX), folder), given)
 
 
 def draw_requests(

@@ -9,6 +9,7 @@ import subprocess
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from muse.checkpoint import write_whole
 from muse.evaluation.intervals import Figure
 from muse.images import contact_sheet
 
+LONGEST_NAME = 60
+"""Letters of a group that the name of its sheet has."""
 SHEET_PICTURES = 48
 """Pictures on a contact sheet at most."""
 SHEET_COLUMNS = 8
@@ -110,8 +113,15 @@ def tile(image: Image.Image, title: str, side: int = TILE, text_height: int = 46
     return whole
 
 
-def file_name(group: str) -> str:
-    return re.sub(r"\W+", "-", group.lower()).strip("-") or "group"
+def file_names(groups: Sequence[str]) -> dict[str, str]:
+    """A part of a file's name for each group: its first letters, and a number where several would have the same."""
+    names: dict[str, str] = {}
+    for group in groups:
+        name, tries = re.sub(r"\W+", "-", group.lower()).strip("-")[:LONGEST_NAME] or "group", 1
+        while (numbered := name if tries == 1 else f"{name}-{tries}") in names.values():
+            tries += 1
+        names[group] = numbered
+    return names
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -184,12 +194,15 @@ def machine(device: torch.device | str = "cpu") -> str:
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out; None outside of git or before the first."""
+    """The commit of Muse that is checked out; None if it is installed from elsewhere, or before the first."""
+    here = Path(__file__)
+    git = partial(subprocess.run, cwd=here.parent, capture_output=True, text=True)
     try:
-        done = subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], capture_output=True, text=True)
+        if git(["git", "ls-files", "--error-unmatch", here.name]).returncode:
+            return None  # a repository that this file only lies in is somebody else's
+        return git(["git", "rev-parse", "--verify", "-q", "HEAD"]).stdout.strip() or None
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
 
 
 # -- a sweep -----------------------------------------------------------------------------------------------------------

@@ -13,18 +13,25 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from muse.data.pictures import SUFFIXES, clean
+from muse.data.sources import pictures_below
+from muse.data.tars import text_of
 from muse.images import FORMATS, orientation, to_rgb
+from muse.requests import LARGEST_SEED
 
 PROMPT_FILES = (
     *("prompts.jsonl", "prompts.tsv", "prompts.txt", "metadata.jsonl", "captions_val2014.json"),
     *("PartiPrompts.tsv", "evaluation_metadata.jsonl"),
 )
 """Where a folder keeps its prompts; the first that is there counts."""
-PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+SEED_BITS = 20
+"""Pictures of one seed have seeds of their own that differ in so many bits."""
 READING = 2
 """Counts up when the same file would be read as another picture; what was made of the one before is made again."""
 ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF's orientations that swap width and height."""
+OF_ITS_SHAPE = (KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of JSON that holds something else than it should, or too much of it."""
 UTF_8 = "utf-8-sig"
 """With a byte order mark or without."""
 PROMPT_KEYS = ("prompt", "caption", "text")
@@ -63,12 +70,14 @@ def read_prompts(source: Path) -> list[Prompt]:
         if prompts:
             return prompts
         raise ValueError(f"{source} has no captions; put one of {', '.join(PROMPT_FILES)} in it, or a .txt a picture")
+    if not source.exists():
+        raise FileNotFoundError(f"there is no {source}; give a file of prompts or a folder")
     readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".json": read_coco}
     if source.suffix not in readers:
         raise ValueError(f"{source} holds no prompts; give a folder or a file ending in {', '.join(readers)}")
     try:
         prompts = [prompt for prompt in readers[source.suffix](source) if prompt.text]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, *OF_ITS_SHAPE) as error:
         raise ValueError(f"{source} cannot be read as prompts ({type(error).__name__}: {error})") from error
     if not prompts:
         raise ValueError(f"{source} has no prompts; write one on each line")
@@ -112,8 +121,8 @@ def read_captions_beside(folder: Path) -> list[Prompt]:
     """The first caption of the .txt beside each picture, in the order of the pictures' names; training takes all, and
     reads one on each line."""
     texts = [path.with_suffix(".txt") for path in pictures_in(folder)]
-    captions = ([line for line in read_lines(path) if line.text] for path in texts if path.is_file())
-    return [lines[0] for lines in captions if lines]
+    captions = (clean(text_of(path.read_bytes()).splitlines()) for path in texts if path.is_file())
+    return [Prompt(lines[0]) for lines in captions if lines]
 
 
 def prompt_of(row: Any, path: Path) -> Prompt:
@@ -130,14 +139,17 @@ def prompt_of(row: Any, path: Path) -> Prompt:
 
 def requests_for(prompts: Sequence[Prompt], num: int | None, per_prompt: int, seed: int) -> list[Request]:
     """Which pictures to draw: every prompt `per_prompt` times, or `num` pictures of prompts in random order, each
-    prompt once before any comes again. Picture i has the seed 2^20 * seed + i, and so no two have the same."""
+    prompt once before any comes again. Picture i has the seed 2^20 * seed + i, and so no two have the same.
+    Raises ValueError for a seed outside its range."""
+    if not 0 <= seed <= LARGEST_SEED >> SEED_BITS:
+        raise ValueError(f"seed is {seed}; give a whole number from 0 to {LARGEST_SEED >> SEED_BITS}")
     if num is None:
         chosen = [i for i in range(len(prompts)) for _ in range(per_prompt)]
     else:
         rounds = -(-num // len(prompts))
         rng = np.random.default_rng(seed)
         chosen = np.concatenate([rng.permutation(len(prompts)) for _ in range(rounds)])[:num].tolist()
-    return [Request(prompts[i], (seed << 20) + place) for place, i in enumerate(chosen)]
+    return [Request(prompts[i], (seed << SEED_BITS) + place) for place, i in enumerate(chosen)]
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -145,7 +157,7 @@ def requests_for(prompts: Sequence[Prompt], num: int | None, per_prompt: int, se
 
 def pictures_in(folder: Path, but: Path | None = None) -> list[Path]:
     """All pictures below a folder, by name, but for those of another folder in it."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+    found = pictures_below(folder)
     if but is None or not but.resolve().is_relative_to(folder.resolve()):
         return found
     return [path for path in found if not path.resolve().is_relative_to(but.resolve())]
@@ -174,9 +186,7 @@ class PictureSet:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder} of real pictures; give one that is there")
         if not (paths := pictures_in(folder, but)):
-            raise ValueError(
-                f"{folder} has no pictures ({', '.join(sorted(PICTURE_ENDINGS))}); put the real ones there"
-            )
+            raise ValueError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))}); put the real ones there")
         return cls(tuple(paths), resize)
 
     def __len__(self) -> int:

@@ -31,14 +31,18 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from muse.checkpoint import CONFIG, Configured, read_json, save_module, write_whole
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
+from muse.checkpoint import CONFIG, METRICS, Configured, read_json, save_module, write_whole
 from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
 from muse.training import state as saved
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
 
 Metrics = dict[str, Tensor]
 """Numbers a step reports, as tensors without a gradient; those of several processes are averaged."""
@@ -126,6 +130,8 @@ class EngineOptions:
 
 MAY_CHANGE = {"dropout"}
 """Fields of a network's config that a run may go on with another value of."""
+LOCK = ".lock"
+"""A file of a run's folder that its process holds."""
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
 
@@ -141,6 +147,11 @@ class Dealt(Protocol):
     def share(self, step: int, rows: slice) -> Any: ...
 
 
+class Stopped(SystemExit):
+    """A signal has ended the run before its end. It is saved, and what was to come after it does not come; the code is
+    that of a process that such a signal ends, 130 or 143."""
+
+
 class NotFinite(ArithmeticError):
     """The loss, a gradient or a weight became NaN or infinite; the last checkpoint is untouched."""
 
@@ -154,6 +165,24 @@ def learning_rate(step: int, options: EngineOptions, done_by_time: float = 0.0) 
     if step < options.warmup:
         share = min(share, (step + 1) / options.warmup)
     return options.learning_rate * share
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, made if it is not there, for one process.
+    Raises ValueError if another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another process trains in {folder}; wait for its end, or give another folder"
+                ) from error
+            except OSError:  # there are file systems without locks
+                log.warning("%s cannot be locked; see that no other process trains in it", folder)
+        yield
 
 
 def forget_after(step: int, file: Path) -> None:
@@ -243,7 +272,7 @@ class Engine:
         if options.graph and self.ranks.count > 1:
             raise ValueError(f"graph is for one process and {self.ranks.count} were started; leave one of the two out")
         self.step = 0
-        self._asked_to_stop = False
+        self._asked_to_stop = 0  # the number of the signal
         self._time_used = 0.0  # of the minutes that the run has, as a share; the same in every process
 
     # -- networks -------------------------------------------------------------------------------------------------
@@ -340,10 +369,11 @@ class Engine:
             if not isinstance(part, Configured) or not file.is_file():
                 continue
             theirs, ours = read_json(file), json.loads(json.dumps(dataclasses.asdict(part.config)))
-            for field in ours.keys() & theirs.keys() - MAY_CHANGE:
-                if theirs[field] is not None and theirs[field] != ours[field]:
+            for field in ours:
+                found = theirs.get(field)
+                if field not in MAY_CHANGE and found is not None and found != ours[field]:
                     raise ValueError(
-                        f"the {name} of the run in {self.options.folder} was begun with {field} {theirs[field]}, and "
+                        f"the {name} of the run in {self.options.folder} was begun with {field} {found}, and "
                         f"this one has {ours[field]}; give the same, or another folder"
                     )
 
@@ -409,19 +439,31 @@ class Engine:
         after_save: Callable[[int], Metrics],
         keep: Callable[[Path], None] | None = None,
     ) -> None:
-        """Take the remaining steps, logging and saving on the way; SIGTERM and Ctrl-C save and leave.
+        """Take the remaining steps, logging and saving on the way.
 
         `batch_at` gives the whole batch of a step, or, if it is `Dealt`, a process's share of it. What `after_save`
         measures is logged too. `keep` writes the weights that stay into a folder. All processes call all of them.
-        Raises NotFinite when a loss is no number, or a weight that is to be written."""
+        Raises NotFinite when a loss is no number, or a weight that is to be written; and Stopped, saved and exported,
+        after SIGTERM and Ctrl-C."""
         options = self.options
         if isinstance(batch_at, Dealt):
             check_split(batch_at.batch_size, self.ranks.count, options.accumulate)
+        with alone_in(options.folder) if self.ranks.is_first else nullcontext():
+            self._run(state, batch_at, take_step, after_save, keep)
+
+    def _run(
+        self,
+        state: Mapping[str, saved.Stateful],
+        batch_at: Callable[[int], Any],
+        take_step: Callable[[Any, int], Metrics],
+        after_save: Callable[[int], Metrics],
+        keep: Callable[[Path], None] | None,
+    ) -> None:
+        options = self.options
         self.resume(state)
         if self.step >= options.steps:
             after_save(self.step)  # a run killed between its last checkpoint and its export has none
             return
-        options.folder.mkdir(parents=True, exist_ok=True)
         batches = DataLoader(
             ShareOfStep(batch_at, self.ranks.share),
             batch_size=None,
@@ -438,7 +480,7 @@ class Engine:
                 torch.manual_seed(options.seed * 1_000_003 + self.step + self.ranks.index * 7_368_787)
                 metrics = take_step(self.fabric.to_device(batch), self.step)
                 self.step += 1
-                is_asked_to_stop = self.ranks.any(self._asked_to_stop, self.fabric.device)
+                is_asked_to_stop = self.ranks.any(bool(self._asked_to_stop), self.fabric.device)
                 self._time_used = self._share_of_time(time.monotonic() - began)
                 last = self.step == options.steps or is_asked_to_stop or self._time_used >= 1
                 is_saved = last or self.step % options.save_every == 0
@@ -459,7 +501,7 @@ class Engine:
                     self._report(metrics, clock, write)
                 if is_asked_to_stop:
                     log.info("stopped at step %d; the same command goes on from here", self.step)
-                    return
+                    raise Stopped(128 + (self._asked_to_stop or signal.SIGTERM))
                 if last:
                     break
         if self.step < options.steps and self.ranks.is_first:
@@ -525,7 +567,7 @@ class Engine:
     @contextmanager
     def _leaving_gently(self) -> Iterator[None]:
         def ask(number: int, frame: object) -> None:
-            self._asked_to_stop = True
+            self._asked_to_stop = number
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:

@@ -51,6 +51,11 @@ MID = re.compile(r"(?:mid|mid_block)\.((?:resnets|attentions)\.\d|block_\d|attn_
 KINDS = {"block": "resnet", "res": "resnet", "resnets": "resnet", "attn": "attention", "attentions": "attention"}
 LIGHTNING = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
 """The class that its old versions wrote into checkpoints, those of taming transformers among them, as a mere key."""
+AROUND_THE_CODES = (
+    *("quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight", "quantize.embedding.weight"),
+    *("encoder.conv_out.weight", "encoder.conv_out.bias", "decoder.conv_in.weight"),
+)
+"""Weights between which the codes are."""
 NORM_GROUPS = 32
 """Groups of the normalisations of all of them, unless a config says otherwise; no weight shows it."""
 
@@ -85,7 +90,7 @@ def import_vqgan(source: Path) -> VQGAN:
     if any(".conv_blocks." in name for name in theirs):  # LlamaGen, which looks up and passes on codes of length 1
         theirs["quantize.embedding.weight"] = F.normalize(theirs["quantize.embedding.weight"], dim=1)
     counts_from_finest = any(name.startswith("decoder.up.") for name in theirs)
-    ours = renamed(with_square_codes(theirs), not counts_from_finest, source)
+    ours = renamed(with_square_codes(theirs, source), not counts_from_finest, source)
     vqgan = build_empty(VQGAN, config_of(ours, config.get("norm_num_groups", NORM_GROUPS)), source)
     check_fit(vqgan, ours, source)
     vqgan.load_state_dict(ours, strict=True, assign=True)
@@ -123,6 +128,9 @@ def read_file(path: Path) -> Weights:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
+    if not isinstance(content, Mapping):
+        kind = type(content).__name__
+        raise CheckpointError(f"{path} holds a {kind} and no weights by their names; give one with a state_dict")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -132,11 +140,15 @@ def without_trainers(weights: Weights) -> Weights:
     return {name: tensor.float() for name, tensor in weights.items() if name.startswith(parts)}
 
 
-def with_square_codes(weights: Weights) -> Weights:
+def with_square_codes(weights: Weights, source: Path) -> Weights:
     """The same network with 1x1 convolutions that keep the number of channels, as ours do.
 
     Two linear maps are one. Behind the codebook the bias of the first must not reach beyond the picture's border, where
-    the second pads with 0: so each code gets a last number that is 1, and the bias becomes a weight of it."""
+    the second pads with 0: so each code gets a last number that is 1, and the bias becomes a weight of it.
+    Raises CheckpointError if a weight of these is missing."""
+    for name in AROUND_THE_CODES:
+        if name not in weights:
+            raise CheckpointError(f"{source} has no {name}; give the whole checkpoint of a VQGAN")
     codes, latents = weights["quant_conv.weight"].shape[:2]
     if codes == latents:
         return weights

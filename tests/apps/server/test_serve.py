@@ -22,11 +22,15 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import muse
+from muse.apps.cli import main
+from muse.apps.server.asking import drawings
 from muse.apps.server.gate import read_keys
 from muse.apps.server.logs import JsonLines
 from muse.apps.server.options import Serve
 from muse.apps.server.pictures import PictureStore
+from muse.apps.server.wire import EditRequest, GenerationRequest
 from muse.apps.settings import Settings
+from muse.sampling import EditOptions
 from muse.vocabulary import Vocabulary
 
 APPLE = "a red apple"
@@ -501,3 +505,18 @@ def test_under_a_prefix_keys_are_asked_for_too(tiny_muse):
         assert client.get("/muse/v1/models").status_code == 401
         assert client.get("/muse/v1/models", headers={"Authorization": "Bearer a key"}).status_code == 200
         assert client.get("/muse/healthz").status_code == 200
+
+
+def test_an_address_that_is_taken_or_not_ours_is_told_before_the_model_is_loaded(served, capsys):
+    for arguments in (["--port", str(served.port)], ["--host", "192.0.2.1"]):
+        for command in ("serve", "web"):
+            assert main([command, "--model", "nosuch", *arguments]) == 2
+            assert capsys.readouterr().err.startswith("muse: cannot listen on ")
+
+
+def test_the_models_own_steps_are_no_more_than_the_server_takes(tiny_muse, cascade):
+    few = Serve(max_steps=3)
+    (wish,) = drawings(cascade, few, GenerationRequest.model_validate({"prompt": APPLE}))
+    assert wish.superres_options is not None
+    assert (wish.options.steps, wish.superres_options.steps) == (3, 3)
+    assert EditRequest.model_validate({"prompt": APPLE}).options(EditOptions(), few).iterations == 3

@@ -42,8 +42,8 @@ def drawings(muse: Muse, serve: Serve, asked: GenerationRequest) -> list[Drawing
     Raises ApiError for what cannot be."""
     check(muse, serve, asked)
     size = check_size(asked, offered_sizes(muse))
-    above = superres_options(muse, asked) if size == muse.size else without_superres(asked)
-    options = asked.options(muse.defaults)
+    above = superres_options(muse, serve, asked) if size == muse.size else without_superres(asked)
+    options = asked.options(muse.defaults, serve)
     made_by = (muse.name, muse.precision)
     return [
         Drawing(asked.prompt, seed, asked.negative_prompt, options, above, *made_by, asked.tried)
@@ -56,7 +56,7 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
     turned as a whole into what the prompt says.
     Raises ApiError for what cannot be."""
     check(muse, serve, asked)
-    image, above = uploads.image, superres_options(muse, asked)
+    image, above = uploads.image, superres_options(muse, serve, asked)
     margins = {side: value for side in SIDES if (value := getattr(asked, side))}
     more = {"negative": asked.negative_prompt, "superres_options": above}
     if margins:
@@ -64,18 +64,18 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
             raise bad_value("mask", "a picture is either widened by margins, or filled by a mask")
         asked.refuse(OF_MASKS + OF_ITERATIONS, "it does not go with margins")
         size = check_widened(image.size, Margins(**margins), serve)
-        options = asked.options(muse.defaults)
+        options = asked.options(muse.defaults, serve)
         make = partial(muse.outpaint, image, Margins(**margins), asked.prompt, options=options, **more)
         verb, told = "outpaint", {"margins": json.dumps(dataclasses.asdict(Margins(**margins)))}
     elif (hole := hole_of(uploads)) is not None:
         asked.refuse(OF_ITERATIONS, "it does not go with a mask")
-        size, options = image.size, asked.options(muse.defaults)
+        size, options = image.size, asked.options(muse.defaults, serve)
         context = CONTEXT if asked.context is None else asked.context
         make = partial(muse.inpaint, image, hole, asked.prompt, context=context, options=options, **more)
         verb, told = "inpaint", {"context": str(context)}
     else:
         asked.refuse(OF_MASKS + OF_SAMPLING, "it does not go with an edit of a whole picture; send a mask too")
-        size, options = image.size, asked.options(EditOptions())
+        size, options = image.size, asked.options(EditOptions(), serve)
         make = partial(muse.edit, image, asked.prompt, options=options, **more)
         verb, told = "edit", {}
     check_size(asked, [size])
@@ -91,7 +91,7 @@ def variations(muse: Muse, serve: Serve, asked: VariationRequest, uploads: Uploa
     if asked.negative_prompt is not None and asked.prompt is None:
         raise bad_value("negative_prompt", "it goes with a prompt")
     strength = STRENGTH if asked.strength is None else asked.strength
-    options, above = asked.options(muse.defaults), superres_options(muse, asked)
+    options, above = asked.options(muse.defaults, serve), superres_options(muse, serve, asked)
     make = partial(
         muse.variations,
         uploads.image,
@@ -111,10 +111,12 @@ def seeds_of(asked: ImageRequest) -> list[int]:
     return random_seeds(asked.num) if asked.seed is None else [asked.seed + i * asked.tried for i in range(asked.num)]
 
 
-def superres_options(muse: Muse, asked: ImageRequest) -> SamplingOptions | None:
+def superres_options(muse: Muse, serve: Serve, asked: ImageRequest) -> SamplingOptions | None:
     """The options of super-resolution, if the model has it.
     Raises ApiError if they are given and it has not."""
-    return without_superres(asked) if muse.superres is None else asked.options(muse.superres_defaults, "superres_")
+    if muse.superres is None:
+        return without_superres(asked)
+    return asked.options(muse.superres_defaults, serve, "superres_")
 
 
 def without_superres(asked: ImageRequest) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ class Serve:
     max_queue: int = 32
     """Pictures that may wait; beyond them clients are told to come again (429)."""
     max_steps: int = 100
-    """Decoding steps that a request may ask for."""
+    """Decoding steps that a request may ask for, and that are taken of more if it asks for none."""
     max_best_of: int = 16
     """Seeds that a request may have tried for each picture; 1 tries none."""
     max_body_mb: float = 16.0
@@ -86,6 +87,19 @@ class Serve:
                 f"the server needs {error.name}, which is not installed; `pip install muse-t2i[serve]` brings it"
             ) from error
         serve(self)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises ValueError if nobody can listen there, before a model is loaded for it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host}, port {port} ({error.strerror}); give another --port, or another --host"
+        ) from error
 
 
 def check_whole(name: str, value: int, least: int, most: int) -> None:

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from muse.apps.server.app import create_app
 from muse.apps.server.gate import read_keys
 from muse.apps.server.logs import settings
-from muse.apps.server.options import Serve
+from muse.apps.server.options import Serve, check_address
 from muse.pipeline import Muse
 
 MOST_CONNECTIONS = 1000
@@ -15,8 +15,9 @@ MOST_CONNECTIONS = 1000
 
 def serve(options: Serve) -> None:
     """Load the model, then listen; on SIGTERM or Ctrl-C take no more and finish what has begun.
-    Raises ValueError or OSError if the keys or the model cannot be read."""
+    Raises ValueError or OSError if the keys or the model cannot be read, or the address cannot be listened on."""
     digests = read_keys(options.keys_file) if options.keys_file else []
+    check_address(options.host, options.port)
     muse = Muse.from_pretrained(options.model, precision=options.precision)
     config = configure(create_app(muse, options, digests), options)
     uvicorn.Server(config).run()

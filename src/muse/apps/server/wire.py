@@ -93,11 +93,13 @@ class ImageRequest(BaseModel):
         found = {field.name: getattr(self, prefix + field.name, None) for field in dataclasses.fields(kind)}
         return {name: value for name, value in found.items() if value is not None}
 
-    def options(self, defaults: Options, prefix: str = "") -> Options:
-        """Options as the request has them; what it does not say is as it was.
+    def options(self, defaults: Options, serve: Serve, prefix: str = "") -> Options:
+        """Options as the request has them; what it does not say is as it was, in no more steps than the server takes.
         Raises ApiError for values that do not go."""
+        name = "steps" if isinstance(defaults, SamplingOptions) else "iterations"
+        few = {name: min(getattr(defaults, name), serve.max_steps)}
         try:
-            return dataclasses.replace(defaults, **self.given(type(defaults), prefix))
+            return dataclasses.replace(defaults, **few | self.given(type(defaults), prefix))
         except ValueError as error:
             raise ApiError(400, f"{error}.", param=prefix + str(error).split()[0], code="invalid_value") from error
 

@@ -13,6 +13,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from muse.apps.server.options import check_address
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
 from muse.apps.web.studio import MOST_PICTURES, MOST_TRIED, Picture, Shown, Studio
@@ -461,6 +462,7 @@ def launch_options(options: Web) -> dict[str, Any]:
 def serve(options: Web) -> None:
     """Load the model and serve its page until stopped.
     Raises ValueError or OSError if the model cannot be read or the port is taken."""
+    check_address(options.host, options.port)
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # of an upload, which Gradio unpacks
     studio = Studio(Muse.from_pretrained(options.model, precision=options.precision))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does: the folder goes
