@@ -228,7 +228,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles fail in many ways
-        raise CheckpointError(f"{path} holds no weights ({first_line(error)}); get it again") from error
+        raise CheckpointError(f"{path} holds no weights ({first_line(error).split('. ')[0]}); get it again") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds a {type(state).__name__} and no weights by name; give a state dict")
     return state

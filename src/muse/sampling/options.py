@@ -8,6 +8,8 @@ from muse.guidance import Ramp
 
 MOST_STEPS = 10_000
 """More than any grid has tokens."""
+STRONGEST = 1000
+"""Of any strength: far above what is of use, and far below what numbers overflow at."""
 
 Sampler = Literal["confidence", "halton"]
 
@@ -40,13 +42,13 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         _check_whole("steps", self.steps, MOST_STEPS)
-        _check_amount("guidance", self.guidance)
+        _check_amount("guidance", self.guidance, most=STRONGEST)
         _check_choice("guidance_ramp", self.guidance_ramp, get_args(Ramp))
         _check_choice("sampler", self.sampler, get_args(Sampler))
-        _check_amount("temperature", self.temperature)
+        _check_amount("temperature", self.temperature, most=STRONGEST)
         if self.top_k is not None:
             _check_whole("top_k", self.top_k)
-        _check_amount("choice_noise", self.choice_noise)
+        _check_amount("choice_noise", self.choice_noise, most=STRONGEST)
         _check_amount("remask", self.remask, most=1)
         _check_whole("refresh", self.refresh, MOST_STEPS)
 
@@ -76,8 +78,8 @@ class EditOptions:
     def __post_init__(self) -> None:
         _check_whole("iterations", self.iterations, MOST_STEPS)
         _check_share("share", self.share)
-        _check_amount("guidance", self.guidance)
-        _check_amount("temperature", self.temperature)
+        _check_amount("guidance", self.guidance, most=STRONGEST)
+        _check_amount("temperature", self.temperature, most=STRONGEST)
         if self.top_k is not None:
             _check_whole("top_k", self.top_k)
         if self.most_changed is not None:
@@ -94,11 +96,9 @@ def _check_whole(name: str, value: Any, most: float = math.inf) -> None:
         raise ValueError(f"{name} is {value!r}; give a whole number {wanted}")
 
 
-def _check_amount(name: str, value: Any, most: float = math.inf) -> None:
-    is_amount = not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= most
-    if not is_amount or value == math.inf:
-        wanted = "a finite number of at least 0" if most == math.inf else f"a number from 0 to {most:,}"
-        raise ValueError(f"{name} is {value!r}; give {wanted}")
+def _check_amount(name: str, value: Any, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{name} is {value!r}; give a number from 0 to {most:,}")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -13,13 +13,12 @@ from muse.apps.server.options import MOST_PICTURES, Serve
 from muse.apps.server.pictures import Format
 from muse.requests import LARGEST_SEED
 from muse.sampling import EditOptions, SamplingOptions
+from muse.sampling.options import STRONGEST
 
 LONGEST_PROMPT = 32_000
 """Letters, as the API has it; the text encoder of a model may read fewer words."""
 LONGEST_NAME = 256
 MOST_MARGIN = 100_000
-STRONGEST = 1000.0
-"""Of any strength: far above what is of use, and far below what numbers overflow at."""
 Options = TypeVar("Options", SamplingOptions, EditOptions)
 
 
