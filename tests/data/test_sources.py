@@ -220,3 +220,10 @@ def test_names_that_are_no_utf8_are_told_apart(tmp_path):
     for name in (b"a\xff.png", b"a\xfe.png"):
         picture(0).save(os.path.join(os.fsencode(folder), name).decode(errors="surrogateescape"))
     assert [row.name for row in all_rows(open_source(str(folder)))] == ["0.png", "a\\xfe.png", "a\\xff.png"]
+
+
+def test_pictures_beside_a_tar_are_not_read_and_that_is_said(tmp_path, caplog):
+    folder = plain_folder(tmp_path / "mine", 3)
+    tar_file(folder / "more.tar", range(2))
+    open_source(str(folder))
+    assert "mine has .tar files, which are read, and 3 pictures, which are not" in caplog.text

@@ -4,6 +4,7 @@ two."""
 import glob
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from muse.data.pictures import SUFFIXES, clean
 from muse.data.tars import Sample, content_of, json_of, samples_of, text_of
 from muse.requests import told_path
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Traits = dict[str, Any]
 """What a source is known by, under names that an error can say; what would only be letters to a reader is a digest."""
@@ -441,8 +443,8 @@ def read_metadata(folder: Path, column: str | None) -> dict[str, list[str]]:
 
 
 def open_source(source: str, options: SourceOptions | None = None, *, one_by_one: bool = False) -> Source:
-    """The pictures of a folder; of .tar or .parquet files: one, a folder of them, or a pattern like 'a/*.tar'; or of a
-    data set of the hub ("owner/name").
+    """The pictures of a folder; of .tar or .parquet files: one, a folder that has some, or a pattern like 'a/*.tar'; or
+    of a data set of the hub ("owner/name").
 
     Files and the hub are streamed, or, if rows shall be read `one_by_one` in any order, brought into the cache of
     `datasets` first. Raises ValueError, in one sentence, if there is nothing to be read."""
@@ -455,6 +457,9 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
         files = sorted(map(str, path.rglob("*.tar"))) or sorted(map(str, path.rglob("*.parquet")))
         if not files:
             return FolderSource(path, options)
+        if pictures := pictures_below(path):
+            kind = Path(files[0]).suffix
+            log.warning("%s has %s files, which are read, and %d pictures, which are not", path, kind, len(pictures))
     elif path.is_file() and path.suffix in FORMATS:
         files = [source]
     else:
