@@ -179,7 +179,7 @@ def test_a_picture_of_20_000_pixels_is_edited_without_its_window_ever_being_in_m
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"seeds": []}, "no prompt came"),
+        ({"seeds": []}, "no seed came"),
         ({"seeds": [-1]}, "seed is -1; give a whole number"),
         ({"negative": " "}, "the negative prompt is empty"),
         ({"image": Image.new("RGB", (0, 4))}, "0 x 4 pixels came"),
