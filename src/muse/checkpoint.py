@@ -228,7 +228,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles fail in many ways
-        raise CheckpointError(f"{path} holds no weights ({first_line(error).split('. ')[0]}); get it again") from error
+        raise CheckpointError(f"{path} holds no weights ({first_sentence(error)}); get it again") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds a {type(state).__name__} and no weights by name; give a state dict")
     return state
@@ -244,6 +244,11 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path, what: str) ->
         name = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise CheckpointError(f"{path} holds the weights of another network than {what}: {name} does not fit")
     network.load_state_dict({name: state[name] for name in wanted}, strict=False)
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error says first, without advice after it: torch's, about files, is to open pickles after all."""
+    return first_line(error).split(". ")[0]
 
 
 def first_line(error: Exception) -> str:

@@ -114,10 +114,8 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     opaque = to_rgb(image)
     (width, height), (wanted_width, wanted_height) = opaque.size, size
     # A side may be off by the pixel that rounding makes, unless that is much of it.
-    off = abs(width * wanted_height - height * wanted_width)
-    if off > max(wanted_width, wanted_height) or off > MOST_STRETCHED * max(
-        width * wanted_height, height * wanted_width
-    ):
+    across, down = width * wanted_height, height * wanted_width
+    if abs(across - down) > min(max(wanted_width, wanted_height), MOST_STRETCHED * max(across, down)):
         raise ValueError(
             f"the picture has {width} x {height} pixels and the model draws {wanted_width} x {wanted_height}; "
             "crop it to that shape"

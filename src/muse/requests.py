@@ -52,6 +52,12 @@ def check_best_of(best_of: Any, seeds: Sequence[int]) -> None:
         raise ValueError(f"seed is {max(seeds)} and {best_of} are tried from it on; the largest is {LARGEST_SEED}")
 
 
+def check_clip(clip: str | None, best_of: int) -> None:
+    """Raises ValueError if a CLIP is to choose and there is nothing to choose among."""
+    if clip is not None and best_of == 1:
+        raise ValueError("--clip chooses among several, and --best-of is 1; give both, or leave --clip out")
+
+
 def check_guidance(guidance: float, *, has_negatives: bool) -> None:
     """Raises ValueError if there are negative prompts and no guidance, by which alone they act."""
     if has_negatives and guidance == 0:

@@ -21,7 +21,7 @@ from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
 from muse.apps.train import Export, Train
 from muse.apps.web.options import Web
-from muse.requests import told_path
+from muse.requests import check_clip, told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,8 +47,7 @@ class Generate(SuperresFlags, SamplingFlags, Drawing):
 
     def run(self) -> None:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be drawn or written."""
-        if self.clip is not None and self.best_of == 1:
-            raise ValueError("--clip chooses among several, and --best-of is 1; give both, or leave --clip out")
+        check_clip(self.clip, self.best_of)
         super().run()
 
     @property
@@ -79,9 +78,8 @@ class Generate(SuperresFlags, SamplingFlags, Drawing):
         if self.clip is None:
             return None
         from muse.evaluation.clip import ClipScorer
-        from muse.precision import default_device
 
-        return ClipScorer.load(self.clip, default_device())
+        return ClipScorer.load(self.clip)
 
     def stages(self, muse: "Muse") -> Stages:
         from muse.pipeline import check_size

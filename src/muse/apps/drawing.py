@@ -203,10 +203,11 @@ class Drawing(ABC):
         """Draw batch by batch, write each picture and say where it is."""
         from tqdm import tqdm
 
-        batches = [seeds[start : start + self.side_by_side] for start in range(0, self.n, self.side_by_side)]
-        total, start = sum(self.num_steps(len(batch), stages) for batch in batches), 0
+        starts = range(0, self.n, self.side_by_side)
+        batches = [seeds[start : start + self.side_by_side] for start in starts]
+        total = sum(self.num_steps(len(batch), stages) for batch in batches)
         with tqdm(total=total, unit="step", leave=False, disable=None) as bar:  # None: off unless on a terminal
-            for some in batches:
+            for start, some in zip(starts, batches, strict=True):
                 batch = self.choose(muse, some, stages, bar)
                 watch = self.watch(muse, bar)
                 images = self.images(muse, batch, negatives=self.negatives(len(batch)), callback=watch, **stages)
@@ -218,7 +219,6 @@ class Drawing(ABC):
                     written += [(path, seed) for path in paths]
                 for path, seed in written:
                     tell(f"{told_path(path)}  (seed {seed})", bar.write)
-                start += len(batch)
 
     def negatives(self, num: int) -> list[str] | None:
         return None if self.negative is None else [self.negative] * num

@@ -171,17 +171,15 @@ class Compare:
         from muse.evaluation.compare import Pair, write_page
         from muse.evaluation.evaluate import check_model, draw_requests
         from muse.evaluation.sources import read_prompts, requests_for
-        from muse.precision import default_device
-        from muse.requests import check_best_of
+        from muse.requests import check_best_of, check_clip
 
         for name, num in (("n", self.n), ("batch", self.batch)):
             if num is not None and num < 1:
                 raise ValueError(f"{name} is {num}; give a whole number of at least 1")
-        if self.clip is not None and self.best_of == 1:
-            raise ValueError("--clip chooses among several, and --best-of is 1; give both, or leave --clip out")
+        check_clip(self.clip, self.best_of)
         requests = requests_for(read_prompts(self.prompts), self.n, 1, self.seed)
         check_best_of(self.best_of, [request.seed for request in requests])
-        clip = None if self.clip is None else ClipScorer.load(self.clip, default_device())
+        clip = None if self.clip is None else ClipScorer.load(self.clip)
         settings = ((self.one, self.sampling_one), (self.other, self.sampling_other))
         for model, sampling in settings:
             check_model(model, sampling)

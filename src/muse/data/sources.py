@@ -102,10 +102,10 @@ class Pieces:
 def pictures_below(folder: Path) -> list[Path]:
     """The picture files in a folder and below it, in the order of their names. Sheets of runs that train on them are
     none of them: folders with metrics are left out, the folder itself aside."""
-    paths = sorted(folder.rglob("*"))
+    paths = list(folder.rglob("*"))
     runs = {path.parent for path in paths if path.name == METRICS} - {folder}
-    pictures = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return [path for path in pictures if runs.isdisjoint(path.parents)]
+    pictures = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
+    return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
 
 
 class FolderSource(Pieces):

@@ -152,11 +152,10 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
         raise ValueError(f"{folder} was begun as another cache ({change}); give another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     other = next((each for each in folder.iterdir() if not each.name.startswith(path.stem)), None)
-    if not path.is_file() and other is not None:
-        raise ValueError(
-            f"{folder} holds other things, {told_path(other.name)} for one; give the tokens another folder"
-        )
-    if not path.is_file():
+    if not path.is_file():  # asked after the others, as another process writes its plan before its shards
+        if other is not None:
+            name = told_path(other.name)
+            raise ValueError(f"{folder} holds other things, {name} for one; give the tokens another folder")
         fresh = path.with_suffix(f".{os.getpid()}.tmp")  # other processes may be as quick
         fresh.write_text(json.dumps(plan) + "\n")
         os.replace(fresh, path)

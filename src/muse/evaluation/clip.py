@@ -12,6 +12,7 @@ from muse.checkpoint import CheckpointError, first_line
 from muse.evaluation.metrics import PerPicture
 from muse.evaluation.networks import BATCH, folder_of, hash_of_folder
 from muse.models.text_encoder import check_loaded, quietly
+from muse.precision import default_device
 
 HUB_NAME = "openai/clip-vit-large-patch14"
 """What most papers mean by CLIP score."""
@@ -24,8 +25,8 @@ class ClipScorer:
         self.network, self.processor, self.tokenizer, self.weights = network.eval(), processor, tokenizer, weights
 
     @classmethod
-    def load(cls, where: str | Path = HUB_NAME, device: torch.device | str = "cpu") -> "ClipScorer":
-        """A folder, or a name on the hub.
+    def load(cls, where: str | Path = HUB_NAME, device: torch.device | str | None = None) -> "ClipScorer":
+        """A folder, or a name on the hub; on the device where models are put, if none is given.
         Raises MissingWeights if it cannot be had, CheckpointError if it is no CLIP."""
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
@@ -41,7 +42,9 @@ class ClipScorer:
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # a damaged folder fails in as many ways as transformers has file formats
             raise CheckpointError(f"{folder} holds no CLIP of transformers ({first_line(error)})") from error
-        return cls(network.to(device), processor, tokenizer, f"{Path(where).name} {hash_of_folder(folder)}")
+        return cls(
+            network.to(device or default_device()), processor, tokenizer, f"{Path(where).name} {hash_of_folder(folder)}"
+        )
 
     @property
     def resize(self) -> str:

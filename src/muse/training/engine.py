@@ -31,16 +31,16 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None
-
 from muse.checkpoint import CONFIG, METRICS, Configured, read_json, save_module, write_whole
 from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
 from muse.training import state as saved
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
 
 log = logging.getLogger(__name__)
 

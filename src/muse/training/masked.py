@@ -156,8 +156,8 @@ class MaskedStage(ABC, Generic[Network]):
         if start is None or network.embed.weight.is_meta:
             return network
         network = load_module(self.network_class, self.config_class, start)
-        grid = {name: getattr(model, name) for name in (*GRID, *MAY_CHANGE) if hasattr(model, name)}
-        if replace(network.config, **grid) != model:
+        free = {name: getattr(model, name) for name in (*GRID, *MAY_CHANGE) if hasattr(model, name)}
+        if replace(network.config, **free) != model:
             raise ValueError(
                 f"{start} holds {network.config} and the run trains {model}; start from one of its own shape, but for "
                 "the grid"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from muse.checkpoint import CheckpointError, build_empty, check_fit, first_line, read_json
+from muse.checkpoint import CheckpointError, build_empty, check_fit, first_sentence, read_json
 from muse.models.vqgan import VQGAN, VQGANConfig
 
 Weights = dict[str, Tensor]
@@ -123,8 +123,7 @@ def read_file(path: Path) -> Weights:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; give a checkpoint file or a folder") from error
     except Exception as error:  # a damaged archive fails in many ways
-        # torch's own advice after its first sentence is to open pickles after all.
-        raise CheckpointError(f"{path} is damaged ({first_line(error).split('. ')[0]}); get it again") from error
+        raise CheckpointError(f"{path} is damaged ({first_sentence(error)}); get it again") from error
     for key in ("state_dict", "ema", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
