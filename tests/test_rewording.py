@@ -191,6 +191,7 @@ def test_things_are_called_by_their_names_before_it_is_looked_how_they_stand():
         ("cat on a ring, digital art, 3d", "a cat above a ring, 3d"),
         ("a cat, 3d art", "a cat, 3d"),
         ("a cat, highly detailed, 8k, 3d render", "a cat, 3d render"),
+        ("a cat, watercolor style, 8k", "a cat"),
         ("a cat, big watercolor, 3d watercolor, big", "a cat, 3d watercolor, big"),
         ("of clothing, unheard-of", "of clothing, unheard-of"),
         ("big cat eating rice", "a big cat and rice"),

@@ -102,3 +102,13 @@ def test_the_wheel_holds_no_code_of_the_project_and_no_pickle(tmp_path: Path):
 @pytest.mark.parametrize("name", ["LICENSE", "NOTICE"])
 def test_licences_are_stated(name: str):
     assert len((ROOT / name).read_text()) > 500
+
+
+def test_the_documented_examples_are_put_in_the_words_that_stand_beside_them():
+    muse, rows = Muse.from_pretrained("emoji", "cpu"), (ROOT / "docs/generate.md").read_text().splitlines()
+    first = rows.index("| asked for | drawn | why |") + 2
+    cells = [row.strip("| ").split(" | ") for row in rows[first : rows.index("", first)]]
+    told = [(asked, cell[1]) for cell in cells for asked in cell[0].split("; ")]
+    told += [("a cat sitting on a chair", "a cat above a chair"), ("a freeway", "a motorway")]  # of README.md
+    assert len(told) > 10
+    assert {asked: muse.reword(asked) for asked, _ in told} == dict(told)

@@ -5,6 +5,7 @@ What a person writes is read by rule, and left alone wherever a rule does not fi
 
 import re
 import string
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -168,7 +169,10 @@ def without_unknown_asides(text: str, vocabulary: Vocabulary, phrasing: Phrasing
 
 
 def words_of_styles(phrasing: Phrasing) -> frozenset[str]:
-    return frozenset(word for style in phrasing.styles for phrase in style.phrases for word in phrase.split())
+    """The words that say which style it is: those of one alone, so that "style" itself says none."""
+    of_each = [{word for phrase in style.phrases for word in phrase.split()} for style in phrasing.styles]
+    in_styles = Counter(word for words in of_each for word in words)
+    return frozenset(word for word, num in in_styles.items() if num == 1)
 
 
 def with_articles(text: str, vocabulary: Vocabulary, phrasing: Phrasing) -> str:
