@@ -118,7 +118,7 @@ def test_a_wish_that_cannot_be_drawn_spoils_none_of_its_neighbours(busy, painter
     assert str(tasks[1].future.exception(10)) == "bad cannot be drawn"
     assert painter.batches[2:] == [["a"], ["bad"], ["c"]]
     busy.close()
-    assert busy.outcomes == [(1, "drawn"), (3, "failed"), (1, "drawn"), (1, "failed"), (1, "drawn")]
+    assert busy.outcomes == [(1, "drawn"), (3, "refused"), (1, "drawn"), (1, "refused"), (1, "drawn")]
 
 
 def test_the_worker_lives_on_after_a_fault(painter):

@@ -92,7 +92,8 @@ class Task:
 
 class Worker:
     """Draws tasks in the order in which they came; those of the same key as the first one join it.
-    `on_batch` is told size, seconds and outcome of every batch: "drawn", "failed" or "abandoned"."""
+    `on_batch` is told size, seconds and outcome of every batch: "drawn", "abandoned", "refused" if a ValueError says that
+    it cannot be drawn, or "failed"."""
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class Worker:
             for task in batch:
                 task.future.set_exception(error)
         except Exception as error:
-            outcome = "failed"
+            outcome = "refused" if isinstance(error, ValueError) else "failed"
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
         seconds = time.monotonic() - started
@@ -180,7 +181,7 @@ class Worker:
             latest = seconds / len(batch)
             self.seconds_per_picture += NEWEST_SHARE * (latest - self.seconds_per_picture)
         self.on_batch(len(batch), seconds, outcome)
-        if outcome == "failed" and len(batch) > 1:
+        if outcome in ("refused", "failed") and len(batch) > 1:
             for task in batch:
                 self._fulfil([task])
 

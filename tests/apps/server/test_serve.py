@@ -1,6 +1,7 @@
 """`muse serve`, as the official client of the OpenAI API meets it, on loopback."""
 
 import base64
+import gc
 import hashlib
 import io
 import json
@@ -333,7 +334,7 @@ def test_a_client_that_goes_away_before_its_turn_is_never_drawn(serving, brake, 
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_client_that_goes_away_stops_the_drawing_between_two_steps(is_stream, serving, brake):
+def test_a_client_that_goes_away_stops_the_drawing_between_two_steps(is_stream, serving, brake, caplog):
     served = serving()
     with pytest.raises(openai.APITimeoutError):
         served.client().with_options(timeout=0.5).images.generate(prompt=APPLE, stream=is_stream)
@@ -342,6 +343,8 @@ def test_a_client_that_goes_away_stops_the_drawing_between_two_steps(is_stream, 
     brake.may_go.set()
     wait_until(lambda: metrics(served).get('muse_batches_total{outcome="abandoned"}') == 1)
     assert brake.rows == [1]
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_a_stream_that_is_closed_in_its_middle_stops_the_drawing(serving, brake, tiny_muse):
@@ -375,6 +378,27 @@ def test_a_server_that_is_told_to_stop_finishes_what_has_begun(serving, tiny_mus
     assert not served.worker.is_ready
 
 
+def test_who_still_waits_when_the_time_to_stop_is_over_is_told_so(serving, brake, aside, caplog):
+    served = serving(shutdown_seconds=1)
+    served.uvicorn.config.timeout_graceful_shutdown = 1
+    brake.may_go.set()
+    stream = served.client().images.generate(prompt=APPLE, stream=True, partial_images=1, extra_body={"steps": 100})
+    assert "partial_image" in next(stream).type
+    brake.may_go.clear()
+    waiting = aside(served.client().images.generate, prompt=APPLE, extra_body={"steps": 2})
+    wait_for_waiting(served, 1)
+    served.uvicorn.should_exit = True
+    with pytest.raises(openai.InternalServerError, match="shutting down") as error:
+        waiting.result()
+    assert error.value.code == "shutting_down"
+    with pytest.raises(openai.APIError, match="shutting down"):
+        next(stream)
+    brake.may_go.set()
+    served.thread.join(20)
+    gc.collect()
+    assert all("graceful shutdown exceeded" in record.message for record in caplog.records)
+
+
 def wait_for_waiting(served, num):
     """Until so many pictures wait for their turn."""
     wait_until(lambda: served.worker.num_waiting == num)
@@ -404,6 +428,12 @@ def test_only_those_with_a_key_draw_where_there_are_keys(serving, tmp_path):
     assert error.value.code == "invalid_api_key"
     for path in ("healthz", "readyz", "metrics"):
         get(f"{served.url}/{path}")
+
+
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("\ufeffa key\n")
+    assert read_keys(file) == [hashlib.sha256(b"a key").digest()]
 
 
 def test_a_file_without_keys_is_refused(tmp_path):

@@ -131,7 +131,7 @@ class ImageServer:
                 log.exception("a stream failed")
                 yield streams.error_event(failed())
 
-        return StreamingResponse(all_events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(all_events(), media_type=streams.EVENTS, headers={"Cache-Control": "no-store"})
 
     async def events(
         self,
@@ -289,7 +289,7 @@ def add_house_routes(app: FastAPI, server: ImageServer) -> None:
         found = server.store.get(name)
         if found is None:
             raise ApiError(404, "There is no such picture, or not any longer.", code="not_found")
-        headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+        headers = {"Cache-Control": f"private, max-age={server.serve.url_seconds:.0f}", "X-Content-Type-Options": "nosniff"}
         return Response(found.content, media_type=found.media_type, headers=headers)
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from muse.apps.server.errors import ApiError, failed
+from muse.apps.server.errors import ApiError, closing, failed
 from muse.apps.server.logs import FIELDS
 from muse.apps.server.metrics import Metrics
+from muse.apps.server.streams import EVENTS, error_event
 
 log = logging.getLogger("muse.server")
 
@@ -30,7 +31,7 @@ DISCARD_SECONDS = 5.0
 def read_keys(path: Path) -> list[bytes]:
     """Digests of the bearer keys of a file, one a line.
     Raises OSError if it cannot be read, ValueError if it holds none."""
-    keys = [line.strip() for line in path.read_text().splitlines()]
+    keys = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     digests = [hashlib.sha256(key.encode()).digest() for key in keys if key and not key.startswith("#")]
     if not digests:
         raise ValueError(f"{path} holds no key; write one a line")
@@ -57,16 +58,17 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, request_id, status = time.monotonic(), secrets.token_hex(8), 0
+        started, request_id, status, is_stream = time.monotonic(), secrets.token_hex(8), 0, False
         notes: dict[str, Any] = {}
         scope["muse.notes"] = notes
 
         async def noted_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 await body.finish()
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                is_stream = dict(message["headers"]).get(b"content-type", b"").startswith(EVENTS.encode())
             await send(message)
 
         body = BoundedBody(scope, receive, self.max_bytes, self.body_seconds)
@@ -75,13 +77,18 @@ class Gate:
                 await no_key().response()(scope, receive, noted_send)
             else:
                 await self.app(scope, body.receive, noted_send)
+        except asyncio.CancelledError:  # the server does not wait for it any longer
+            if status == 0:
+                await closing().response()(scope, receive, noted_send)
+            elif is_stream:
+                await send({"type": "http.response.body", "body": error_event(closing()), "more_body": False})
         except Exception:
             log.exception("a request failed", extra={FIELDS: {"request_id": request_id}})
             if status == 0:
                 await failed().response()(scope, receive, noted_send)
         finally:
             seconds = time.monotonic() - started
-            # No response at all: the client went away, or the server did not wait any longer.
+            # No response at all: the client went away.
             status = status or 499
             self.metrics.on_request(route_of(scope), status, seconds)
             fields = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}

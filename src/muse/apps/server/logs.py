@@ -31,6 +31,7 @@ def settings(level: str = "INFO") -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonLines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("uvicorn", "muse.server")
         },

@@ -1,5 +1,7 @@
 """From the options of `muse serve` to a server that runs until it is told to stop."""
 
+import logging
+
 import uvicorn
 from fastapi import FastAPI
 
@@ -19,6 +21,7 @@ def serve(options: Serve) -> None:
     digests = read_keys(options.keys_file) if options.keys_file else []
     check_address(options.host, options.port)
     muse = Muse.from_pretrained(options.model, precision=options.precision)
+    logging.captureWarnings(True)
     config = configure(create_app(muse, options, digests), options)
     uvicorn.Server(config).run()
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from muse.apps.server.errors import ApiError
 from muse.apps.worker import Drawn, Task
 
+EVENTS = "text/event-stream"
 Result = TypeVar("Result")
 """What is waited for."""
 
@@ -32,6 +33,8 @@ async def unless_gone(request: Request, wanted: Awaitable[Result]) -> Result:
     """What is waited for.
     Raises ClientGone as soon as the client has gone."""
     waiting, gone = asyncio.ensure_future(wanted), asyncio.ensure_future(until_gone(request))
+    # asyncio would complain of an error that nobody has looked at.
+    waiting.add_done_callback(lambda each: each.cancelled() or each.exception())
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
