@@ -92,8 +92,8 @@ class Task:
 
 class Worker:
     """Draws tasks in the order in which they came; those of the same key as the first one join it.
-    `on_batch` is told size, seconds and outcome of every batch: "drawn", "abandoned", "refused" if a ValueError says that
-    it cannot be drawn, or "failed"."""
+    `on_batch` is told size, seconds and outcome of every batch: "drawn", "abandoned", "refused" if a ValueError says
+    that it cannot be drawn, or "failed"."""
 
     def __init__(
         self,

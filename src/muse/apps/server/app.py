@@ -289,7 +289,10 @@ def add_house_routes(app: FastAPI, server: ImageServer) -> None:
         found = server.store.get(name)
         if found is None:
             raise ApiError(404, "There is no such picture, or not any longer.", code="not_found")
-        headers = {"Cache-Control": f"private, max-age={server.serve.url_seconds:.0f}", "X-Content-Type-Options": "nosniff"}
+        headers = {
+            "Cache-Control": f"private, max-age={server.serve.url_seconds:.0f}",
+            "X-Content-Type-Options": "nosniff",
+        }
         return Response(found.content, media_type=found.media_type, headers=headers)
 
 

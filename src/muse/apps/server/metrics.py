@@ -19,7 +19,9 @@ class Metrics:
         self.seconds = Histogram(
             "muse_request_seconds", "Time to the last byte.", ("route",), buckets=SECONDS, registry=own
         )
-        self.batches = Counter("muse_batches", "Batches drawn, abandoned, refused or failed.", ("outcome",), registry=own)
+        self.batches = Counter(
+            "muse_batches", "Batches drawn, abandoned, refused or failed.", ("outcome",), registry=own
+        )
         self.batch_size = Histogram("muse_batch_pictures", "Pictures drawn side by side.", buckets=SIZES, registry=own)
         self.batch_seconds = Histogram("muse_batch_seconds", "Time that a batch took.", buckets=SECONDS, registry=own)
         self.pictures = Counter("muse_pictures", "Pictures drawn.", registry=own)
