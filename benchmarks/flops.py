@@ -11,15 +11,21 @@ from muse.sampling.decode import plan_for
 def of_forward(config: TransformerConfig, words: int, *, has_text: bool = True) -> int:
     """Of one sample through a base transformer, but for its text's keys and values: they are made once a picture."""
     positions = config.height * config.width
-    return positions * (of_layers(config, words, has_text=has_text) + of_features(config) + of_logits(config))
+    of_layers = config.depth * of_layer(config, words, has_text=has_text)
+    return positions * (of_layers + of_features(config) + of_logits(config))
 
 
-def of_layers(config: TransformerConfig, words: int, *, has_text: bool) -> int:
-    """Of one position in all layers, where it attends to all."""
+def of_layer(config: TransformerConfig, words: int, *, has_text: bool) -> int:
+    """Of one position in a layer, where it attends to all."""
     positions, dim = config.height * config.width, config.dim
-    attend_self = 8 * dim**2 + 4 * positions * dim
+    attend_self = of_being_attended(config) + 2 * dim**2 + 4 * positions * dim
     attend_text = (4 * dim**2 + 4 * words * dim) if has_text else 0
-    return config.depth * (attend_self + attend_text + 4 * dim * config.mlp_dim)
+    return attend_self + attend_text + 4 * dim * config.mlp_dim
+
+
+def of_being_attended(config: TransformerConfig) -> int:
+    """Of one position in a layer where it only is attended to; its query is computed all the same."""
+    return 6 * config.dim**2
 
 
 def of_features(config: TransformerConfig) -> int:
@@ -39,7 +45,8 @@ def of_reading(config: TransformerConfig, words: int) -> int:
 
 def of_picture(config: TransformerConfig, words: int, options: SamplingOptions) -> int:
     """Of a whole grid of tokens, as far as it is computed: branches of guidance where their scale is not 0, positions
-    whose states are not reused, features where tokens are hidden, and logits of both branches' features at once."""
+    whose states are not reused, the end of the last layer and features where tokens are hidden, and logits of both
+    branches' features at once."""
     positions = config.height * config.width
     plan = plan_for(torch.full((1, positions), config.mask_id), options, config.mask_id)
     rhythm = Rhythm(options.refresh, options.guidance, options.guidance_ramp)
@@ -49,8 +56,10 @@ def of_picture(config: TransformerConfig, words: int, options: SamplingOptions) 
         assert step.most_touched is not None
         branches = rhythm.computed(step)
         computed = positions if rhythm.is_fresh(step) else step.most_touched
-        operations += computed * of_layers(config, words, has_text=True)
-        operations += computed * (branches - 1) * of_layers(config, words, has_text=False)
+        for has_text in (True, False)[:branches]:
+            of_one, of_less = of_layer(config, words, has_text=has_text), of_being_attended(config)
+            operations += computed * (config.depth - 1) * of_one
+            operations += computed * of_less + step.most_hidden * (of_one - of_less)
         operations += step.most_hidden * (branches * of_features(config) + of_logits(config))
     return operations
 

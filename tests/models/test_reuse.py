@@ -271,6 +271,23 @@ def test_a_picture_of_a_batch_is_the_picture_alone_though_its_neighbour_has_more
         assert draw(slice(i, i + 1)).equal(together[i : i + 1])
 
 
+@EACH
+@torch.no_grad()
+def test_the_last_layer_ends_where_logits_are_wanted(which, request):
+    network, rows = request.getfixturevalue(which), []
+    options = SamplingOptions(steps=4, guidance=0.0, refresh=2)
+    _, _, predict = network_and_predict(which, options, request)
+    hooks = [
+        network.layers[i].mlp.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[1]))
+        for i in (0, -1)
+    ]
+    decode(torch.full((2, POSITIONS), MASK_ID), predict, options, generators_for(SEEDS), MASK_ID)
+    for hook in hooks:
+        hook.remove()
+    # 64, 59, 45 and 24 tokens are hidden before the steps; each second one computes these and what is new.
+    assert rows == [64, 64, 64, 59, 64, 45, 45, 24]
+
+
 @torch.no_grad()
 def test_what_is_kept_is_used(base):
     """Else the tests of equality above would say nothing of it."""

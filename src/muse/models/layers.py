@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from muse.shapes import Places, Tokens
 
 States = Float[Tensor, "batch position dim"]
+Wanted = Int[Tensor, "batch wanted"]
+"""Where among the states that are given those are whose new states are wanted."""
 Heads = Float[Tensor, "batch head position features"]
 # There may be fewer texts than samples: the axis has a name of its own.
 TextHeads = Float[Tensor, "text head word features"]
@@ -59,14 +61,16 @@ def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | N
 
     On a processor, short sequences go through plain matrix products where those are faster than torch's fused
     attention, which is made for long ones (docs/log.md)."""
-    mask = None if is_visible is None else is_visible[:, None, None, :]
     if not is_plain_faster(query, key.shape[2]):
+        mask = None if is_visible is None else is_visible[:, None, None, :]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if mask is not None:
-        # To fill in the scores themselves would take twice as long.
-        scores = scores + scores.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
-    return scores.softmax(dim=-1) @ value
+    bias = query.new_zeros(1, 1, 1)
+    if is_visible is not None:
+        bias = bias.masked_fill(~is_visible[:, None], -torch.inf).repeat_interleave(query.shape[1], 0)
+    queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))
+    # One call that scales, too, and adds what hides words: each for itself would go through all scores once more.
+    scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+    return (scores.softmax(dim=-1) @ values).unflatten(0, query.shape[:2])
 
 
 class SelfAttention(nn.Module):
@@ -78,14 +82,19 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, states: States, kept: "Kept | None" = None, places: Places | None = None) -> States:
-        """New states, of every position or of those at `places` only.
+    def forward(
+        self, states: States, kept: "Kept | None" = None, places: Places | None = None, wanted: Wanted | None = None
+    ) -> Float[Tensor, "batch wanted dim"]:
+        """New states, of every position or of those at `places` only; and of those, if not all are `wanted`, only of
+        the ones at these indices among them: the others only are attended to.
 
         With `kept`, keys and values of every position as they were computed last are renewed, and attended to: so
         positions whose states are not given have their say all the same."""
         query, key_value = self.query_key_value(states).tensor_split((states.shape[-1],), dim=-1)
         if kept is not None:
             key_value = kept.renewed(key_value, places)
+        if wanted is not None:
+            query, places = take(query, wanted), wanted if places is None else places.gather(1, wanted)
         query, key, value = (split_heads(part, self.heads) for part in (query, *key_value.chunk(2, dim=-1)))
         return self.out(join_heads(self.mix(query, key, value, places)))
 
@@ -238,8 +247,11 @@ class TransformerLayer(nn.Module):
         is_word: Words | None,
         kept: Kept | None = None,
         places: Places | None = None,
-    ) -> States:
-        states = states + self.dropout(self.attend_self(self.norm_self(states), kept, places))
+        wanted: Wanted | None = None,
+    ) -> Float[Tensor, "batch wanted dim"]:
+        """States of every position, or of those at `places`, after this layer; or of the `wanted` ones among them."""
+        changes = self.dropout(self.attend_self(self.norm_self(states), kept, places, wanted))
+        states = (states if wanted is None else take(states, wanted)) + changes
         if text is not None and is_word is not None:
             states = self._attend_text(states, text, is_word)
         return states + self.dropout(self.mlp(self.norm_mlp(states)))

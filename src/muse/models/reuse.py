@@ -11,12 +11,12 @@ between take from it what the last layer made logits of."""
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from muse.guidance import Blend, Ramp, guidance_scale
 from muse.masking import hidden_places
-from muse.models.layers import Context, Features, Kept, Merge, Merged, Stack, States, at, take
+from muse.models.layers import Context, Features, Kept, Merge, Merged, Stack, States, Wanted, at, take
 from muse.shapes import Hidden, Places, Step
 
 
@@ -28,7 +28,7 @@ class Focus:
     """What is kept of every layer, renewed by the step; nothing where it is empty."""
     places: Places | None = None
     """The positions that are computed; None for all of them."""
-    wanted: Int[Tensor, "batch wanted"] | None = None
+    wanted: Wanted | None = None
     """Where among the computed positions those are whose logits are wanted; None for all of them."""
 
     def of_layer(self, index: int) -> Kept | None:
@@ -43,14 +43,16 @@ EARLY = 2 / 3
 
 
 def through(layers: Stack, states: States, text: Context | None, focus: Focus) -> Float[Tensor, "batch place dim"]:
-    """The states of every position after all layers, or of the places that the focus wants."""
+    """The states of every position after all layers, or of the places that the focus wants: the last layer computes no
+    others, but lets them be attended to."""
     if focus.places is not None:
         states = take(states, focus.places)
     is_word = text.is_word if text is not None else None
     for i, layer in enumerate(layers):
         keys_values = text.keys_values[i] if text is not None else None
-        states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places)
-    return states if focus.wanted is None else take(states, focus.wanted)
+        wanted = focus.wanted if i == len(layers) - 1 else None
+        states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places, wanted)
+    return states
 
 
 @dataclass(frozen=True)
