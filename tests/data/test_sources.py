@@ -1,13 +1,15 @@
 """Folders, tars, parquet: the same pictures and captions wherever they are; and one sentence where they are not."""
 
+import codecs
 import json
 import os
 import shutil
+import unicodedata
 
 import pytest
 
 from muse.data.options import SourceOptions
-from muse.data.sources import open_source
+from muse.data.sources import FolderSource, open_source
 from tests.data.picture_folders import encoded, mixed_tar, parquet_file, picture, plain_folder, tar_file, tar_with
 
 CUT_SHORT = r"^\S*{} is damaged or cut short after {} rows \(.*\); get it again$"
@@ -167,11 +169,64 @@ def test_a_parquet_file_that_is_cut_short_is_named_with_one_sentence(tmp_path, n
         all_rows(open_source(str(tmp_path / "p"), SourceOptions(picture_column="scan"), one_by_one=one_by_one))
 
 
-def test_a_text_that_is_not_utf8_is_read_as_latin_1(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "captions"),
+    [
+        ("a \u732b\nfox".encode(), ["a \u732b", "fox"]),
+        ("a \u732b\nfox".encode("utf-8-sig"), ["a \u732b", "fox"]),
+        (codecs.BOM_UTF16_LE + "a \u732b\r\nfox".encode("utf-16-le"), ["a \u732b", "fox"]),
+        (codecs.BOM_UTF16_BE + "a \u732b\r\nfox".encode("utf-16-be"), ["a \u732b", "fox"]),
+        ("the caf\xe9\u2019s dog".encode("cp1252"), ["the caf\xe9\u2019s dog"]),
+        (b"caf\xe9 \x81", ["caf\xe9 \ufffd"]),
+        ("a fox".encode("utf-16-le"), []),
+        (b"a fox\n\0\0\0", ["a fox"]),
+    ],
+)
+def test_a_text_is_read_as_windows_writes_it_too_and_what_holds_nuls_is_no_caption(tmp_path, content, captions):
     folder = plain_folder(tmp_path / "mine", 1)
-    (folder / "0.txt").write_bytes("a caf\xe9".encode("latin-1"))
-    (row,) = all_rows(open_source(str(folder)))
-    assert row.captions == ["a caf\xe9"]
+    (folder / "0.txt").write_bytes(content)
+    tar = tar_with(tmp_path / "a.tar", {"0.png": encoded(picture(0)), "0.txt": content})
+    for source in (folder, tar):
+        (row,) = all_rows(open_source(str(source)))
+        assert row.captions == captions
+
+
+def test_captions_are_found_by_names_that_a_mac_or_a_hand_has_written_otherwise(tmp_path, caplog):
+    folder = plain_folder(tmp_path / "mine", 1)
+    accented = "\xe9.png"
+    for name in ("E.PNG", "deep.png", unicodedata.normalize("NFD", accented)):
+        picture(1).save(folder / name)
+    (folder / "E.TXT").write_text("an E")
+    texts = {"./deep.png": "a deep one", accented: "an accent", "lost.png": "nothing", "gone.png": "nothing"}
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text in texts.items()]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    source = open_source(str(folder))
+    assert [row.captions for row in all_rows(source)][1:] == [["an E"], ["a deep one"], ["an accent"]]
+    assert "E.TXT" in source.states(0)
+    assert "metadata.jsonl names 2 pictures that are not there, gone.png for one" in caplog.text
+
+
+def test_metadata_of_no_picture_alone_are_no_captions(tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "a b"}')
+    source = open_source(str(tmp_path))
+    assert isinstance(source, FolderSource)
+    assert not source.has_captions
+
+
+def test_linked_folders_are_read_too_each_once(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 2)
+    other = plain_folder(tmp_path / "other", 1)
+    (other / "back").symlink_to(folder)
+    (other / "round").symlink_to(other)
+    (folder / "a-link").symlink_to(other)
+    (folder / "z-link").symlink_to(other)
+    (folder / "itself").symlink_to(folder)
+    rows = all_rows(open_source(str(folder)))
+    assert [row.name for row in rows] == ["0.png", "1.png", "a-link/0.png"]
+    assert rows[2].captions == ["picture 0", "the number 0"]
+    tar_file(other / "a.tar", range(3))
+    assert len(all_rows(open_source(str(folder)))) == 3, "of the tar"
 
 
 def test_a_folder_without_pictures_is_refused_with_one_sentence(tmp_path):

@@ -77,11 +77,21 @@ def test_what_holds_no_prompts_is_refused_in_one_sentence(name, content, said, t
     assert "\n" not in str(error.value)
 
 
-def test_captions_beside_pictures_are_read_as_training_reads_them(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif")
-    (tmp_path / "a.txt").write_bytes("grüne  Äpfel\n".encode("latin-1"))
-    assert read_prompts(tmp_path) == [Prompt("grüne Äpfel")]
-    assert [row.captions for row in open_source(str(tmp_path)).rows(0)] == [["grüne Äpfel"]]
+def test_captions_of_pictures_are_read_as_training_reads_them(tmp_path):
+    for name in ("a.tif", "b.png", "c.png", "d.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "a.txt").write_bytes("grüne  Äpfel\n".encode("cp1252"))
+    (tmp_path / "b.TXT").write_text("a fox\na red fox\n")
+    lines = [{"file_name": "b.png", "caption": "an owl"}, {"file_name": "c.png", "caption": ["", "two owls"]}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = list(open_source(str(tmp_path)).rows(0))
+    assert [row.captions for row in rows] == [["grüne Äpfel"], ["a fox", "a red fox", "an owl"], ["two owls"], []]
+    assert read_prompts(tmp_path) == [Prompt(row.captions[0]) for row in rows[:3]]
+
+
+def test_metadata_without_pictures_are_prompts(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"prompt": "a fox", "group": "single"}\n')
+    assert read_prompts(tmp_path) == [Prompt("a fox", "single")]
 
 
 def test_what_is_not_there_is_said_so(tmp_path):
@@ -97,7 +107,7 @@ def test_a_seed_of_which_pictures_have_no_seeds_is_refused(seed):
 
 
 def test_a_folder_without_captions_says_what_to_put_there(tmp_path):
-    with pytest.raises(ValueError, match=r"has no captions; put one of prompts.jsonl"):
+    with pytest.raises(ValueError, match=r"has no captions; put one of metadata.jsonl, prompts.jsonl"):
         read_prompts(tmp_path)
 
 

@@ -121,5 +121,6 @@ def fit(image: Image.Image, size: int, place: tuple[float, float] = (0.5, 0.5)) 
 
 
 def clean(captions: Iterable[str]) -> list[str]:
-    """Captions without surrounding blanks, and without those that say nothing."""
-    return [stripped for caption in captions if (stripped := " ".join(caption.split()))]
+    """Captions without surrounding blanks, and without those that say nothing or hold NULs, as no text does."""
+    stripped = (" ".join(caption.split()) for caption in captions)
+    return [caption for caption in stripped if caption and "\0" not in caption]

@@ -5,7 +5,10 @@ import glob
 import hashlib
 import json
 import logging
+import os
+import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -99,10 +102,24 @@ class Pieces:
             yield self.row(index)
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it; links to other folders are followed last, and each folder comes once."""
+    starts, known = [folder], set[str]()
+    for start in starts:
+        for place, folders, names in os.walk(start):
+            if (real := os.path.realpath(place)) in known:
+                folders.clear()
+                continue
+            known.add(real)
+            folders.sort()
+            starts += [path for name in folders if (path := Path(place, name)).is_symlink()]
+            yield from (Path(place, name) for name in names)
+
+
 def pictures_below(folder: Path) -> list[Path]:
     """The picture files in a folder and below it, in the order of their names. Sheets of runs that train on them are
     none of them: folders with metrics are left out, the folder itself aside."""
-    paths = list(folder.rglob("*"))
+    paths = list(files_below(folder))
     runs = {path.parent for path in paths if path.name == METRICS} - {folder}
     pictures = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
     return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
@@ -113,31 +130,40 @@ class FolderSource(Pieces):
     have left in theirs.
 
     Captions are the lines of the .txt file beside a picture, and the captions that the folder's metadata.jsonl has for
-    its `file_name`, as `datasets`' imagefolder reads it."""
+    its `file_name`, as `datasets`' imagefolder reads it. Names are compared as `alike` has them."""
 
     def __init__(self, folder: Path, options: SourceOptions):
         self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
         self.paths = pictures_below(folder)
-        self.told = read_metadata(folder, options.caption_column)
         if not self.paths:
             raise ValueError(f"{folder} has no pictures, tars or parquet files in it; give a folder that has")
+        files = sorted(path for path in files_below(folder) if path.suffix.lower() == ".txt")
+        self.beside = {alike(str(path.with_suffix(""))): path for path in files}
+        self.told = read_metadata(folder, options.caption_column)
+        if lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}:
+            path = folder / METADATA
+            log.warning("%s names %d pictures that are not there, %s for one", path, len(lost), min(lost))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def has_captions(self) -> bool:
-        return bool(self.told) or any(path.with_suffix(".txt").is_file() for path in self.paths)
+        return any(beside or told for beside, told in map(self.described, range(len(self))))
 
     def name(self, index: int) -> str:
         """A picture's path in the folder."""
         return told_path(self.paths[index].relative_to(self.folder).as_posix())
 
+    def described(self, index: int) -> tuple[Path | None, list[str]]:
+        """The .txt file beside a picture, if there is one, and what the metadata says of it."""
+        stem = str(self.paths[index].with_suffix(""))
+        return self.beside.get(alike(stem)), self.told.get(alike(self.name(index)), [])
+
     def row(self, index: int) -> Row:
-        path, name = self.paths[index], self.name(index)
-        beside = path.with_suffix(".txt")
-        lines = text_of(beside.read_bytes()).splitlines() if beside.is_file() else []
-        return Row(name, path, clean([*lines, *self.told.get(name, [])]))
+        beside, told = self.described(index)
+        lines = text_of(beside.read_bytes()).splitlines() if beside else []
+        return Row(self.name(index), self.paths[index], clean([*lines, *told]))
 
     def traits(self) -> Traits:
         names = digest(map(self.name, range(len(self))))
@@ -146,12 +172,12 @@ class FolderSource(Pieces):
     def states(self, piece: int) -> Traits:
         states: Traits = {}
         for index in self.indices(piece):
-            path, name = self.paths[index], self.name(index)
-            states[name] = state_of(path)
-            if (beside := path.with_suffix(".txt")).is_file():
-                states[str(Path(name).with_suffix(".txt"))] = state_of(beside)
-            if name in self.told:
-                states[f"the caption of {name}"] = digest(self.told[name])
+            name, (beside, told) = self.name(index), self.described(index)
+            states[name] = state_of(self.paths[index])
+            if beside:
+                states[told_path(beside.relative_to(self.folder).as_posix())] = state_of(beside)
+            if told:
+                states[f"the caption of {name}"] = digest(told)
         return states
 
 
@@ -406,6 +432,11 @@ def asked(options: SourceOptions) -> Traits:
     return {f"--source.{name.replace('_', '-')}": value for name, value in vars(options).items()}
 
 
+def alike(name: str) -> str:
+    """A name as it is compared: without ./, and with letters and their accents as one, which a Mac takes apart."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name))
+
+
 def digest(texts: Iterable[str]) -> Traits:
     """A few letters that differ where the texts do."""
     return {"sha256": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]}
@@ -434,7 +465,7 @@ def read_metadata(folder: Path, column: str | None) -> dict[str, list[str]]:
                 found = next(
                     (record[name] for name in ((column,) if column else CAPTION_COLUMNS) if name in record), None
                 )
-                told.setdefault(str(record["file_name"]), []).extend(texts(found))
+                told.setdefault(alike(str(record["file_name"])), []).extend(texts(found))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"line {i} of {path} is no record with a file_name ({error}); mend or delete it"
@@ -454,7 +485,8 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
     if path.is_dir():
         if (path / "state.json").is_file():
             return TableSource(library().load_from_disk(source), options, source)
-        files = sorted(map(str, path.rglob("*.tar"))) or sorted(map(str, path.rglob("*.parquet")))
+        below = [str(found) for found in files_below(path) if found.suffix in FORMATS]
+        files = sorted(name for name in below if name.endswith(".tar")) or sorted(below)
         if not files:
             return FolderSource(path, options)
         if pictures := pictures_below(path):

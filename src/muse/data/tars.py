@@ -2,6 +2,7 @@
 
 Each is read for itself, so one that lacks what others have, or has its picture under another ending, stops nothing."""
 
+import codecs
 import json
 import re
 import tarfile
@@ -57,11 +58,13 @@ def content_of(file: BinaryIO, place: tuple[int, int]) -> bytes:
 
 
 def text_of(content: bytes) -> str:
-    """A text in UTF-8, or in Latin-1 if it is none."""
+    """A text in UTF-16 if it begins with the mark of that, else in UTF-8, or in Windows' cp1252 if it is none."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return content.decode("cp1252", "replace")
 
 
 def json_of(content: bytes) -> Any:
@@ -70,6 +73,6 @@ def json_of(content: bytes) -> Any:
     try:
         return json.loads(content)
     except UnicodeDecodeError:
-        return json.loads(content.decode("latin-1"))
+        return json.loads(text_of(content))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from muse.data.pictures import SUFFIXES, clean
-from muse.data.sources import pictures_below
-from muse.data.tars import text_of
+from muse.data.options import SourceOptions
+from muse.data.pictures import SUFFIXES
+from muse.data.sources import METADATA, FolderSource, pictures_below
 from muse.images import FORMATS, orientation, to_rgb
 from muse.requests import LARGEST_SEED
 
 PROMPT_FILES = (
-    *("prompts.jsonl", "prompts.tsv", "prompts.txt", "metadata.jsonl", "captions_val2014.json"),
+    *("prompts.jsonl", "prompts.tsv", "prompts.txt", "captions_val2014.json"),
     *("PartiPrompts.tsv", "evaluation_metadata.jsonl"),
 )
 """Where a folder keeps its prompts; the first that is there counts."""
@@ -62,14 +62,15 @@ class Request:
 def read_prompts(source: Path) -> list[Prompt]:
     """The prompts of a file (.txt, .jsonl, .tsv, or COCO's captions as .json) or of a folder.
 
-    A folder has one of PROMPT_FILES, or pictures each with a .txt of the same name.
+    A folder has one of PROMPT_FILES, or pictures with captions as training reads them.
     Raises ValueError or OSError, in one sentence, if there are none or they cannot be read."""
     if source.is_dir():
         found = [source / name for name in PROMPT_FILES if (source / name).is_file()]
-        prompts = read_prompts(found[0]) if found else read_captions_beside(source)
+        prompts = read_prompts(found[0]) if found else read_captions(source)
         if prompts:
             return prompts
-        raise ValueError(f"{source} has no captions; put one of {', '.join(PROMPT_FILES)} in it, or a .txt a picture")
+        files = ", ".join((METADATA, *PROMPT_FILES))
+        raise ValueError(f"{source} has no captions; put one of {files} in it, or a .txt a picture")
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}; give a file of prompts or a folder")
     readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".json": read_coco}
@@ -117,12 +118,14 @@ def read_coco(path: Path) -> Iterator[Prompt]:
         yield Prompt(annotation["caption"].strip())
 
 
-def read_captions_beside(folder: Path) -> list[Prompt]:
-    """The first caption of the .txt beside each picture, in the order of the pictures' names; training takes all, and
-    reads one on each line."""
-    texts = [path.with_suffix(".txt") for path in pictures_in(folder)]
-    captions = (clean(text_of(path.read_bytes()).splitlines()) for path in texts if path.is_file())
-    return [Prompt(lines[0]) for lines in captions if lines]
+def read_captions(folder: Path) -> list[Prompt]:
+    """The first caption of each picture that has any, in the order of the pictures' names, of all that training reads;
+    those of a metadata.jsonl without pictures are prompts as in any other file."""
+    if not pictures_below(folder):
+        return read_prompts(folder / METADATA) if (folder / METADATA).is_file() else []
+    source = FolderSource(folder, SourceOptions())
+    rows = map(source.row, range(len(source)))
+    return [Prompt(row.captions[0]) for row in rows if row.captions]
 
 
 def prompt_of(row: Any, path: Path) -> Prompt:
