@@ -353,6 +353,15 @@ def test_a_cache_made_by_another_vqgan_is_refused_with_one_sentence(walked, tmp_
     )
 
 
+@pytest.mark.parametrize("stage", ["base", "vqgan"])
+def test_a_run_does_not_hold_out_other_rows_when_it_goes_on(walked, tmp_path, monkeypatch, capsys, stage):
+    monkeypatch.chdir(walked)
+    shutil.copytree(f"runs/{stage}", tmp_path / "run")
+    (words,) = (words for words in walk_through(0) if words[:2] == ["train", stage])
+    assert main([*words[:-1], str(tmp_path / "run"), "--held-out", "1", "--engine.steps", "8"]) == 2
+    assert re.search(r"was begun with --held-out 2, and this one has 1; give the same, or", capsys.readouterr().err)
+
+
 def test_text_states_of_another_encoder_are_refused_with_one_sentence(enlarged, tmp_path, monkeypatch, capsys):
     """Of equal width, so that only the states tell."""
     monkeypatch.chdir(enlarged)

@@ -203,7 +203,7 @@ def test_captions_are_found_by_names_that_a_mac_or_a_hand_has_written_otherwise(
     source = open_source(str(folder))
     assert [row.captions for row in all_rows(source)][1:] == [["an E"], ["a deep one"], ["an accent"]]
     assert "E.TXT" in source.states(0)
-    assert "metadata.jsonl names 2 pictures that are not there, gone.png for one" in caplog.text
+    assert "metadata.jsonl names pictures that are not there (2, gone.png for one)" in caplog.text
 
 
 def test_metadata_of_no_picture_alone_are_no_captions(tmp_path):

@@ -457,6 +457,46 @@ def test_a_run_may_go_on_with_another_dropout(tmp_path):
     assert state_of(tmp_path)["step"] == 4
 
 
+class Rows:
+    """Batches that know their order."""
+
+    def __init__(self, **changes):
+        self.order = {"rows": 12, "held-out": 2, "batch-size": 4, "engine.seed": 0} | changes
+
+    def __call__(self, step):
+        return torch.ones(1)
+
+
+@pytest.mark.parametrize("change", [{"held-out": 3}, {"engine.seed": 1}])
+def test_a_run_does_not_go_on_with_other_rows_held_out_or_another_seed(tmp_path, change):
+    Line(options(tmp_path, steps=2), Rows()).run()
+    ((name, value),) = change.items()
+    said = rf"was begun with --{name} {Rows().order[name]}, and this one has {value}; give the same, or another folder$"
+    with pytest.raises(ValueError, match=said):
+        Line(options(tmp_path), Rows(**change)).run()
+    assert state_of(tmp_path)["step"] == 2
+
+
+@pytest.mark.parametrize("change", [{"rows": 20}, {"batch-size": 8}])
+def test_a_run_goes_on_with_more_rows_or_larger_batches_and_says_once_what_comes_of_it(tmp_path, change, caplog):
+    Line(options(tmp_path, steps=2), Rows()).run()
+    Line(options(tmp_path, steps=4), Rows(**change)).run()
+    ((name, value),) = change.items()
+    (said,) = [record.message for record in caplog.records if "goes on with" in record.message]
+    assert f"was begun with {name} {Rows().order[name]} and goes on with {value}: " in said
+    caplog.clear()
+    Line(options(tmp_path, steps=6), Rows(**change)).run()
+    assert "goes on with" not in caplog.text
+    assert state_of(tmp_path)["step"] == 6
+
+
+def test_a_run_that_has_not_noted_the_order_of_its_rows_goes_on(tmp_path):
+    Line(options(tmp_path, steps=2)).run()
+    Line(options(tmp_path, steps=4), Rows()).run()
+    with pytest.raises(ValueError, match="was begun with --held-out 2"):
+        Line(options(tmp_path), Rows(**{"held-out": 0})).run()
+
+
 def test_steps_that_are_taken_again_have_one_line_of_metrics(tmp_path):
     Line(options(tmp_path, steps=4)).run()
     with (tmp_path / "metrics.jsonl").open("a") as lines:  # as a run leaves it that is killed before it saves
@@ -521,6 +561,14 @@ def test_a_run_that_is_stopped_keeps_no_weights_of_where_it_was_stopped(tmp_path
     assert (state_of(tmp_path)["step"], [path.name for path in kept]) == (4, ["step-00000003"])
 
 
+def test_a_run_that_is_stopped_in_its_last_step_keeps_the_weights_of_its_end(tmp_path):
+    kept = []
+    line = Line(options(tmp_path, steps=5, keep_every=2), signalling(lambda step: torch.ones(1), 4, signal.SIGINT))
+    with pytest.raises(Stopped):
+        line.engine.run(line.state, line.batch_at, line.step, lambda step: {}, kept.append)
+    assert [path.name for path in kept] == ["step-00000002", "step-00000004", "step-00000005"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_batch_taken_in_parts_is_the_same_step(tmp_path, stage):
     """Tolerance 1e-5: sums are taken in another order."""
@@ -545,11 +593,16 @@ def test_recomputing_layers_changes_no_step(tmp_path, stage, unbroken):
 
 
 @pytest.mark.parametrize("stage", ["vqgan", "decoder"])
-def test_recomputing_the_layers_of_a_vqgan_is_refused_with_one_sentence(tmp_path, stage):
-    with pytest.raises(
-        ValueError, match=r"^recompute is for the layers of transformers .*; leave out --engine\.recomp"
-    ):
-        RUNS[stage](options(tmp_path, recompute=True))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("recompute", r"^recompute is for the layers of transformers .*; leave out --engine\.recomp"),
+        ("graph", r"^graph is for the steps of transformers and a VQGAN is trained; leave out --engine\.graph$"),
+    ],
+)
+def test_what_is_for_transformers_is_refused_for_a_vqgan_with_one_sentence(tmp_path, stage, name, said):
+    with pytest.raises(ValueError, match=said):
+        RUNS[stage](options(tmp_path, **{name: True}))
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])

@@ -224,6 +224,16 @@ class TokensOfStep:
         num = len(cache) - held_out
         self.cache, self.batch_size, self.seed, self.held_out, self.num = cache, batch_size, seed, held_out, num
 
+    @property
+    def order(self) -> dict[str, int]:
+        """What decides which rows come in which step, as the command line calls it."""
+        return {
+            "rows": len(self.cache),
+            "held-out": self.held_out,
+            "batch-size": self.batch_size,
+            "engine.seed": self.seed,
+        }
+
     def __call__(self, step: int) -> TokenBatch:
         return self.share(step, slice(None))
 

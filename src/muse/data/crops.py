@@ -38,6 +38,17 @@ class PicturesOfStep:
         self.stride = next(step for step in range(num // STRIDES + 1, num + 2) if math.gcd(step, num) == 1)
         self.seen = torch.zeros(len(source), dtype=torch.int16).share_memory_()  # a bit for each kind
 
+    @property
+    def order(self) -> dict[str, int]:
+        """What decides which rows come in which step, and how large, as the command line calls it."""
+        return {
+            "rows": len(self.source),
+            "held-out": self.held_out,
+            "batch-size": self.batch_size,
+            "engine.seed": self.seed,
+            "size": self.size,
+        }
+
     def __call__(self, step: int) -> Pictures:
         return self.share(step, slice(None))
 

@@ -142,7 +142,7 @@ class FolderSource(Pieces):
         self.told = read_metadata(folder, options.caption_column)
         if lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}:
             path = folder / METADATA
-            log.warning("%s names %d pictures that are not there, %s for one", path, len(lost), min(lost))
+            log.warning("%s names pictures that are not there (%d, %s for one)", path, len(lost), min(lost))
 
     def __len__(self) -> int:
         return len(self.paths)

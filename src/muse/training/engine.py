@@ -134,6 +134,14 @@ LOCK = ".lock"
 """A file of a run's folder that its process holds."""
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
+ORDER = "order.json"
+"""A file of a run's folder that says what decides which rows come in which step."""
+WHEN_CHANGED = {
+    "rows": "others are held out, so validation may know what it is shown",
+    "batch-size": "some rows of this epoch come twice or not at all",
+    "size": "it has learned from pictures of the old one",
+}
+"""What of the order a run may go on with another value of, and what comes of it."""
 
 
 @runtime_checkable
@@ -145,6 +153,14 @@ class Dealt(Protocol):
     def __call__(self, step: int) -> Any: ...
 
     def share(self, step: int, rows: slice) -> Any: ...
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """Batches that know what decides which rows come in which step, by the names that the command line has for it."""
+
+    @property
+    def order(self) -> Mapping[str, int]: ...
 
 
 class Stopped(SystemExit):
@@ -377,6 +393,25 @@ class Engine:
                         f"this one has {ours[field]}; give the same, or another folder"
                     )
 
+    def check_order(self, batch_at: object) -> None:
+        """Warn if the run was begun with other rows, or batches or pictures of another size.
+        Raises ValueError if rows that it was trained on are to be held out, or all rows would come in another order."""
+        file = self.options.folder / ORDER
+        if not isinstance(batch_at, Ordered) or not self.has_begun or not file.is_file():
+            return
+        theirs, folder = read_json(file), self.options.folder
+        for name, ours in batch_at.order.items():
+            if (found := theirs.get(name, ours)) == ours:
+                continue
+            if name not in WHEN_CHANGED:
+                raise ValueError(
+                    f"the run in {folder} was begun with --{name} {found}, and this one has {ours}; give the same, or "
+                    "another folder"
+                )
+            if self.ranks.is_first:
+                sentence = "the run in %s was begun with %s %d and goes on with %d: %s"
+                log.warning(sentence, folder, name, found, ours, WHEN_CHANGED[name])
+
     def save(self, state: Mapping[str, saved.Stateful]) -> None:
         """Write the checkpoint; the one before it stays whole until this one is.
         Raises OSError if it cannot be written, and the one before it stays."""
@@ -460,6 +495,7 @@ class Engine:
         keep: Callable[[Path], None] | None,
     ) -> None:
         options = self.options
+        self.check_order(batch_at)
         self.resume(state)
         if self.step >= options.steps:
             after_save(self.step)  # a run killed between its last checkpoint and its export has none
@@ -484,7 +520,7 @@ class Engine:
                 self._time_used = self._share_of_time(time.monotonic() - began)
                 last = self.step == options.steps or is_asked_to_stop or self._time_used >= 1
                 is_saved = last or self.step % options.save_every == 0
-                is_end = last and not is_asked_to_stop
+                is_end = self.step == options.steps or (last and not is_asked_to_stop)
                 is_kept = options.keep_every is not None and (is_end or self.step % options.keep_every == 0)
                 is_reported = is_saved or self.step % options.log_every == 0
                 if is_kept or is_reported:
@@ -495,6 +531,8 @@ class Engine:
                 if keep is not None and is_kept:
                     keep(options.folder / "kept" / f"step-{self.step:08}")
                 if is_saved:
+                    if isinstance(batch_at, Ordered) and self.ranks.is_first:
+                        write_whole(options.folder / ORDER, json.dumps(batch_at.order) + "\n")
                     self.save(state)
                     metrics |= after_save(self.step)
                 if is_reported:

@@ -53,6 +53,8 @@ class PictureStage(ABC):
                 "recompute is for the layers of transformers and a VQGAN is trained; leave out --engine.recompute, or "
                 "save memory by --engine.accumulate"
             )
+        if training.engine.graph:
+            raise ValueError("graph is for the steps of transformers and a VQGAN is trained; leave out --engine.graph")
         self.training = training
         self.engine = Engine(training.engine)
         self.vqgan = vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
