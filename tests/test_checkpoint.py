@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import stat
 
 import jaxtyping
@@ -112,6 +113,19 @@ def test_saving_that_is_cut_short_leaves_the_old_files_and_nothing_else(cause, t
     with pytest.raises(type(cause)):
         save_module(tiny_vqgan, folder)
     assert (sorted(os.listdir(folder)), (folder / "model.safetensors").stat().st_size) == (names, size)
+
+
+@pytest.mark.parametrize("part", ["tiny_vqgan", "tiny_t5"])
+def test_a_disk_that_is_full_is_told_of_in_one_sentence(part, tmp_path, request):
+    """The system itself refuses to write more: a limit to the size of a file, as no test may fill a disk."""
+    module = request.getfixturevalue(part)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"^\S+model\.safetensors cannot be written \(.*File too large"):
+            module.save(tmp_path) if part == "tiny_t5" else save_module(module, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path):

@@ -6,6 +6,8 @@ import math
 import os
 import stat
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -45,6 +47,15 @@ def write_whole(path: Path, content: str) -> None:
         fresh.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises OSError that names the file if safetensors cannot write what it is to write within, as on a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error})") from error
+
+
 def usual_mode(folder: Path) -> int:
     """The mode of a file that this process makes in a folder; safetensors lets nobody else read what it writes."""
     probe = folder / ".mode.tmp"
@@ -56,23 +67,25 @@ def usual_mode(folder: Path) -> int:
 
 
 def save_module(module: Configured, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a module's config and weights, which `dtype` rounds as `rounded` does.
-    Files that were there stay whole until the new ones are."""
+    """Write a module's weights, which `dtype` rounds as `rounded` does, and then its config.
+    Files that were there stay whole until the new ones are. Raises OSError if they cannot be written."""
     write_weights(rounded(module.state_dict(), dtype), folder)
     config = {"class": type(module).__name__, **dataclasses.asdict(module.config)}
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the tensors of a folder, which stays whole meanwhile."""
+    """Write the tensors of a folder, which stays whole meanwhile.
+    Raises OSError if they cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / (WEIGHTS + ".tmp")
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-            fresh,
-            metadata={"format": "pt"},
-        )
+        with writing(folder / WEIGHTS):
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+                fresh,
+                metadata={"format": "pt"},
+            )
         fresh.chmod(usual_mode(folder))
         os.replace(fresh, folder / WEIGHTS)
     finally:

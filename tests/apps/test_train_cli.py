@@ -122,6 +122,17 @@ def test_the_exported_weights_are_the_average_of_those_that_were_kept(enlarged, 
         torch.testing.assert_close(weight, 0.49 * first + 0.21 * second + 0.3 * third)
 
 
+def test_of_the_weights_that_were_kept_only_whole_ones_count(enlarged, tmp_path):
+    run = shutil.copytree(enlarged / "runs/base", tmp_path / "run")
+    assert main(["export", str(run), str(tmp_path / "before")]) == 0
+    (run / "kept/step-00000007/base").mkdir(parents=True)  # as a full disk leaves it
+    assert main(["export", str(run), str(tmp_path / "after")]) == 0
+    before, after = (
+        load_module(MaskedTransformer, TransformerConfig, tmp_path / name / "base") for name in ("before", "after")
+    )
+    assert all(weight.equal(after.state_dict()[name]) for name, weight in before.state_dict().items())
+
+
 def test_the_average_of_one_folder_is_itself(tmp_path):
     made = vqgan()
     save_module(made, tmp_path)

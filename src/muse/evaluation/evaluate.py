@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from muse import __version__
-from muse.checkpoint import CONFIG, load_module, read_json
+from muse.checkpoint import CONFIG, load_module, read_json, writing
 from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
 from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, draw_all, fingerprint_of
@@ -440,7 +440,8 @@ class Evaluation:
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [network(pictures.read(part)) for part in progress(parts_of(len(pictures)), network.name)]
             fresh = path.with_suffix(".tmp")
-            save_file({"features": torch.cat(rows)}, fresh)
+            with writing(path):
+                save_file({"features": torch.cat(rows)}, fresh)
             fresh.replace(path)
         return load_file(path)["features"]
 

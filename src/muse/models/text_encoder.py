@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from muse.checkpoint import is_narrow, read_weights, rounded, usual_mode, write_weights
+from muse.checkpoint import WEIGHTS, is_narrow, read_weights, rounded, usual_mode, write_weights, writing
 from muse.shapes import TextMask, TextStates
 
 TOKENIZING = threading.Lock()
@@ -50,9 +50,10 @@ class TextEncoder(nn.Module):
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the encoder, rounded to `dtype`, and the tokenizer as `transformers` does; in int8, for which that has
-        no format without a further package, the weights are ours."""
+        no format without a further package, the weights are ours.
+        Raises OSError if they cannot be written."""
         folder = Path(folder)
-        with quietly():
+        with quietly(), writing(folder / WEIGHTS):
             # A copy, as the encoder in use must not be rounded.
             plain = torch.float32 if dtype == torch.int8 else dtype
             copy.deepcopy(self.encoder).to(plain).save_pretrained(folder)  # pyright: ignore[reportCallIssue]

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from muse.checkpoint import CheckpointError, load_module, read_json, read_weights, write_whole
+from muse.checkpoint import CONFIG, CheckpointError, load_module, read_json, read_weights, write_whole
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
@@ -42,13 +42,14 @@ def average_of_folders(folders: Sequence[Path], decay: float = DECAY) -> dict[st
 def exported(
     cls: type[Network], config_class: type, run: Path, name: str, decay: float = DECAY, last: int | None = None
 ) -> Network:
-    """The transformer of a run: the average of the weights that it kept, or, if it kept none, its moving average.
+    """The transformer of a run: the average of the weights that it kept whole, or, if it kept none, its moving average.
     Raises CheckpointError if the run has left neither, ValueError if fewer than 1 of them are to count."""
     if last is not None and last < 1:
         raise ValueError(f"the last {last} weights that were kept are to be averaged; give at least 1")
-    kept = sorted((run / "kept").glob(f"step-*/{name}"))[-last if last else None :]
+    whole = sorted(config.parent for config in (run / "kept").glob(f"step-*/{name}/{CONFIG}"))  # written last
+    kept = whole[-last if last else None :]
     if not kept:
-        if not (run / name).is_dir():
+        if not (run / name / CONFIG).is_file():
             raise CheckpointError(f"{run} has no weights yet; a run leaves some at its first checkpoint")
         return load_module(cls, config_class, run / name)
     network = load_module(cls, config_class, kept[-1])
