@@ -38,8 +38,15 @@ def test_evaluate_draws_scores_and_writes(tiny_folder, capsys):
     assert len(report["pictures"]) == 4
     assert report["about"]["sampling"]["steps"] == 1
     assert Image.open("evaluation/sheet.png").size[0] > 500
+    assert "s a batch of 4 (median of 1 drawn in this run)" in told
     again = say(capsys, "evaluate", tiny_folder, *arguments)
     assert "all pictures were there already" in again
+
+
+def test_an_evaluation_that_draws_nothing_says_so(tiny_folder, here, capsys):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (128, 128), "red").save(here / name)
+    assert "Speed: no prompts were drawn; " in say(capsys, "evaluate", tiny_folder, "--data", here, "--metrics", "psnr")
 
 
 def test_ranks_share_the_drawing_and_the_first_alone_reports(tiny_folder, capsys, monkeypatch):

@@ -45,7 +45,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the batches took that were drawn just now."""
+    """How long the batches took that were drawn just now, and how many pictures the largest of them had."""
 
     seconds: tuple[float, ...]
     batch: int
@@ -111,7 +111,7 @@ def draw_all(
             bar.update(len(some))
     if shard.rank == 0 and shard.num_ranks > 1:
         wait_for([cache.path_of(request) for request in requests], patience)
-    return Timing(tuple(seconds), batch)
+    return Timing(tuple(seconds), max(map(len, missing), default=batch))
 
 
 def wait_for(paths: Sequence[Path], patience: float, pause: float = 0.5) -> None:

@@ -136,12 +136,11 @@ def as_markdown(report: Report) -> str:
     for group, measurements in report.groups.items():
         lines += ["", f"## {group}", "", *table(measurements)]
     timing = report.timing
-    speed = (
-        f"{timing['seconds_a_batch']} s a batch of {timing['pictures_a_batch']} "
-        f"(median of {timing['batches_drawn']} drawn in this run)"
-        if timing.get("seconds_a_batch")
-        else "all pictures were there already"
-    )
+    if timing.get("seconds_a_batch"):
+        speed = f"{timing['seconds_a_batch']} s a batch of {timing['pictures_a_batch']} "
+        speed += f"(median of {timing['batches_drawn']} drawn in this run)"
+    else:
+        speed = "all pictures were there already" if report.pictures else "no prompts were drawn"
     lines += ["", f"Speed: {speed}; {timing['machine']}."]
     return "\n".join(lines) + "\n"
 
