@@ -418,6 +418,15 @@ def test_a_damaged_picture_gives_way_to_another_and_all_kinds_are_counted_once(t
     )
 
 
+def test_of_pictures_that_were_not_looked_at_nothing_is_said(mine):
+    crops = PicturesOfStep(mine, 16, 2, seed=0, held_out=1)
+    crops.share(0, slice(1))
+    crops.share(0, slice(1))
+    assert crops.sentence() == "1 of 1 pictures that this run looked at were used"
+    crops.watched()
+    assert crops.sentence() == "2 of 2 pictures that this run looked at were used"
+
+
 def test_one_picture_among_damaged_ones_is_found_and_those_are_read_once(tmp_path, monkeypatch):
     for i in range(60):
         (tmp_path / f"{i:02}.png").write_bytes(encoded(picture(0)) if i == 41 else b"no picture")

@@ -96,7 +96,7 @@ def found_in_pictures(folder: Path) -> None:
     batches = PicturesOfStep(cast(RowSource, open_source(str(awkward_folder(pictures)))), 16, 2, seed=0)
     for step in range(5):
         batches.share(step, engine.ranks.share)
-    (folder / f"alone-{rank}.txt").write_text(batches.tally.sentence())
+    (folder / f"alone-{rank}.txt").write_text(batches.sentence())
     with (folder / f"said-{rank}.txt").open("w") as said, contextlib.redirect_stdout(said):
         tell(folder, batches)
 

@@ -234,13 +234,15 @@ def test_weight_decay_reaches_the_optimizer_and_the_paper_set_its_default(tmp_pa
     assert other.optimizer.param_groups[0]["weight_decay"] == 0.3
 
 
-def test_a_caption_that_is_too_long_is_cut_and_ends_no_run(tmp_path):
+def test_a_caption_that_is_too_long_is_cut_and_ends_no_run_and_that_is_said_once(tmp_path, caplog):
     stage = stage_of(tmp_path)
     most = stage.text_encoder.max_words
     long = TokenBatch(batch().tokens[:1], ["red " * 2 * most])
     states, is_word = stage.read(long)
     assert is_word.sum() == states.shape[1] == most
     assert stage.loss(stage.network, long, seeded()).isfinite()
+    (said,) = (record.message for record in caplog.records)
+    assert said.startswith("captions are cut to what the text encoder reads; one of them begins 'red red red")
 
 
 def test_a_batch_moves_to_a_device_with_its_captions():

@@ -140,6 +140,8 @@ def test_the_last_line_counts_what_all_processes_have_found(together):
         return (together / "found" / name).read_text()
 
     kinds = "1 16-bit, 1 CMYK, 1 animated, 2 palette, 1 rotated, 1 transparent"
-    assert said("said-0.txt").endswith(f"  (8 of 10 pictures used; skipped 2 damaged; converted {kinds})\n")
+    assert said("said-0.txt").endswith(
+        f"  (8 of 10 pictures that this run looked at were used; skipped 2 damaged; converted {kinds})\n"
+    )
     assert said("said-1.txt") == ""
     assert not any(said(f"alone-{rank}.txt") in said("said-0.txt") for rank in range(2)), "each saw all by itself"

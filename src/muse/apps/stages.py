@@ -263,7 +263,7 @@ def tell(folder: Path, batches: PicturesOfStep) -> None:
         dist.all_gather(parts, mine)
         batches.seen.copy_(reduce(torch.bitwise_or, parts))
     if is_first():
-        print(f"{folder}  ({batches.tally.sentence()})")
+        print(f"{folder}  ({batches.sentence()})")
 
 
 def pictures_of(name: str, options: SourceOptions, recipe: VQGANRecipe | DecoderRecipe) -> PicturesOfStep:

@@ -27,7 +27,7 @@ class PicturesOfStep:
     """Squares of `size` pixels: the shorter side scaled to it, the longer one cropped at random, by the seed.
 
     Each epoch takes every row once, in an order of its own. A row that cannot be read gives way to another, and is not
-    tried again; how many were not, and how many were converted, in this and all worker processes, is in `tally`."""
+    tried again; how many were looked at, and not read or converted, in this and all worker processes, is in `tally`."""
 
     def __init__(self, source: RowSource, size: int, batch_size: int, seed: int, held_out: int = 0):
         """Raises ValueError if there are too few rows, or counts that cannot be."""
@@ -36,7 +36,7 @@ class PicturesOfStep:
         self.source, self.size, self.batch_size, self.seed = source, size, batch_size, seed
         self.held_out, self.num = held_out, num
         self.stride = next(step for step in range(num // STRIDES + 1, num + 2) if math.gcd(step, num) == 1)
-        self.seen = torch.zeros(len(source), dtype=torch.int16).share_memory_()  # a bit for each kind
+        self.seen = torch.zeros(len(source), dtype=torch.int16).share_memory_()  # a bit for each kind, and one more
 
     @property
     def order(self) -> dict[str, int]:
@@ -85,19 +85,23 @@ class PicturesOfStep:
                 raise Unusable("without a picture")
             image, kinds = read_picture(source)
         except Unusable as error:
-            self.seen[row] = bits_of([str(error)])
+            self.seen[row] = LOOKED_AT | bits_of([str(error)])
             return None
-        self.seen[row] = bits_of(kinds)
+        self.seen[row] = LOOKED_AT | bits_of(kinds)
         return torch.from_numpy(np.asarray(fit(image, self.size, crop)).copy()).permute(2, 0, 1).float() / 255
 
     @property
     def tally(self) -> Tally:
-        """All rows, and those that have been found to be unusable or were converted."""
+        """The rows that were looked at, and those of them that have been found to be unusable or were converted."""
 
         def counts(kinds: Iterable[str]) -> Counter[str]:
             return +Counter({kind: int((self.seen & bits_of([kind]) != 0).sum()) for kind in kinds})
 
-        return Tally(len(self.source), counts(SKIPPED), counts(CONVERTED))
+        return Tally(int((self.seen != 0).sum()), counts(SKIPPED), counts(CONVERTED))
+
+    def sentence(self) -> str:
+        """The tally in one line."""
+        return self.tally.sentence("pictures that this run looked at were used")
 
 
 def bits_of(kinds: Iterable[str]) -> int:
@@ -105,4 +109,4 @@ def bits_of(kinds: Iterable[str]) -> int:
     return sum(1 << KINDS.index(kind) for kind in kinds)
 
 
-SKIPS = bits_of(SKIPPED)
+SKIPS, LOOKED_AT = bits_of(SKIPPED), 1 << len(KINDS)

@@ -51,9 +51,9 @@ class Tally:
         """Rows that were not skipped."""
         return self.rows - self.skipped.total()
 
-    def sentence(self) -> str:
-        """All counts in one line."""
-        parts = [f"{self.used:,} of {self.rows:,} pictures used"]
+    def sentence(self, what: str = "pictures used") -> str:
+        """All counts in one line; `what` says what the first two are of."""
+        parts = [f"{self.used:,} of {self.rows:,} {what}"]
         for verb, counts in (("skipped", self.skipped), ("converted", self.converted)):
             if counts:
                 parts.append(f"{verb} " + ", ".join(f"{num:,} {kind}" for kind, num in sorted(counts.items())))

@@ -1,11 +1,13 @@
 """What the training of the base and of the super-resolution transformer have in common: fill in hidden tokens.
 Muse, sections 2.6 and 2.7."""
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -25,6 +27,8 @@ from muse.shapes import Hidden, Tokens
 from muse.training.engine import MAY_CHANGE, Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
 from muse.training.optimizers import OptimizerName, optimizer_for
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,7 @@ class MaskedStage(ABC, Generic[Network]):
         self.engine.recompute(self.network.layers)
         self.engine.compile(self.network.layers)
         self.text_encoder = text_encoder.to(self.engine.fabric.device)
+        self.has_told_of_cuts = False
         self.optimizer = optimizer_for(
             self.network,
             training.optimizer,
@@ -287,7 +292,14 @@ class MaskedStage(ABC, Generic[Network]):
         if batch.text is not None and batch.is_word is not None:
             return batch.text.float(), batch.is_word
         if batch.captions:
-            return self.text_encoder(self.text_encoder.cut_to_fit(batch.captions))
+            captions = self.text_encoder.cut_to_fit(batch.captions)
+            cut = [caption for caption, whole in zip(captions, batch.captions, strict=True) if caption != whole]
+            if cut and not self.has_told_of_cuts:
+                self.has_told_of_cuts = True
+                log.warning(
+                    "captions are cut to what the text encoder reads; one of them begins %r", shorten(cut[0], 60)
+                )
+            return self.text_encoder(captions)
         device = self.engine.fabric.device
         nothing = torch.zeros(0, 1, self.training.model.text_dim, device=device)
         return nothing, torch.zeros(0, 1, dtype=torch.bool, device=device)
