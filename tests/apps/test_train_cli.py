@@ -47,8 +47,9 @@ TOY = {"laptop": "debug", "laptop_f8": "debug", "128": "16", "256": "32", "my-pi
 
 
 def walk_through(part):
-    """The commands of a part of the document, their sizes those of a toy: the model (0), its super-resolution (1)."""
-    block = re.findall(r"```sh\n(muse train vqgan.*?)```", DOCUMENT.read_text(), re.DOTALL)[part]
+    """The commands of a part of the document, their sizes those of a toy: the model (0), its super-resolution (1), and
+    a larger decoder for that (2)."""
+    block = re.findall(r"```sh\n(muse train .*?)```", DOCUMENT.read_text(), re.DOTALL)[part]
     lines = block.replace("\\\n", " ").splitlines()
     return [[TOY.get(word, word) for word in shlex.split(line, comments=True)[1:]] for line in lines if line]
 
@@ -245,14 +246,51 @@ def test_a_run_without_weights_is_refused_with_one_sentence(here, capsys, parts)
     assert capsys.readouterr().err == "muse: run has no weights yet; a run leaves some at its first checkpoint\n"
 
 
-def test_a_larger_decoder_trains_by_command_too(enlarged, tmp_path, monkeypatch, capsys):
+def test_a_larger_decoder_trains_by_command_too_and_comes_into_the_model(enlarged, monkeypatch, capsys):
     monkeypatch.chdir(enlarged)
-    decoder = f"train decoder debug pictures --vqgan runs/vqgan-high/vqgan --engine.folder {tmp_path}"
-    assert main([*decoder.split(), "--decoder-blocks", "2"]) == 0, capsys.readouterr().err
+    train, export = walk_through(2)
+    assert main([*train, "--decoder-blocks", "2"]) == 0
+    told = capsys.readouterr().out
+    assert re.fullmatch(r"runs/decoder/vqgan  \(8 of 9 pictures that this run looked at were used; .*\)\n", told), told
+    assert main(export) == 0
     high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan")
-    larger = load_module(VQGAN, VQGANConfig, tmp_path / "vqgan")
+    larger = Muse.from_pretrained(enlarged / "my-larger-model", "cpu").vqgan_superres
+    assert larger is not None
     assert larger.fingerprint() == high.fingerprint()
     assert larger.config.decoder_blocks == 2 != high.config.decoder_blocks
+
+
+def test_a_model_is_exported_with_the_vqgan_of_its_tokens_only(enlarged, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(enlarged)
+    for run in ("base", "superres"):
+        assert main(["export", f"runs/{run}", str(tmp_path / run), "--vqgan", str(find_model("emoji") / "vqgan")]) == 2
+        assert "take both from one model" in capsys.readouterr().err
+        assert not (tmp_path / run).exists()
+    assert main(["export", "runs/base", str(tmp_path / "same"), "--vqgan", "my-model/vqgan"]) == 0
+
+
+def test_a_model_is_exported_over_a_larger_one_without_leaving_parts_of_it(enlarged, tmp_path):
+    assert main(["export", str(enlarged / "runs/superres"), str(tmp_path / "model")]) == 0
+    (tmp_path / "model/README.md").touch()
+    assert main(["export", str(enlarged / "runs/base"), str(tmp_path / "model")]) == 0
+    names = ["README.md", "base", "model_index.json", "text_encoder", "vqgan"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == names
+
+
+def test_a_model_is_exported_beside_what_is_called_as_a_part(enlarged, tmp_path):
+    (tmp_path / "superres").mkdir()
+    for _ in range(2):
+        assert main(["export", str(enlarged / "runs/base"), str(tmp_path)]) == 0
+        assert (tmp_path / "superres").is_dir()
+
+
+def test_high_tokens_are_of_the_high_vqgan_of_a_model(enlarged, tmp_path, monkeypatch):
+    monkeypatch.chdir(enlarged)
+    command = "tokenize pictures {} --model my-model --size 16 --high {} --high-size 32"
+    for out, high in (("one", "runs/superres/model"), ("other", "runs/vqgan-high/vqgan")):
+        assert main(command.format(tmp_path / out, high).split()) == 0
+    one, other = (json.loads((tmp_path / out / "cache.json").read_text()) for out in ("one", "other"))
+    assert one["high"] == other["high"] != one["low"]
 
 
 # -- what would be ------------------------------------------------------------------------------------------------
@@ -325,6 +363,7 @@ def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlar
     [
         ("train sleep", r"there is no stage 'sleep'; give one of: vqgan, base, superres, decoder"),
         ("train base huge", r"there is no recipe 'huge' of base; give one of: laptop, paper_632m, paper_3b, debug"),
+        ("train vqgan", r"no recipe came; give one of: laptop, laptop_f8, paper_f16, paper_f8, debug$"),
         ("train vqgan debug", r"no pictures came; give a folder, tars, parquet files or a data set of the hub"),
         ("train base debug", r"no token cache came; give the folder that muse tokenize made"),
         ("train base debug empty --vqgan emoji", r"empty is no whole token cache; make one with: muse tokenize SOURCE"),

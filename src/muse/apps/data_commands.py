@@ -25,7 +25,8 @@ class Tokenize:
     model: str = "emoji"
     """The VQGAN: its folder, or the name or folder of a model that has one."""
     high: Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(optional)")] = None
-    """The VQGAN of super-resolution, which adds high tokens."""
+    """The VQGAN of super-resolution, which adds high tokens: its folder, or the name or folder of a model that has
+    one."""
     size: int = 256
     """Side in pixels of the pictures that become tokens: the shorter side is scaled to it, the longer one cropped at
     the centre."""
@@ -58,13 +59,13 @@ class Tokenize:
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
-        def vqgan(place: str) -> VQGAN:
-            return load_module(VQGAN, VQGANConfig, part_of(place, "vqgan")).to(device)
+        def vqgan(place: str, part: str) -> VQGAN:
+            return load_module(VQGAN, VQGANConfig, part_of(place, part)).to(device)
 
         text = part_of(self.text_encoder, "text_encoder") if self.text_encoder else None
         networks = Networks(
-            vqgan(self.model),
-            vqgan(self.high) if self.high else None,
+            vqgan(self.model, "vqgan"),
+            vqgan(self.high, "vqgan_superres") if self.high else None,
             load_text_encoder(text).to(device) if text else None,
             str(text) if text else None,
         )

@@ -161,7 +161,8 @@ class TrainSuperRes:
     model: str = ""
     """The model whose pictures shall become larger: its VQGAN made the low tokens, its text encoder reads captions."""
     high: str = ""
-    """The folder of the VQGAN that made the high tokens."""
+    """The VQGAN that made the high tokens: its folder, or the name or folder of a model that has one for
+    super-resolution."""
     prompts: tuple[str, ...] = ()
     """Drawn by the model and made larger at every checkpoint; captions that training never sees if none are given."""
     dry_run: bool = False
@@ -223,8 +224,8 @@ class TrainDecoder:
     pictures: tyro.conf.Positional[str] = ""
     """A folder, tars or parquet files, or a data set of the hub. Only a dry run needs none."""
     vqgan: str = ""
-    """The folder of the VQGAN, or the name or folder of a model that has one. A dry run without it counts with the
-    VQGAN that the recipe was made for."""
+    """The folder of the VQGAN, or the name or folder of a model, of which it is that of the small pictures. A dry run
+    without it counts with the VQGAN that the recipe was made for."""
     source: SourceOptions = field(default_factory=SourceOptions)
     perceptual: Path | None = None
     """SqueezeNet weights for the perceptual loss, as `python -m projects.emoji.networks` converts them."""

@@ -32,6 +32,8 @@ class Train:
         if recipe in ("--help", "-h"):
             print("\n".join(listed(stage, recipes)))
             return
+        if not recipe:
+            raise ValueError(f"no recipe came; give one of: {', '.join(recipes)}")
         if recipe not in recipes:
             raise ValueError(f"there is no recipe {recipe!r} of {stage}; give one of: {', '.join(recipes)}")
         command = tyro.cli(
@@ -62,12 +64,15 @@ class Export:
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
     out: tyro.conf.Positional[Path]
-    """The model's folder; made, or filled anew."""
+    """The model's folder; made, or filled anew: the parts of a model that was there go."""
     decay: float = 0.7
     """How much of the average of the weights that were kept (`--engine.keep-every`) each later one leaves; 0 takes the
     last. A run that kept none has its moving average exported."""
     last: int | None = None
     """Average only so many of the last ones."""
+    vqgan: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: the run's own)")] = None
+    """Another VQGAN of the same tokens, such as one to which `muse train decoder` gave a larger decoder; of a run of
+    super-resolution that of the large pictures."""
     half: bool = False
     """Round the transformer to float16."""
 
@@ -81,5 +86,6 @@ class Export:
             raise ValueError(f"{self.out} is the run's own folder; give another one for the model")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}; give a number from 0 up to, not including, 1")
-        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=torch.float16 if self.half else None)
+        dtype = torch.float16 if self.half else None
+        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=dtype, vqgan=self.vqgan)
         print(self.out)

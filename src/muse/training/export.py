@@ -1,6 +1,7 @@
 """A run's weights as a model that `Muse.from_pretrained` loads."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import Muse
+from muse.pipeline import INDEX, Muse, parts_of
 
 PARTS = "parts.json"
 """Where a run of a transformer remembers the folders of what it was trained with: the base its `vqgan` and
@@ -58,22 +59,40 @@ def exported(
 
 
 def export(
-    run: Path, folder: Path, *, decay: float = DECAY, last: int | None = None, dtype: torch.dtype | None = None
+    run: Path,
+    folder: Path,
+    *,
+    decay: float = DECAY,
+    last: int | None = None,
+    dtype: torch.dtype | None = None,
+    vqgan: Path | None = None,
 ) -> Muse:
     """Write the model of a run of either transformer, with the parts that it was trained with: of super-resolution,
-    with the model that it enlarges.
+    with the model that it enlarges. `vqgan` is the folder of another VQGAN of the same tokens; parts that a model in
+    the folder has besides go.
     Raises CheckpointError if a part is missing, or the parts do not fit each other."""
     parts = {name: Path(place) for name, place in read_json(run / PARTS).items()}
     if "model" in parts:
         superres = exported(SuperResTransformer, SuperResConfig, run, "superres", decay, last)
-        vqgan = load_module(VQGAN, VQGANConfig, parts["vqgan_superres"])
-        muse = enlarging(Muse.from_pretrained(parts["model"], "cpu", "float32"), superres, vqgan, folder.name)
+        high = load_module(VQGAN, VQGANConfig, vqgan or parts["vqgan_superres"])
+        muse = enlarging(Muse.from_pretrained(parts["model"], "cpu", "float32"), superres, high, folder.name)
     else:
         base = exported(MaskedTransformer, TransformerConfig, run, "base", decay, last)
-        vqgan = load_module(VQGAN, VQGANConfig, parts["vqgan"])
-        muse = Muse(TextEncoder.from_folder(parts["text_encoder"]), vqgan, base, name=folder.name)
+        low = load_module(VQGAN, VQGANConfig, vqgan or parts["vqgan"])
+        muse = Muse(TextEncoder.from_folder(parts["text_encoder"]), low, base, name=folder.name)
+    before = parts_in(folder)
     muse.save_pretrained(folder, dtype)
+    for part in before - parts_in(folder):
+        shutil.rmtree(folder / part)
     return muse
+
+
+def parts_in(folder: Path) -> set[str]:
+    """The parts of the model in a folder; none if there is no whole one."""
+    try:
+        return set(parts_of(read_json(folder / INDEX), folder))
+    except CheckpointError:
+        return set()
 
 
 def enlarging(muse: Muse, superres: SuperResTransformer, vqgan: VQGAN, name: str) -> Muse:

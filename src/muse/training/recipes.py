@@ -235,7 +235,7 @@ def superres_paper_738m() -> SuperResRecipe:
 
 
 def superres_laptop() -> SuperResRecipe:
-    """8x8 tokens to 32x32: 8.9 million parameters that begin with the upsampled low-resolution picture.
+    """8x8 tokens to 32x32: 8.5 million parameters that begin with the upsampled low-resolution picture.
     About an hour and a quarter on 2 cores, by the seconds a step of the emoji model's run, which is like it."""
     laptop = base_laptop()
     engine = replace(laptop.training.engine, folder=Path("runs/superres"), steps=3500)
