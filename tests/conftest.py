@@ -6,11 +6,11 @@ import shutil
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, and so do the commands that they start
 
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("muse", "typing_checker.check")
+jaxtyping.install_import_hook("muse", "typing_checker.check")
 torch.set_num_threads(1)
 
 WORDS = "<pad> </s> <unk> a red blue apple dog 3d style , on of the two"
@@ -29,6 +29,14 @@ def subnormal_numbers():
     """An engine flushes them to 0 for the whole process; hypothesis wants to draw them."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def without_type_checks():
+    """Users have no beartype, which would answer in place of the code itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import os
 import resource
 import stat
 
-import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -179,14 +178,10 @@ def test_a_config_with_an_unknown_field_is_refused(folder):
     "fields",
     [{"depth": "2"}, {"heads": 0}, {"heads": 7}, {"dropout": 2}, {"height": -1}, {"num_codes": 6.5}, {"mlp_dim": None}],
 )
-def test_a_config_that_describes_no_network_is_refused(fields, folder):
+def test_a_config_that_describes_no_network_is_refused(fields, folder, without_type_checks):
     change_config(folder, **fields)
-    jaxtyping.config.update("jaxtyping_disable", True)  # users have no type checker that would answer first
-    try:
-        with pytest.raises(CheckpointError, match="does not describe a MaskedTransformer: "):
-            load(folder)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(CheckpointError, match="does not describe a MaskedTransformer: "):
+        load(folder)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from muse.images import check_num_pixels, to_images, to_tensor
+from muse.requests import as_whole
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -54,8 +55,8 @@ class Box:
     height: int
 
     def __post_init__(self) -> None:
-        for value in (self.x, self.y, self.width, self.height):
-            check_whole("a box", value)
+        for name in ("x", "y", "width", "height"):
+            keep_pixels(self, name, "a box")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"a box of {self.width} x {self.height} pixels came; give it at least 1 x 1")
 
@@ -86,19 +87,22 @@ class Margins:
     bottom: int = 0
 
     def __post_init__(self) -> None:
-        sides = {"left": self.left, "right": self.right, "top": self.top, "bottom": self.bottom}
-        for name, value in sides.items():
-            check_whole(name, value)
+        for name in ("left", "right", "top", "bottom"):
+            value = keep_pixels(self, name, name)
             if value < 0:
                 raise ValueError(f"{name} is {value}; give a whole number of pixels from 0")
-        if not any(sides.values()):
+        if not (self.left or self.right or self.top or self.bottom):
             raise ValueError("all margins are 0; give at least one of left, right, top and bottom")
 
 
-def check_whole(name: str, value: Any) -> None:
-    """What a person gave may be anything, hence Any; and True is an int in Python."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} has {value!r}; give whole numbers of pixels")
+def keep_pixels(sides: Any, name: str, what: str) -> int:
+    """Keep a field of a frozen dataclass as a number of pixels, and give it.
+    Raises ValueError for what is no whole number."""
+    value = getattr(sides, name)
+    if (whole := as_whole(value)) is None:
+        raise ValueError(f"{what} has {value!r}; give whole numbers of pixels")
+    object.__setattr__(sides, name, whole)
+    return whole
 
 
 # -- holes ------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
-"""What people ask for, looked at before anything is drawn: prompts, seeds and strengths; and how paths are told."""
+"""What people ask for, looked at before anything is drawn: prompts, seeds and numbers; and how paths are told."""
 
+import numbers
+import operator
 import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "float8"]
@@ -24,30 +27,99 @@ def random_seeds(num: int) -> list[int]:
     return [random.SystemRandom().randrange(2**31) for _ in range(num)]
 
 
-def check_request(prompts: Sequence[str], seeds: Sequence[int], negatives: Sequence[str] | None) -> None:
-    """Raises ValueError, in one sentence, for what cannot be drawn."""
-    if isinstance(prompts, str):
-        raise ValueError("prompts is one string; give a list of prompts, even for a single one")
-    if not prompts:
+# -- what kind of thing came ------------------------------------------------------------------------------------------
+# What a person or a JSON file gave may be anything, hence Any; and True is an int in Python, hence the bool checks.
+
+
+def as_whole(value: Any) -> int | None:
+    """A whole number, of numpy too, as Python's own; None for what is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """A whole number, of numpy too, as Python's own.
+    Raises ValueError for what is none, or outside its range."""
+    whole = as_whole(value)
+    if whole is None or whole < least or (most is not None and whole > most):
+        wanted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise ValueError(f"{name} is {value!r}; give a whole number {wanted}")
+    return whole
+
+
+def keep_whole(options: Any, name: str, least: int = 1, most: int | None = None) -> None:
+    """Keep a field of a frozen dataclass as a `whole_number`.
+    Raises ValueError for what is none, or outside its range."""
+    object.__setattr__(options, name, whole_number(name, getattr(options, name), least, most))
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number, whole or not, of numpy too."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_kind(what: str, thing: Any, kind: type | UnionType, wish: str) -> None:
+    """Raises ValueError for a thing of another kind."""
+    if not isinstance(thing, kind):
+        raise ValueError(f"{what} is of type {type(thing).__name__}; give {wish}")
+
+
+def check_string(what: str, text: Any) -> None:
+    """Raises ValueError for what is no text."""
+    check_kind(what, text, str, "it as a string")
+
+
+def check_list(name: str, things: Any) -> None:
+    """Raises ValueError for what has no length, as a generator, and for a string, which is a list of its letters."""
+    try:
+        len(things)
+    except TypeError:
+        came = f"of type {type(things).__name__}"
+    else:
+        if not isinstance(things, str | bytes):
+            return
+        came = "one string"
+    raise ValueError(f"{name} is {came}; give a list of {name}, even for a single one")
+
+
+# -- what cannot be drawn ---------------------------------------------------------------------------------------------
+
+
+def check_seeds(seeds: Any) -> list[int]:
+    """The seeds of some pictures as Python's own numbers.
+    Raises ValueError if they are no list, or one of them is no whole number in its range."""
+    check_list("seeds", seeds)
+    return [whole_number("seed", seed, 0, LARGEST_SEED) for seed in seeds]
+
+
+def check_request(prompts: Sequence[str], seeds: Sequence[int] | None, negatives: Sequence[str] | None) -> list[int]:
+    """The seeds of a request, random ones if it has none.
+    Raises ValueError, in one sentence, for what cannot be drawn."""
+    check_list("prompts", prompts)
+    if len(prompts) == 0:
         raise ValueError("no prompt came; give at least one")
+    seeds = random_seeds(len(prompts)) if seeds is None else check_seeds(seeds)
+    if negatives is not None:
+        check_list("negatives", negatives)
     wishes = {"prompt": "what the picture shows", "negative prompt": "what the picture shall not show, or leave it out"}
-    for (kind, wish), texts in zip(wishes.items(), (prompts, negatives or ()), strict=True):
-        if any(not isinstance(text, str) or not text.strip() for text in texts):
-            raise ValueError(f"the {kind} is empty; say in a few words {wish}")
-        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):  # how Python reads broken UTF-8
-            raise ValueError(f"the {kind} is not text in UTF-8; type it again")
+    for (kind, wish), texts in zip(wishes.items(), (prompts, negatives), strict=True):
+        for text in () if texts is None else texts:
+            check_string(f"the {kind}", text)
+            if not text.strip():
+                raise ValueError(f"the {kind} is empty; say in a few words {wish}")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python reads broken UTF-8
+                raise ValueError(f"the {kind} is not text in UTF-8; type it again")
     for kind, given in (("seeds", seeds), ("negative prompts", negatives)):
         if given is not None and len(given) != len(prompts):
             raise ValueError(f"{len(given)} {kind} came for {len(prompts)} prompts; give one for each")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
-            raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {LARGEST_SEED}")
+    return seeds
 
 
 def check_best_of(best_of: Any, seeds: Sequence[int]) -> None:
     """Raises ValueError if so many seeds cannot be tried from each of some on."""
-    if isinstance(best_of, bool) or not isinstance(best_of, int) or not 1 <= best_of <= MOST_TRIED:
-        raise ValueError(f"best_of is {best_of!r}; give a whole number from 1 to {MOST_TRIED:,}")
+    best_of = whole_number("best_of", best_of, 1, MOST_TRIED)
     if max(seeds) > LARGEST_SEED - best_of + 1:
         raise ValueError(f"seed is {max(seeds)} and {best_of} are tried from it on; the largest is {LARGEST_SEED}")
 
@@ -66,5 +138,5 @@ def check_guidance(guidance: float, *, has_negatives: bool) -> None:
 
 def check_strength(strength: Any) -> None:
     """Raises ValueError for what is no number in [0, 1]."""
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+    if not is_number(strength) or not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength!r}; give a number from 0 (nothing changes) to 1 (everything may)")

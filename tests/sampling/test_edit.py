@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -169,14 +168,6 @@ def test_a_strength_that_is_none_is_refused(strength, without_type_checks):
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def without_type_checks():
-    """Users have no beartype, which would answer in place of the code itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(

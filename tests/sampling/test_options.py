@@ -3,7 +3,6 @@
 import math
 from dataclasses import FrozenInstanceError, replace
 
-import jaxtyping
 import pytest
 
 from muse.sampling import SamplingOptions
@@ -20,12 +19,7 @@ WRONG = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def without_the_type_checker_of_the_tests():
-    """Users have no beartype, which would answer in place of the options themselves."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)

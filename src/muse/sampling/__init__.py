@@ -2,6 +2,15 @@
 
 from muse.sampling.decode import StepReport, decode, generators_for
 from muse.sampling.edit import edit, hide_share
-from muse.sampling.options import EditOptions, SamplingOptions
+from muse.sampling.options import EditOptions, SamplingOptions, given_or
 
-__all__ = ["EditOptions", "SamplingOptions", "StepReport", "decode", "edit", "generators_for", "hide_share"]
+__all__ = [
+    "EditOptions",
+    "SamplingOptions",
+    "StepReport",
+    "decode",
+    "edit",
+    "generators_for",
+    "given_or",
+    "hide_share",
+]

@@ -1,10 +1,10 @@
 """Everything that can be turned when a picture is drawn."""
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from muse.guidance import Ramp
+from muse.requests import check_kind, is_number, keep_whole
 
 MOST_STEPS = 10_000
 """More than any grid has tokens."""
@@ -41,16 +41,16 @@ class SamplingOptions:
     which takes less time and more memory. 1 computes everything each time."""
 
     def __post_init__(self) -> None:
-        _check_whole("steps", self.steps, MOST_STEPS)
-        _check_amount("guidance", self.guidance, most=STRONGEST)
+        keep_whole(self, "steps", most=MOST_STEPS)
+        _keep_amount(self, "guidance", most=STRONGEST)
         _check_choice("guidance_ramp", self.guidance_ramp, get_args(Ramp))
         _check_choice("sampler", self.sampler, get_args(Sampler))
-        _check_amount("temperature", self.temperature, most=STRONGEST)
+        _keep_amount(self, "temperature", most=STRONGEST)
         if self.top_k is not None:
-            _check_whole("top_k", self.top_k)
-        _check_amount("choice_noise", self.choice_noise, most=STRONGEST)
-        _check_amount("remask", self.remask, most=1)
-        _check_whole("refresh", self.refresh, MOST_STEPS)
+            keep_whole(self, "top_k")
+        _keep_amount(self, "choice_noise", most=STRONGEST)
+        _keep_amount(self, "remask", most=1)
+        keep_whole(self, "refresh", most=MOST_STEPS)
 
 
 @dataclass(frozen=True)
@@ -76,36 +76,45 @@ class EditOptions:
     in the last one are computed. 1 computes every position each time."""
 
     def __post_init__(self) -> None:
-        _check_whole("iterations", self.iterations, MOST_STEPS)
-        _check_share("share", self.share)
-        _check_amount("guidance", self.guidance, most=STRONGEST)
-        _check_amount("temperature", self.temperature, most=STRONGEST)
+        keep_whole(self, "iterations", most=MOST_STEPS)
+        _keep_share(self, "share")
+        _keep_amount(self, "guidance", most=STRONGEST)
+        _keep_amount(self, "temperature", most=STRONGEST)
         if self.top_k is not None:
-            _check_whole("top_k", self.top_k)
+            keep_whole(self, "top_k")
         if self.most_changed is not None:
-            _check_share("most_changed", self.most_changed)
-        _check_whole("refresh", self.refresh, MOST_STEPS)
+            _keep_share(self, "most_changed")
+        keep_whole(self, "refresh", most=MOST_STEPS)
 
 
-# What a person or a JSON file gave may be anything, hence Any; and True is an int in Python, hence the bool checks.
+Options = TypeVar("Options", SamplingOptions, EditOptions)
+
+# What numpy calls a number is kept as Python's own, which a JSON file can hold.
 
 
-def _check_whole(name: str, value: Any, most: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        wanted = "of at least 1" if most == math.inf else f"from 1 to {most:,}"
-        raise ValueError(f"{name} is {value!r}; give a whole number {wanted}")
-
-
-def _check_amount(name: str, value: Any, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+def _keep_amount(options: Any, name: str, most: float) -> None:
+    value = getattr(options, name)
+    if not is_number(value) or not 0 <= value <= most:
         raise ValueError(f"{name} is {value!r}; give a number from 0 to {most:,}")
+    object.__setattr__(options, name, float(value))
+
+
+def _keep_share(options: Any, name: str) -> None:
+    value = getattr(options, name)
+    if not is_number(value) or not 0 < value <= 1:
+        raise ValueError(f"{name} is {value!r}; give a number above 0, at most 1")
+    object.__setattr__(options, name, float(value))
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, choices))}")
 
 
-def _check_share(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{name} is {value!r}; give a number above 0, at most 1")
+def given_or(name: str, options: Options | None, otherwise: Options) -> Options:
+    """The options that are given, or others if none are.
+    Raises ValueError for options of another kind."""
+    if options is None:
+        return otherwise
+    check_kind(name, options, type(otherwise), f"muse.{type(otherwise).__name__}, or leave them out")
+    return options
