@@ -395,6 +395,20 @@ def test_what_cannot_be_done_is_refused_with_one_sentence(command, sentence, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("train base debug --dry-run --model.heads 0", "heads is 0; give a whole number of at least 1"),
+        ("train superres debug --dry-run --model.depth -1", "depth is -1; give a whole number of at least 1"),
+        ("train vqgan debug --dry-run --model.num-codes 0", "num_codes is 0; give a whole number of at least 1"),
+    ],
+)
+def test_a_network_of_no_size_is_refused_by_name(command, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(command.split())
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_cache_made_by_another_vqgan_is_refused_with_one_sentence(walked, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(walked)
     assert main(["train", "base", "debug", "runs/tokens", "--vqgan", "emoji", "--engine.folder", str(tmp_path)]) == 2

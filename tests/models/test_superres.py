@@ -139,6 +139,11 @@ def test_every_field_of_the_config_runs_and_has_an_effect(field):
     ("changes", "sentence"),
     [
         ({"heads": 3}, r"dim 16 is not a multiple of 3 heads; try .* heads"),
+        *(
+            ({name: 0}, rf"{name} is 0; give a whole number of at least 1")
+            for name in ("num_codes", "low_num_codes", "height", "low_width", "dim", "depth", "heads", "mlp_dim")
+        ),
+        ({"low_depth": -1}, r"low_depth is -1; give a whole number of at least 0"),
         ({"heads": 1}, r"1 heads cannot be halved for multi-axis attention; give an even number"),
         ({"dropout": 1.0}, r"dropout is 1.0; give a share from 0 up to, not including, 1"),
         ({"block": 3}, r"a grid of 8 x 16 cannot be cut into blocks of 3 x 3; give a block that divides both sides"),

@@ -106,7 +106,13 @@ def test_every_field_of_the_config_runs_and_has_an_effect(field):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"heads": 3}, r"dim 16 is not a multiple of 3 heads; try .* heads"),
+        ({"heads": 3}, r"dim 16 is not a multiple of 3 heads; try 1 heads"),
+        ({"dim": 200, "heads": 7}, r"dim 200 is not a multiple of 7 heads; try 2 heads"),  # 3 would not divide it
+        *(
+            ({name: value}, rf"{name} is {value}; give a whole number of at least 1")
+            for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim")
+            for value in (0, -1)
+        ),
         ({"dropout": 1.0}, r"dropout is 1.0; give a share from 0 up to, not including, 1"),
         ({"dropout": -0.1}, r"dropout is -0.1; give a share from 0 up to, not including, 1"),
     ],

@@ -293,6 +293,11 @@ def test_the_defaults_are_the_tokenizer_of_the_paper():
             {"norm_groups": 3},
             r"(8|16) channels cannot be split into 3 norm groups; try (6|15) channels or fewer groups",
         ),
+        *(
+            ({name: 0}, rf"{name} is 0; give a whole number of at least 1")
+            for name in ("blocks", "decoder_blocks", "num_codes", "code_dim", "norm_groups", "patch")
+        ),
+        ({"channels": (8, 0, 16)}, r"channels is 0; give a whole number of at least 1"),
         ({"norm_groups": 16}, r"8 channels cannot be split into 16 norm groups; try 16 channels or fewer groups"),
         ({"decoder_channels": (8, 8, 10)}, r"10 channels cannot be split into 4 norm groups; try 8 channels or .*"),
         ({"decoder_channels": (8, 8)}, r"the decoder has 2 resolutions and the encoder 3; give equally many"),

@@ -303,7 +303,8 @@ def reset_weights(modules: Iterable[nn.Module]) -> None:
 def check_attention(dim: int, heads: int, dropout: float) -> None:
     """Raises ValueError if a transformer cannot have this shape."""
     if dim % heads:
-        raise ValueError(f"dim {dim} is not a multiple of {heads} heads; try {dim // 64} heads")
+        fitting = max(num for num in range(1, max(dim // 64, 1) + 1) if dim % num == 0)
+        raise ValueError(f"dim {dim} is not a multiple of {heads} heads; try {fitting} heads")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}; give a share from 0 up to, not including, 1")
 

@@ -31,6 +31,7 @@ from muse.models.layers import (
 )
 from muse.models.reuse import EVERYWHERE, Focus, through
 from muse.models.vqgan import VQGAN
+from muse.requests import keep_whole
 from muse.shapes import Hidden, LowTokens, Tokens
 
 Attention = Literal["full", "multi-axis"]
@@ -86,6 +87,11 @@ class SuperResConfig:
     """The same of the low-resolution VQGAN."""
 
     def __post_init__(self) -> None:
+        for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim"):
+            keep_whole(self, name)
+        for name in ("low_num_codes", "low_height", "low_width"):
+            keep_whole(self, name)
+        keep_whole(self, "low_depth", least=0)
         check_attention(self.dim, self.heads, self.dropout)
         if self.attention not in get_args(Attention):
             raise ValueError(

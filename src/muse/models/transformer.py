@@ -21,6 +21,7 @@ from muse.models.layers import (
     reset_weights,
 )
 from muse.models.reuse import EVERYWHERE, Focus, through
+from muse.requests import keep_whole
 from muse.shapes import Hidden, TextMask, TextStates, Tokens
 
 
@@ -50,6 +51,8 @@ class TransformerConfig:
     """The VQGAN whose codes these are; a model with another one is refused."""
 
     def __post_init__(self) -> None:
+        for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim"):
+            keep_whole(self, name)
         check_attention(self.dim, self.heads, self.dropout)
 
     @property

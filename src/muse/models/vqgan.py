@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from muse.models.group_norm import GroupNorm
 from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
+from muse.requests import keep_whole, whole_number
 from muse.shapes import Pictures, Tokens
 
 Padding = Literal["zeros", "replicate"]
@@ -54,6 +55,8 @@ class VQGANConfig:
     place. 1 is the published VQGAN; 2 or 4 leave out the finest resolutions, which cost most and hold few weights."""
 
     def __post_init__(self) -> None:
+        for name in ("blocks", "decoder_blocks", "num_codes", "code_dim", "norm_groups", "patch"):
+            keep_whole(self, name)
         decoder = self.decoder_channels or self.channels
         kernels = self.encoder_kernels
         if kernels is not None and (len(kernels) != len(self.channels) or any(side not in (1, 3) for side in kernels)):
@@ -65,7 +68,7 @@ class VQGANConfig:
                 f"the decoder has {len(decoder)} resolutions and the encoder {len(self.channels)}; give equally many"
             )
         for width in {*self.channels, *decoder}:
-            if width % self.norm_groups:
+            if whole_number("channels", width) % self.norm_groups:
                 raise ValueError(
                     f"{width} channels cannot be split into {self.norm_groups} norm groups; "
                     f"try {max(width // self.norm_groups, 1) * self.norm_groups} channels or fewer groups"
