@@ -106,6 +106,35 @@ def test_a_sheet_holds_all_pictures_in_rows(picture):
         contact_sheet([], columns=3)
 
 
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda image: [], "at least one picture is wanted and none came"),
+        (lambda image: image, "images is of type Image; give a list of images, even for a single one"),
+        (lambda image: (image for _ in range(3)), "images is of type generator; give a list of images"),
+        (lambda image: ["a.png"], "the picture is of type str; give one of PIL, as muse.images.open_image reads it"),
+    ],
+)
+def test_what_is_no_list_of_pictures_is_refused_in_one_sentence(give, message, picture, tmp_path, without_type_checks):
+    with pytest.raises(ValueError, match=message):
+        contact_sheet(give(picture), 2)
+    with pytest.raises(ValueError, match=message):
+        save_animation(give(picture), tmp_path / "a.webp")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_sheet_has_columns(picture):
+    with pytest.raises(ValueError, match="columns is 0; give a whole number of at least 1"):
+        contact_sheet([picture], 0)
+
+
+def test_a_path_may_be_text(picture, tmp_path):
+    save_png(picture, str(tmp_path / "a.png"), TEXT)
+    save_animation([picture], str(tmp_path / "a.webp"))
+    assert read_png_text(tmp_path / "a.png") == TEXT
+    assert open_image(tmp_path / "a.webp").size == picture.size
+
+
 # -- what people give -------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +150,13 @@ def test_16_bits_become_8_and_do_not_turn_white(tmp_path):
     levels = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     Image.fromarray(levels).save(tmp_path / "a.png")
     assert np.asarray(open_image(tmp_path / "a.png"))[..., 0].ravel().tolist() == list(range(256))
+
+
+def test_a_grey_level_of_16_bits_that_is_transparent_is_laid_on_white_and_its_neighbour_is_not(tmp_path):
+    levels = np.full((4, 4), 1000, np.uint16)
+    levels[0], levels[1] = 1001, 65535
+    Image.fromarray(levels).save(tmp_path / "a.png", transparency=1000)
+    assert np.asarray(open_image(tmp_path / "a.png"))[..., 0].tolist() == [[4] * 4, *[[255] * 4] * 3]
 
 
 def test_what_is_transparent_is_laid_on_white_and_what_is_not_stays_exactly():

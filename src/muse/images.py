@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from muse.requests import check_kind, check_list, whole_number
 from muse.shapes import Pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
@@ -61,20 +63,30 @@ def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
     """A picture of any mode as 8-bit RGB, upright as its EXIF says, with what is transparent laid on a colour.
 
     16 bits become 8; of an animation it is the frame that stands. A colour profile is kept where it still fits.
-    Raises ValueError if it has too many pixels or none, or numbers without a range."""
+    Raises ValueError if it is no PIL picture, has too many pixels or none, or numbers without a range."""
+    check_picture(image)
     check_num_pixels(image.size)
     if image.mode in WITHOUT_A_RANGE:
         raise ValueError(f"a picture of mode {image.mode} came, which cannot be shown as it is; save it as RGB, 8 bits")
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
     image = upright(image)
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(np.round(np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
+        image = as_8_bits(image)
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, behind)
         image = Image.alpha_composite(backdrop, image.convert("RGBA"))
     plain = image.convert("RGB")
     plain.info = {} if profile is None else {"icc_profile": profile}
     return plain
+
+
+def as_8_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits in 8, with alpha if one of its levels is transparent."""
+    levels, clear = np.asarray(image), image.info.get("transparency")
+    grey = Image.fromarray(np.round(levels.astype(np.float32) / 257).astype(np.uint8))
+    if clear is None:
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8))))
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -93,6 +105,20 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # Pillow's reader of EXIF fails in as many ways as there are broken ones
         return 1
     return found if found in TURNS else 1
+
+
+def check_picture(image: Any) -> None:
+    """Raises ValueError for what is no PIL picture."""
+    check_kind("the picture", image, Image.Image, "one of PIL, as muse.images.open_image reads it")
+
+
+def check_pictures(images: Any) -> None:
+    """Raises ValueError for what is no list of PIL pictures, or an empty one."""
+    check_list("images", images)
+    if len(images) == 0:
+        raise ValueError("at least one picture is wanted and none came; give some")
+    for image in images:
+        check_picture(image)
 
 
 def check_num_pixels(size: tuple[int, int]) -> None:
@@ -131,11 +157,10 @@ def to_images(pictures: Pictures) -> list[Image.Image]:
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
     """Images of one size on a white sheet, row by row.
-    Raises ValueError if there are none."""
-    if not images:
-        raise ValueError("a contact sheet needs at least one picture; none came")
+    Raises ValueError if there are none, or no columns."""
+    check_pictures(images)
     width, height = images[0].size
-    columns = min(columns, len(images))
+    columns = min(whole_number("columns", columns), len(images))
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
     for i, image in enumerate(images):
@@ -144,9 +169,9 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> 
 
 
 @contextmanager
-def fresh_file(path: Path) -> Iterator[Path]:
+def fresh_file(path: Path | str) -> Iterator[Path]:
     """Where to write a file that takes the name `path` once it is whole; if anything goes wrong, nothing is left."""
-    fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # nothing else has it, and it is short enough anywhere
+    fresh = Path(path).with_name(f".{secrets.token_hex(8)}.tmp")  # nothing else has it, and it is short enough anywhere
     try:
         yield fresh
         os.replace(fresh, path)
@@ -154,7 +179,7 @@ def fresh_file(path: Path) -> Iterator[Path]:
         fresh.unlink(missing_ok=True)
 
 
-def save_png(image: Image.Image, path: Path, text: Mapping[str, str]) -> None:
+def save_png(image: Image.Image, path: Path | str, text: Mapping[str, str]) -> None:
     """Write a picture and what there is to say of it, as the text chunks of a PNG; a file of that name is replaced.
     Raises OSError if it cannot be written; nothing half-written is left."""
     with fresh_file(path) as fresh:
@@ -180,9 +205,10 @@ def read_png_text(path: Path) -> dict[str, str]:
         raise OSError(f"{path} is damaged or too large ({error}); get the picture again") from error
 
 
-def save_animation(images: Sequence[Image.Image], path: Path, seconds: float = 3.0) -> None:
+def save_animation(images: Sequence[Image.Image], path: Path | str, seconds: float = 3.0) -> None:
     """Write pictures as an animated WebP that shows them once in `seconds`, rests on the last and starts again.
-    Raises OSError if it cannot be written; nothing half-written is left."""
+    Raises ValueError if there are none, OSError if it cannot be written; nothing half-written is left."""
+    check_pictures(images)
     durations = [max(1000 * seconds / len(images), 20)] * (len(images) - 1) + [1500]
     with fresh_file(path) as fresh:
         images[0].save(
