@@ -404,9 +404,11 @@ def test_halton_order_of_a_grid_that_is_not_square_is_that_of_its_rows_and_colum
         decode(start, network, HALTON, seeded(), MASK_ID, height=7)
 
 
-def test_halton_says_that_it_needs_a_square_grid():
-    with pytest.raises(ValueError, match=r'60 tokens are no grid of 7 rows.*use "confidence"'):
-        decode(nothing_known(positions=60), network, HALTON, seeded(), MASK_ID)
+@pytest.mark.parametrize(("positions", "side"), [(60, 7), (15, 3)])  # 3 rows of 5 are no square
+def test_halton_says_that_it_needs_a_square_grid(positions, side):
+    message = rf'{positions} tokens are no grid of {side} rows and {side} columns.*use "confidence"'
+    with pytest.raises(ValueError, match=message):
+        decode(nothing_known(positions=positions), network, HALTON, seeded(), MASK_ID)
 
 
 def test_logits_with_a_column_for_the_mask_id_are_refused():  # MaskGIT-pytorch: the mask id inside the codebook

@@ -128,7 +128,7 @@ def reveal(
     The plan is that of `plan_for`, and `noise_at` gives the uniforms of a step. Nothing here looks at what a device has
     computed, or waits for it, so that all of it can be one CUDA graph (`muse.sampling.graph`)."""
     tokens, is_hidden = start_tokens, start_tokens == mask_id
-    is_ours, kept_log_probs = is_hidden, torch.zeros(start_tokens.shape, device=tokens.device)
+    is_ours, kept_log_probs = is_hidden, torch.zeros(start_tokens.shape, device=tokens.device, dtype=torch.float32)
     any_broken: list[Tensor] = []
 
     for step, count in zip(plan.steps, plan.counts, strict=True):
@@ -244,20 +244,25 @@ def _invert_cumulative(weights: Logits, uniforms: Scores) -> tuple[Tokens, Score
 
 def draw_noise(generators: Sequence[torch.Generator], num_positions: int) -> Noise:
     """Uniforms in [0, 1) for the tokens and for the choice among them; each sample's from its own generator."""
-    noise = [torch.rand(2, num_positions, generator=each, device=each.device) for each in generators]
-    return torch.stack(noise, dim=1)
+    return torch.stack(uniforms(generators, 2, num_positions), dim=1)
+
+
+def uniforms(generators: Sequence[torch.Generator], *shape: int) -> list[Tensor]:
+    """Uniforms in [0, 1) of each generator, the same whatever torch's default type is."""
+    return [torch.rand(shape, generator=each, device=each.device, dtype=torch.float32) for each in generators]
 
 
 def halton_scores(num_positions: int, height: int | None = None) -> Float[Tensor, " position"]:
     """A score for each position of a grid, square if no height is given, highest for the one that Halton order reveals
     first."""
-    height = math.isqrt(num_positions) if height is None else height
-    width = num_positions // max(height, 1)
-    if height * width != num_positions:
+    rows = math.isqrt(num_positions) if height is None else height
+    width = rows if height is None else num_positions // max(rows, 1)
+    if rows * width != num_positions:
         raise ValueError(
-            f'{num_positions} tokens are no grid of {height} rows, which Halton order needs; use "confidence"'
+            f"{num_positions} tokens are no grid of {rows} rows and {width} columns, which Halton order needs; "
+            'use "confidence"'
         )
-    return -halton_order(height, width).argsort().float()
+    return -halton_order(rows, width).argsort().float()
 
 
 def one_for_each(generator: torch.Generator | Sequence[torch.Generator], batch: int) -> Sequence[torch.Generator]:

@@ -17,6 +17,7 @@ from muse.sampling.decode import (
     one_for_each,
     put,
     raise_if_broken,
+    uniforms,
 )
 from muse.sampling.options import EditOptions
 from muse.shapes import Predict, Step, Tokens
@@ -77,6 +78,6 @@ def hide_share(
     check_strength(strength)
     batch, num_positions = tokens.shape
     generators = one_for_each(generator, batch)
-    scores = torch.stack([torch.rand(num_positions, generator=each, device=each.device) for each in generators])
-    counts = torch.full((batch,), round(strength * num_positions), device=tokens.device)
+    scores = torch.stack(uniforms(generators, num_positions))
+    counts = torch.full((batch,), round(float(strength) * num_positions), device=tokens.device)
     return tokens.masked_fill(lowest(scores.to(tokens.device), counts), mask_id)

@@ -33,7 +33,7 @@ class GraphedDecode:
             predict = predict_of(*given)
             return reveal(start_tokens, plan, predict, options, mask_id, lambda index: noise[index])
 
-        noise = torch.rand(options.steps, 2, batch, num_positions, device=device)
+        noise = torch.rand(options.steps, 2, batch, num_positions, device=device, dtype=torch.float32)
         self.graph = Graph(torch.no_grad()(draw), (noise, *context))
 
     def __call__(self, generators: Sequence[torch.Generator], *context: Tensor) -> Tokens:
