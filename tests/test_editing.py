@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,19 +45,23 @@ def muse(request):
 
 
 def inpaint(muse, seeds=(7,), image=None, mask: Image.Image | Box = HOLE, **more):
-    return muse.inpaint(image or picture(), mask, PROMPT, list(seeds), **{"options": SHORT, **more})
+    return muse.inpaint(picture() if image is None else image, mask, PROMPT, list(seeds), **{"options": SHORT, **more})
 
 
 VERBS = {
     "inpaint": inpaint,
     "outpaint": lambda muse, seeds=(7,), image=None, **more: muse.outpaint(
-        image or picture(), Margins(left=40, top=9), PROMPT, list(seeds), **{"options": SHORT, **more}
+        picture() if image is None else image,
+        Margins(left=40, top=9),
+        PROMPT,
+        list(seeds),
+        **{"options": SHORT, **more},
     ),
     "edit": lambda muse, seeds=(7,), image=None, **more: muse.edit(
-        image or picture(), PROMPT, list(seeds), **{"options": FEW, **more}
+        picture() if image is None else image, PROMPT, list(seeds), **{"options": FEW, **more}
     ),
     "variations": lambda muse, seeds=(7,), image=None, **more: muse.variations(
-        image or picture(), 0.6, list(seeds), prompt=PROMPT, **{"options": SHORT, **more}
+        picture() if image is None else image, 0.6, list(seeds), prompt=PROMPT, **{"options": SHORT, **more}
     ),
 }
 EVERY_VERB = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
@@ -190,6 +196,85 @@ def test_what_cannot_be_edited_is_refused_in_one_sentence(verb, more, message, t
     with pytest.raises(ValueError, match=message) as error:
         verb(tiny_muse, **more)
     assert "\n" not in str(error.value)
+
+
+@EVERY_VERB
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        *(
+            ({"image": image}, f"the picture is of type {kind}; give one of PIL, as muse.images.open_image reads it")
+            for image, kind in (
+                ("a.png", "str"),
+                (Path("a.png"), "PosixPath"),
+                (np.ones((4, 4, 3), np.uint8), "ndarray"),
+                (torch.ones(3, 4, 4), "Tensor"),
+                ([Image.new("RGB", (4, 4))], "list"),
+            )
+        ),
+        ({"options": {"steps": 2}}, "^options is of type dict; give muse"),
+        ({"superres_options": {"steps": 2}}, "superres_options is of type dict; give muse.SamplingOptions"),
+        ({"superres_options": EditOptions()}, "superres_options is of type EditOptions; give muse.SamplingOptions"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_in_one_sentence_before_anything_is_drawn(
+    verb, more, message, cascade, monkeypatch, without_type_checks
+):
+    monkeypatch.setattr(cascade, "base", None)
+    with pytest.raises(ValueError, match=message) as error:
+        verb(cascade, **more)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda muse: muse.edit(picture(), PROMPT, 1), "seeds is of type int; give a list of seeds"),
+        (lambda muse: muse.variations(picture(), 0.5, torch.Generator()), "seeds is of type Generator; give a list"),
+        (lambda muse: muse.edit(picture(), None), "the prompt is of type NoneType; give it as a string"),
+        (lambda muse: muse.inpaint(picture(), HOLE, None), "the prompt is of type NoneType"),
+        (lambda muse: muse.outpaint(picture(), Margins(9), [PROMPT]), "the prompt is of type list"),
+        (lambda muse: muse.edit(picture(), PROMPT, negative=b"blue"), "the negative prompt is of type bytes; give it"),
+        (
+            lambda muse: muse.edit(picture(), PROMPT, options=SamplingOptions()),
+            "options is of type SamplingOptions; give",
+        ),
+        (lambda muse: muse.inpaint(picture(), HOLE, PROMPT, options=FEW), "options is of type EditOptions; give"),
+        (lambda muse: muse.variations(picture(), options=FEW), "options is of type EditOptions; give"),
+        (lambda muse: muse.inpaint(picture(), (1, 2, 3, 4), PROMPT), "the mask is of type tuple; give a PIL picture, "),
+        (lambda muse: muse.inpaint(picture(), "mask.png", PROMPT), "the mask is of type str; give a PIL picture, "),
+        (lambda muse: muse.inpaint(picture(), np.ones((110, 150)), PROMPT), "the mask is of type ndarray; give"),
+        (lambda muse: muse.outpaint(picture(), 30, PROMPT), "margins is of type int; give muse.canvas.Margins"),
+        (lambda muse: muse.draft("a.png"), "the picture is of type str; give one of PIL"),
+        (lambda muse: muse.update(picture(), PROMPT, 1), "the draft is of type Image; give what Muse.draft made"),
+        (lambda muse: muse.update(muse.draft(picture()), PROMPT, None), "seed is None; give a whole number"),
+        (lambda muse: muse.update(muse.draft(picture()), None, 1), "the prompt is of type NoneType"),
+        (
+            lambda muse: muse.update(muse.draft(picture()), PROMPT, 1, options=QUICK),
+            "options is of type SamplingOptions",
+        ),
+        (
+            lambda muse: muse.update(muse.draft(picture()), PROMPT, 1, superres_options=FEW),
+            "superres_options is of type EditOptions",
+        ),
+    ],
+)
+def test_a_request_of_another_kind_is_refused_in_one_sentence(ask, message, cascade, without_type_checks):
+    with pytest.raises(ValueError, match=message) as error:
+        ask(cascade)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_edit_too(tiny_muse, without_type_checks):
+    box = Box(*np.array([30, 40, 50, 33]))
+    assert (box, type(box.x)) == (HOLE, int)
+    left: Any = np.int16(3)
+    assert type(Margins(left).left) is int
+    assert pixels(inpaint(tiny_muse, seeds=np.array([7]), mask=box, context=np.float16(2))) == pixels(
+        inpaint(tiny_muse)
+    )
+    varied = tiny_muse.variations(picture(), np.float32(0.5), np.array([7]))
+    assert pixels(varied) == pixels(tiny_muse.variations(picture(), 0.5, [7]))
 
 
 # -- inpainting -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -123,6 +124,32 @@ def test_a_judge_sees_small_pictures_and_their_prompts_and_its_favourite_is_chos
     favourite = max(range(4), key=lambda i: float(to_tensor(drawn[i])[0].mean()))
     assert cascade.choose([PROMPTS[0], PROMPTS[1]], [1, 5], 4, judge=redness)[1] == 5 + favourite
     assert seen == [(cascade.low_size, PROMPTS[0])] * 4 + [(cascade.low_size, PROMPTS[1])] * 4
+
+
+@pytest.mark.parametrize("as_scores", [list, np.array, torch.tensor], ids=["list", "numpy", "tensor"])
+def test_a_judge_may_give_its_scores_as_any_list_of_numbers(as_scores, tiny_muse, without_type_checks):
+    def last_is_best(images, prompts):
+        return as_scores([float(i) for i in range(len(images))])
+
+    assert tiny_muse.choose(["a fox"], [3], 4, judge=last_is_best) == [6]
+    (random,) = tiny_muse.choose(["a fox"], None, 2, judge=last_is_best)
+    assert random >= 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([1.0], r"^the judge gave \[1.0\] for 3 pictures; give a finite number for each$"),
+        ([1.0, float("nan"), 2.0], r"^the judge gave \[1.0, nan, 2.0\] for 3 pictures; give"),
+        ([[1.0], [2.0], [3.0]], r"for 3 pictures; give a finite number for each$"),
+        (2.0, r"^the judge gave 2.0 for 3 pictures; give"),
+        (None, r"^the judge gave no scores \(.*\); give a number for each picture$"),
+        (["a", "b", "c"], r"^the judge gave no scores"),
+    ],
+)
+def test_scores_that_are_not_one_number_a_picture_are_refused(scores, message, tiny_muse, without_type_checks):
+    with pytest.raises(ValueError, match=message):
+        tiny_muse.choose(["a fox"], [3], 3, judge=lambda images, prompts: scores)
 
 
 def test_one_seed_is_no_choice_and_what_is_no_number_of_them_is_refused(tiny_muse, rows):
@@ -253,6 +280,102 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(request_, message, tiny
     assert "\n" not in str(error.value)
 
 
+IMAGE = Image.new("RGB", (128, 128), "orange")
+AS_A_DICT = {"steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda muse: muse.generate(None), "prompts is of type NoneType; give a list of prompts"),
+        (lambda muse: muse.generate(3), "prompts is of type int; give a list of prompts"),
+        (lambda muse: muse.generate(prompt for prompt in PROMPTS), "prompts is of type generator; give a list"),
+        (lambda muse: muse.generate(np.array("a fox")), "prompts is of type ndarray; give a list of prompts"),
+        (lambda muse: muse.generate([b"fox"]), "the prompt is of type bytes; give it as a string"),
+        (lambda muse: muse.generate([None]), "the prompt is of type NoneType; give it as a string"),
+        (lambda muse: muse.generate([["fox"]]), "the prompt is of type list; give it as a string"),
+        (lambda muse: muse.generate(["a"], 1), "seeds is of type int; give a list of seeds, even for a single one"),
+        (lambda muse: muse.generate(["a"], torch.Generator()), "seeds is of type Generator; give a list of seeds"),
+        (lambda muse: muse.generate(["a"], [True]), "seed is True; give a whole number from 0"),
+        (lambda muse: muse.generate(["a"], [1.0]), "seed is 1.0; give a whole number from 0"),
+        (lambda muse: muse.generate(["a"], [1], negatives="a"), "negatives is one string; give a list of negatives"),
+        (lambda muse: muse.choose(["a"], [1], 2, negatives="a"), "negatives is one string"),
+        (lambda muse: muse.upscale([IMAGE], ["a"], [1], negatives="a"), "negatives is one string"),
+        (
+            lambda muse: muse.generate(["a"], [1], size=np.zeros((9, 9))),
+            "size is of type ndarray; give 'low' or 'high'",
+        ),
+        (
+            lambda muse: muse.generate(["a"], [1], options=AS_A_DICT),
+            "^options is of type dict; give muse.SamplingOptions",
+        ),
+        (lambda muse: muse.generate(["a"], [1], options={}), "^options is of type dict"),
+        (lambda muse: muse.generate(["a"], [1], options=EditOptions()), "^options is of type EditOptions; give"),
+        (lambda muse: muse.generate(["a"], [1], superres_options=AS_A_DICT), "superres_options is of type dict; give"),
+        (
+            lambda muse: muse.generate_from_states(*muse.text_encoder(["a"]), [1], superres_options=AS_A_DICT),
+            "superres_options is of type dict; give",
+        ),
+        (lambda muse: muse.generate_from_states(*muse.text_encoder(["a"]), 1), "seeds is of type int"),
+        (lambda muse: muse.choose(["a"], [1], 1, options=AS_A_DICT), "^options is of type dict; give"),
+        (lambda muse: muse.upscale([IMAGE], ["a"], [1], options=EditOptions()), "^options is of type EditOptions"),
+        (lambda muse: muse.upscale(IMAGE, ["a"], [1]), "images is of type Image; give a list of images"),
+        (
+            lambda muse: muse.upscale(["a.png"], ["a"], [1]),
+            "the picture is of type str; give one of PIL, as muse.images",
+        ),
+        (lambda muse: muse.to_tokens([np.zeros((128, 128, 3), np.uint8)]), "the picture is of type ndarray; give one"),
+        (lambda muse: muse.to_tokens([]), "at least one picture is wanted and none came"),
+        (lambda muse: muse.reword(None), "the prompt is of type NoneType; give it as a string"),
+        (lambda muse: muse.reword(["a fox"]), "the prompt is of type list; give it as a string"),
+        (lambda muse: muse.nearest_names("a fox", -1), "num is -1; give a whole number of at least 0"),
+        (lambda muse: muse.nearest_names(None), "the text is of type NoneType"),
+        (lambda muse: muse.text_encoder("a fox"), "prompts is one string; give a list of prompts"),
+        (lambda muse: muse.text_encoder.read_each("a fox"), "prompts is one string; give a list of prompts"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_in_one_sentence_before_anything_is_drawn(
+    ask, message, cascade, monkeypatch, without_type_checks
+):
+    for draw in ("draw_base", "draw_superres"):
+        monkeypatch.setattr(Muse, draw, None)
+    with pytest.raises(ValueError, match=message) as error:
+        ask(cascade)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers(tiny_muse, without_type_checks):
+    given = {"steps": np.int64(3), "guidance": np.float32(2), "top_k": np.int8(5), "remask": np.float16(0.5)}
+    options = SamplingOptions(**given)
+    assert [type(getattr(options, name)) for name in given] == [int, float, int, float]
+    plain = SamplingOptions(steps=3, guidance=2.0, top_k=5, remask=0.5)
+    seeds = np.array([5, 2**62])
+    assert pixels(tiny_muse.generate(PROMPTS[:2], seeds, options=options)) == pixels(
+        tiny_muse.generate(PROMPTS[:2], [5, 2**62], options=plain)
+    )
+    chosen = tiny_muse.choose(PROMPTS[:1], seeds[:1], np.int8(3), options=options)
+    assert chosen == tiny_muse.choose(PROMPTS[:1], [5], 3, options=plain)
+    assert type(chosen[0]) is int
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_a_picture_is_the_same_whatever_the_default_type_of_torch_is(default, tiny_muse):
+    def draw():
+        options = replace(tiny_muse.defaults, remask=0.2)
+        return [
+            *tiny_muse.generate(["a fox"], [1], options=options),
+            *tiny_muse.edit(IMAGE, "a fox", [1], options=EditOptions(iterations=3)),
+            *tiny_muse.variations(IMAGE, 0.5, [1]),
+        ]
+
+    plain = pixels(draw())
+    torch.set_default_dtype(default)
+    try:
+        assert pixels(draw()) == plain
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_largest_seed_draws(tiny_muse):
     assert len(tiny_muse.generate(["a"], [2**63 - 1])) == 1
 
@@ -323,7 +446,7 @@ def test_defaults_that_cannot_be_used_are_refused(defaults, own_folder):
         Muse.from_pretrained(own_folder)
 
 
-@pytest.mark.parametrize("name", ["unknown", "", "a b", "../x/y", "./no/folder", "emoji.png", "/nowhere"])
+@pytest.mark.parametrize("name", ["unknown", "", "a b", "../x/y", "./no/folder", "emoji.png", "/nowhere", "a" * 5000])
 def test_an_unknown_model_is_refused_with_what_to_give(name):
     with pytest.raises(CheckpointError, match=r"there is no model .*; give a folder, a shipped model"):
         Muse.from_pretrained(name)
@@ -370,9 +493,27 @@ def test_a_folder_without_a_model_hides_none_that_ships(tmp_path, monkeypatch, t
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "tpu"])
-def test_a_device_that_is_not_there_is_told_in_one_sentence(device, tiny_folder):
+def test_a_device_that_is_not_there_is_told_in_one_sentence(device, tiny_folder, tiny_muse):
     with pytest.raises(ValueError, match=rf"^device '{device}' cannot be used \(.*\); give 'cpu', or none$"):
         Muse.from_pretrained(tiny_folder, device)
+    with pytest.raises(ValueError, match=rf"^device '{device}' cannot be used"):
+        tiny_muse.to(device)
+
+
+def test_a_model_is_moved_to_a_device_and_to_no_type(tiny_muse, without_type_checks):
+    with pytest.raises(
+        ValueError, match="the device is of type dtype; give 'cpu' or 'cuda', and a precision to draw in"
+    ):
+        tiny_muse.to(torch.bfloat16)
+    assert {part.dtype for module in tiny_muse.modules for part in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("wrong", [torch.uint8, torch.int64, torch.complex64, "float16"])
+@pytest.mark.parametrize("name", ["dtype", "text_dtype"])
+def test_weights_are_saved_in_no_type_that_would_break_them(name, wrong, tiny_muse, tmp_path, without_type_checks):
+    with pytest.raises(ValueError, match=rf"^{name} is .*; give torch.int8 or one of torch's types of fractions"):
+        tiny_muse.save_pretrained(tmp_path / "model", **{name: wrong})
+    assert not (tmp_path / "model").exists()
 
 
 def test_no_seeds_are_told_as_such(tiny_muse):

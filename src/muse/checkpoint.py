@@ -74,6 +74,13 @@ def save_module(module: Configured, folder: Path, dtype: torch.dtype | None = No
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
+def check_stored(name: str, dtype: Any) -> None:
+    """Raises ValueError for what weights cannot be rounded to, unless it is None, for as they are."""
+    is_type = isinstance(dtype, torch.dtype) and (dtype.is_floating_point or dtype == torch.int8)
+    if dtype is not None and not is_type:
+        raise ValueError(f"{name} is {dtype!r}; give torch.int8 or one of torch's types of fractions, as torch.float16")
+
+
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
     """Write the tensors of a folder, which stays whole meanwhile.
     Raises OSError if they cannot be written."""

@@ -42,8 +42,8 @@ from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN
-from muse.requests import check_guidance, check_request, random_seeds
-from muse.sampling import EditOptions, SamplingOptions, StepReport, edit, generators_for, hide_share
+from muse.requests import check_guidance, check_kind, check_request, check_seeds, is_number, random_seeds
+from muse.sampling import EditOptions, SamplingOptions, StepReport, edit, generators_for, given_or, hide_share
 from muse.shapes import LowTokens, Predict, Step, Tokens
 
 CONTEXT = 2.0
@@ -143,10 +143,11 @@ class Editing(ABC):
         Raises ValueError if the mask has another size or is empty, the box is not wholly on the picture, or the picture
         or the request cannot be used."""
         picture = to_rgb(image)
+        check_kind("the mask", mask, Image.Image | Box, "a PIL picture, white where it shall be filled, or a Box")
         is_box = isinstance(mask, Box)
         is_hole = box_hole(mask, picture.size) if is_box else mask_hole(to_rgb(mask, "black"), picture.size)
         check_context(context)
-        windows = inpainting_windows(bounds(is_hole), picture.size, self.size, context)
+        windows = inpainting_windows(bounds(is_hole), picture.size, self.size, float(context))
         wish, both = self._wish(prompt, negative, seeds), self._options(options, superres_options)
         return with_profile(self._fill(np.asarray(picture), is_hole, windows, wish, both, callback), picture)
 
@@ -168,6 +169,7 @@ class Editing(ABC):
         (`muse.canvas.outpainting_windows`). Every pixel of the picture itself is exactly what it was.
         Raises ValueError if the result is too large, or the picture or the request cannot be used."""
         picture = to_rgb(image)
+        check_kind("margins", margins, Margins, "muse.canvas.Margins")
         pixels, is_hole = widen(picture, margins)
         inner = Box(margins.left, margins.top, *picture.size)
         windows = outpainting_windows(inner, (pixels.shape[1], pixels.shape[0]), self.size)
@@ -191,8 +193,8 @@ class Editing(ABC):
         all high-resolution tokens are drawn. Fewer iterations keep more of the picture.
         Raises ValueError if the picture or the request cannot be used. Muse, on mask-free editing."""
         picture = to_rgb(image)
+        options, above = given_or("options", options, EditOptions()), self._above(superres_options)
         wish, draft = self._wish(prompt, negative, seeds), self.draft(picture)
-        options, above = options or EditOptions(), superres_options or self.superres_defaults
         watch = self._watch(callback, options.iterations, above, draft)
         low = self._iterate(draft.tokens.repeat(len(wish.seeds), 1), wish, options, watch)
         return with_profile(cropped(self._finish(low, wish, above, watch), draft), picture)
@@ -216,8 +218,11 @@ class Editing(ABC):
         Without a prompt nothing but the kept tokens says what is drawn.
         Raises ValueError if the strength is not in [0, 1], or the picture or the request cannot be used."""
         picture = to_rgb(image)
-        wish, draft = self._wish(prompt, negative, seeds), self.draft(picture)
         options, above = self._options(options, superres_options)
+        if prompt is None and negative is not None:
+            raise ValueError("a negative prompt came without a prompt; give both, or neither")
+        wish = self._no_wish(seeds) if prompt is None else self._wish(prompt, negative, seeds)
+        draft = self.draft(picture)
         watch = self._watch(callback, options.steps, above, draft)
         hiding = generators_for([seed ^ HIDING_STREAM for seed in wish.seeds])
         mask_id = self.base.config.mask_id
@@ -249,31 +254,36 @@ class Editing(ABC):
         """One iteration of `edit`, and the picture: one pass of the base and those of super-resolution, 8 by default.
         Give each update another seed. Its quick counterpart with a mask is `inpaint` with one step of the base.
         Raises ValueError if the request cannot be used. Muse, on interactive editing."""
+        check_kind("the draft", draft, Draft, "what Muse.draft made")
+        options, above = given_or("options", options, EditOptions()), self._above(superres_options)
         wish = self._wish(prompt, negative, [seed])
-        low = self._iterate(draft.tokens, wish, replace(options or EditOptions(), iterations=1))
-        images = self._finish(low, wish, superres_options or self.superres_defaults)
+        low = self._iterate(draft.tokens, wish, replace(options, iterations=1))
+        images = self._finish(low, wish, above)
         return replace(draft, tokens=low), cropped(images, draft)[0]
 
     # -- what the verbs share -----------------------------------------------------------------------------------------
 
-    def _wish(self, prompt: str | None, negative: str | None, seeds: Sequence[int] | None) -> Wish:
+    def _wish(self, prompt: str, negative: str | None, seeds: Sequence[int] | None) -> Wish:
         """Raises ValueError for what cannot be drawn."""
-        seeds = random_seeds(1) if seeds is None else list(seeds)
+        seeds = own_seeds(seeds)
         num = len(seeds)
-        if not seeds:
-            raise ValueError("no seed came; give one for each picture, or leave them out")
-        if prompt is None:
-            if negative is not None:
-                raise ValueError("a negative prompt came without a prompt; give both, or neither")
-            check_request(["anything"] * num, seeds, None)
-            text = torch.zeros(0, 1, self.base.config.text_dim, device=self.device)
-            return Wish(text, torch.zeros(0, 1, dtype=torch.bool, device=self.device), tuple(seeds))
         check_request([prompt] * num, seeds, None if negative is None else [negative] * num)
         text, is_word = self.text_encoder.read_each([prompt] if negative is None else [prompt, negative])
         return Wish(text.repeat_interleave(num, 0), is_word.repeat_interleave(num, 0), tuple(seeds))
 
+    def _no_wish(self, seeds: Sequence[int] | None) -> Wish:
+        """A wish for anything. Raises ValueError for seeds that are none."""
+        text = torch.zeros(0, 1, self.base.config.text_dim, device=self.device)
+        is_word = torch.zeros(0, 1, dtype=torch.bool, device=self.device)
+        return Wish(text, is_word, tuple(own_seeds(seeds)))
+
     def _options(self, options: SamplingOptions | None, above: SamplingOptions | None) -> Options:
-        return options or self.defaults, above or self.superres_defaults
+        """Raises ValueError for options of another kind."""
+        return given_or("options", options, self.defaults), self._above(above)
+
+    def _above(self, options: SamplingOptions | None) -> SamplingOptions:
+        """Options of super-resolution. Raises ValueError for those of another kind."""
+        return given_or("superres_options", options, self.superres_defaults)
 
     def _fill(
         self,
@@ -443,6 +453,16 @@ class Editing(ABC):
     def preview(self, report: StepReport) -> Preview: ...
 
 
+def own_seeds(seeds: Sequence[int] | None) -> list[int]:
+    """The seeds of some pictures, or a random one.
+    Raises ValueError if there are none, or one is none."""
+    if seeds is None:
+        return random_seeds(1)
+    if not (own := check_seeds(seeds)):
+        raise ValueError("no seed came; give one for each picture, or leave them out")
+    return own
+
+
 def paste_all(
     results: Sequence[Pixels],
     is_left: Hole,
@@ -482,7 +502,7 @@ def with_profile(images: list[Image.Image], picture: Image.Image) -> list[Image.
 
 def check_context(context: float) -> None:
     """Raises ValueError for what is no number from 1."""
-    if isinstance(context, bool) or not isinstance(context, int | float) or not 1 <= context < math.inf:
+    if not is_number(context) or not 1 <= context < math.inf:
         raise ValueError(
             f"context is {context!r}; give a number of at least 1: sides of the window for one of the hole"
         )

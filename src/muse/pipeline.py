@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.resources
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +15,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from muse.checkpoint import CheckpointError, load_module, read_json, save_module, write_whole
+from muse.checkpoint import (
+    CheckpointError,
+    check_stored,
+    first_line,
+    load_module,
+    read_json,
+    save_module,
+    write_whole,
+)
 from muse.editing import Editing, Preview
 from muse.guidance import Blend, guided
-from muse.images import resized, to_images, to_tensor
+from muse.images import check_pictures, resized, to_images, to_tensor
 from muse.models.layers import Context, Texts, Words
 from muse.models.narrow import narrow
 from muse.models.reuse import Reuse, Rhythm
@@ -26,9 +35,19 @@ from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
 from muse.precision import EIGHT_BITS, check_device, default_device, dtype_for, number_for
-from muse.requests import Precision, check_best_of, check_guidance, check_request, random_seeds
+from muse.requests import (
+    Precision,
+    check_best_of,
+    check_guidance,
+    check_kind,
+    check_list,
+    check_request,
+    check_seeds,
+    check_string,
+    whole_number,
+)
 from muse.rewording import reworded
-from muse.sampling import SamplingOptions, StepReport, decode, generators_for
+from muse.sampling import SamplingOptions, StepReport, decode, generators_for, given_or
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 from muse.vocabulary import VOCABULARY, Vocabulary
 
@@ -114,7 +133,10 @@ class Muse(Editing):
     ) -> None:
         """Write all parts as a folder that `from_pretrained` loads; `dtype` rounds the transformers, `text_dtype` the
         text encoder. The VQGANs keep the precision that made their tokens.
-        Raises ValueError if weights were rounded to draw, as what was lost would be lost for ever."""
+        Raises ValueError if weights were rounded to draw, as what was lost would be lost for ever, or if they cannot be
+        stored in these types."""
+        check_stored("dtype", dtype)
+        check_stored("text_dtype", text_dtype)
         self._check_whole("saved")
         if self._is_rounded:
             raise ValueError(
@@ -137,7 +159,9 @@ class Muse(Editing):
         write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
     def to(self, device: torch.device | str) -> "Muse":
-        """Move all parts to a device."""
+        """Move all parts to a device.
+        Raises ValueError if there is no such device, or for a type, which `draw_in` takes."""
+        check_device(device)
         for part in self.modules:
             part.to(device)
         return self
@@ -195,14 +219,17 @@ class Muse(Editing):
     def nearest_names(self, text: str, num: int = 3) -> list[str]:
         """The things that the model's captions name which the text encoder finds nearest to a text, the nearest first:
         by the cosine of the mean states; an empty list if it is not known what they name.
-        Raises ValueError if the text is too long."""
+        Raises ValueError if the text is too long or none, or `num` is no whole number from 0."""
+        check_string("the text", text)
+        num = whole_number("num", num, 0)
         return [] if self.vocabulary is None else self._nearest(self.vocabulary, [text], num)[0]
 
     def reword(self, prompt: str) -> str:
         """A prompt in words of the model's captions, as far as those are known (`muse.rewording`): "a golden retriever
         next to a hut" may be "a dog and a hut" then. What draws, draws a prompt as it is; clients of this class ask
         for this.
-        Raises ValueError if names must be found and the prompt is too long."""
+        Raises ValueError if names must be found and the prompt is too long, or it is no text."""
+        check_string("the prompt", prompt)
         vocabulary = self.vocabulary
         if vocabulary is None:
             return prompt
@@ -245,12 +272,11 @@ class Muse(Editing):
 
         `options` are those of the base, `superres_options` those of super-resolution; size "low" leaves that out.
         `callback` sees every step; `preview` makes pictures of what it sees. Random seeds if none are given.
-        Raises ValueError if a prompt is empty or too long, there are not equally many of everything, or the size is
-        "high" and the model has no super-resolution."""
-        seeds = random_seeds(len(prompts)) if seeds is None else list(seeds)
-        check_request(prompts, seeds, negatives)
+        Raises ValueError if a prompt is empty or too long, there are not equally many of everything, options are of
+        another kind, or the size is "high" and the model has no super-resolution."""
+        seeds = check_request(prompts, seeds, negatives)
         check_size(size, self)
-        text, is_word = self.text_encoder.read_each([*prompts, *(negatives or ())])
+        text, is_word = self.text_encoder.read_each(with_negatives(prompts, negatives))
         return self.generate_from_states(
             text,
             is_word,
@@ -276,18 +302,20 @@ class Muse(Editing):
         States of `len(seeds)` prompts, and then those of equally many negative prompts, or none.
         Raises ValueError if there are other numbers of states."""
         check_size(size, self)
+        seeds = check_seeds(seeds)
         check_states(text, seeds)
+        options, above = self._options(options, superres_options)
         text, is_word = text.to(self.device), is_word.to(self.device)
-        low = self.draw_base(text, is_word, seeds, options or self.defaults, callback)
+        low = self.draw_base(text, is_word, seeds, options, callback)
         if self.superres is None or size == "low":
             return self.to_images(low)
-        high = self.draw_superres(low, text, is_word, seeds, superres_options or self.superres_defaults, callback)
+        high = self.draw_superres(low, text, is_word, seeds, above, callback)
         return self.to_large_images(high)
 
     def choose(
         self,
         prompts: Sequence[str],
-        seeds: Sequence[int],
+        seeds: Sequence[int] | None,
         best_of: int,
         *,
         negatives: Sequence[str] | None = None,
@@ -295,18 +323,21 @@ class Muse(Editing):
         judge: Judge | None = None,
         callback: Callable[[StepReport], None] | None = None,
     ) -> list[int]:
-        """For each prompt the best of `best_of` seeds that count up from its own, for `generate` to draw.
+        """For each prompt the best of `best_of` seeds that count up from its own, or from a random one if there are no
+        seeds, for `generate` to draw.
 
         Best is whose picture before super-resolution the `judge` gives the most, as Muse shows the best of 16 by
         CLIP (section 3.3; `muse.evaluation.clip.ClipScorer` is one); without a judge, whose tokens the base found
         likeliest, in the mean, as it drew them. `callback` sees every step of every grid that is tried.
-        Raises ValueError as `generate`, or if `best_of` is no whole number from 1 to 1,000."""
-        check_request(prompts, seeds, negatives)
+        Raises ValueError as `generate`, if `best_of` is no whole number from 1 to 1,000, or if the judge does not give
+        each picture a finite number."""
+        seeds = check_request(prompts, seeds, negatives)
         check_best_of(best_of, seeds)
+        options, scores = given_or("options", options, self.defaults), []
         if best_of == 1:
-            return list(seeds)
-        options, scores = options or self.defaults, []
-        text, is_word = (each.to(self.device) for each in self.text_encoder.read_each([*prompts, *(negatives or ())]))
+            return seeds
+        texts = with_negatives(prompts, negatives)
+        text, is_word = (each.to(self.device) for each in self.text_encoder.read_each(texts))
         tried = [(row, seed + more) for row, seed in enumerate(seeds) for more in range(best_of)]
         for start in range(0, len(tried), TRIED_AT_ONCE):
             some, reports = tried[start : start + TRIED_AT_ONCE], Latest(callback)
@@ -316,7 +347,7 @@ class Muse(Editing):
             if judge is None:
                 scores.append(reports.mean_log_prob())
             else:
-                scores.append(judge(self.to_images(low), [prompts[row] for row in rows]))
+                scores.append(judged(judge, self.to_images(low), [prompts[row] for row in rows]))
         best = torch.cat([each.cpu() for each in scores]).reshape(len(seeds), best_of).argmax(1)
         return [seed + more for seed, more in zip(seeds, best.tolist(), strict=True)]
 
@@ -333,15 +364,15 @@ class Muse(Editing):
         """Super-resolution of pictures of any size, on their own low-resolution tokens, each with a prompt that says
         what it shows.
         Raises ValueError as `generate`, or if a picture has not the shape of those that the model draws."""
-        seeds = random_seeds(len(prompts)) if seeds is None else list(seeds)
-        check_request(prompts, seeds, negatives)
+        seeds = check_request(prompts, seeds, negatives)
+        check_list("images", images)
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} pictures came for {len(prompts)} prompts; give one for each")
         check_size("high", self)
-        options = options or self.superres_defaults
+        options = given_or("options", options, self.superres_defaults)
         check_guidance(options.guidance, has_negatives=negatives is not None)
         low = self.to_tokens(images)
-        text, is_word = self.text_encoder.read_each([*prompts, *(negatives or ())])
+        text, is_word = self.text_encoder.read_each(with_negatives(prompts, negatives))
         high = self.draw_superres(low, text.to(self.device), is_word.to(self.device), seeds, options, callback)
         return self.to_large_images(high)
 
@@ -397,7 +428,8 @@ class Muse(Editing):
     @torch.no_grad()
     def to_tokens(self, images: Sequence[Image.Image]) -> Tokens:
         """The low-resolution tokens of pictures of any size.
-        Raises ValueError if a picture has not the shape of those that the model draws."""
+        Raises ValueError if there are none, or a picture has not the shape of those that the model draws."""
+        check_pictures(images)
         pictures = torch.stack([to_tensor(resized(image, self.low_size)) for image in images])
         return one_by_one(self.vqgan.encode, pictures.to(self.device))
 
@@ -434,6 +466,24 @@ class Muse(Editing):
         assert self.superres is not None
         assert self.vqgan_superres is not None
         return self.superres, self.vqgan_superres
+
+
+def with_negatives(prompts: Sequence[str], negatives: Sequence[str] | None) -> list[str]:
+    """The texts of a request, as they are read."""
+    return [*prompts, *(() if negatives is None else negatives)]
+
+
+def judged(judge: Judge, images: Sequence[Image.Image], prompts: Sequence[str]) -> Float[Tensor, " picture"]:
+    """The scores that a judge gives.
+    Raises ValueError if they are not one finite number for each picture."""
+    given = judge(images, prompts)
+    try:
+        scores = torch.as_tensor(given).float().cpu()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the judge gave no scores ({first_line(error)}); give a number for each picture") from error
+    if scores.shape != (len(images),) or not scores.isfinite().all():
+        raise ValueError(f"the judge gave {scores.tolist()} for {len(images)} pictures; give a finite number for each")
+    return scores
 
 
 class Latest:
@@ -515,8 +565,10 @@ def size_of(config: TransformerConfig | SuperResConfig, vqgan: VQGAN) -> tuple[i
 
 def check_size(size: Any, muse: Muse) -> None:
     """Raises ValueError if a model cannot draw pictures of a size."""
+    wish = "'low' or 'high', or leave it out"
+    check_kind("size", size, str | None, wish)
     if size not in (None, *get_args(Size)):
-        raise ValueError(f"size is {size!r}; give 'low' or 'high', or leave it out")
+        raise ValueError(f"size is {size!r}; give {wish}")
     if size == "high" and muse.superres is None:
         raise ValueError(f"model {muse.name!r} has no super-resolution; take one that has, or size 'low'")
 
@@ -608,9 +660,9 @@ def find_model(model: str | Path) -> Path:
     that ships.
     Raises CheckpointError if there is none."""
     name = str(model)
-    is_shipped = re.fullmatch(r"[\w-]+", name) is not None and (SHIPPED / name / INDEX).is_file()
+    is_shipped = re.fullmatch(r"[\w-]+", name) is not None and os.path.isfile(SHIPPED / name / INDEX)
     # A folder of pictures may well be called after the model that drew them.
-    if name and Path(name).is_dir() and ((Path(name) / INDEX).is_file() or not is_shipped):
+    if name and os.path.isdir(name) and ((Path(name) / INDEX).is_file() or not is_shipped):
         return Path(name)
     if is_shipped:
         return SHIPPED / name

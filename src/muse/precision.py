@@ -5,7 +5,7 @@ from typing import get_args
 import torch
 
 from muse.checkpoint import first_line
-from muse.requests import Precision
+from muse.requests import Precision, check_kind
 
 EIGHT_BITS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 """The numbers of precisions that round the products of the transformers' layers."""
@@ -21,6 +21,8 @@ def default_device() -> str:
 
 def check_device(device: torch.device | str) -> None:
     """Raises ValueError if torch cannot compute on a device."""
+    wish = "'cpu' or 'cuda', and a precision to draw in to from_pretrained or draw_in"
+    check_kind("the device", device, torch.device | str | int, wish)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

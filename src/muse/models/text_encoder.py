@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from muse.checkpoint import WEIGHTS, is_narrow, read_weights, rounded, usual_mode, write_weights, writing
+from muse.requests import check_list
 from muse.shapes import TextMask, TextStates
 
 TOKENIZING = threading.Lock()
@@ -81,6 +82,7 @@ class TextEncoder(nn.Module):
     def sub_words(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "batch word"], TextMask]:
         """Numbers of every sub-word, and which are words and not padding, where the encoder is.
         Raises ValueError if a prompt is longer than the encoder reads."""
+        check_list("prompts", prompts)
         with TOKENIZING:
             batch = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
         is_word = batch["attention_mask"].bool()
@@ -126,6 +128,7 @@ class TextEncoder(nn.Module):
         """As `forward`, but each prompt is read by itself, so that a picture is the same in any company: a batch adds
         up in another order, and rounded to bfloat16 that can be another token.
         Raises ValueError if a prompt is longer than the encoder reads."""
+        check_list("prompts", prompts)
         read = {prompt: self([prompt]) for prompt in dict.fromkeys(prompts)}
         text, is_word = (
             pad_sequence([read[prompt][part][0] for prompt in prompts], batch_first=True) for part in (0, 1)
