@@ -269,7 +269,7 @@ def test_a_given_picture_is_enlarged_on_its_own_low_resolution_tokens(cascade, t
     assert pixels(large) != pixels(cascade.upscale([image] * 3, PROMPTS, SEEDS, negatives=NEGATIVES))
     assert pixels(large) != pixels(cascade.upscale([image.rotate(90)] * 3, PROMPTS, SEEDS))
     free = SamplingOptions(steps=1, guidance=0.0)
-    with pytest.raises(ValueError, match="guidance is 0, at which a negative prompt does nothing"):
+    with pytest.raises(ValueError, match="guidance is 0, at which negative prompts do nothing"):
         cascade.upscale([image] * 3, PROMPTS, SEEDS, negatives=NEGATIVES, options=free)
 
 

@@ -475,7 +475,7 @@ print(len(muse.generate(["a red apple"], negatives=["dog"])))
 
 def test_a_negative_prompt_without_guidance_is_refused_as_it_would_do_nothing(tiny_muse):
     free = SamplingOptions(steps=2, guidance=0.0)
-    with pytest.raises(ValueError, match="guidance is 0, at which a negative prompt does nothing; give guidance 1"):
+    with pytest.raises(ValueError, match="guidance is 0, at which negative prompts do nothing; give guidance 1"):
         tiny_muse.generate(["a fox"], [1], negatives=["a red fox"], options=free)
     assert len(tiny_muse.generate(["a fox"], [1], options=free)) == 1
     picture = Image.new("RGB", (128, 128))

@@ -133,7 +133,7 @@ def check_clip(clip: str | None, best_of: int) -> None:
 def check_guidance(guidance: float, *, has_negatives: bool) -> None:
     """Raises ValueError if there are negative prompts and no guidance, by which alone they act."""
     if has_negatives and guidance == 0:
-        raise ValueError("guidance is 0, at which a negative prompt does nothing; give guidance 1, or leave it out")
+        raise ValueError("guidance is 0, at which negative prompts do nothing; give guidance 1, or no negative prompt")
 
 
 def check_strength(strength: Any) -> None:
