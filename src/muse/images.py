@@ -201,6 +201,8 @@ def read_png_text(path: Path) -> dict[str, str]:
         with Image.open(path, formats=["PNG"]) as image:
             assert isinstance(image, PngImagePlugin.PngImageFile)
             return {name: str(content) for name, content in image.text.items()}  # also those behind the pixels
+    except UnidentifiedImageError as error:
+        raise OSError(f"{path} is no PNG, or a damaged one; give a PNG that Muse has written") from error
     except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(f"{path} is damaged or too large ({error}); get the picture again") from error
 

@@ -15,7 +15,17 @@ import tyro
 
 from muse import __version__
 from muse.apps.data_commands import ImportVQGAN, Tokenize
-from muse.apps.drawing import Drawing, SamplingFlags, Stages, SuperresFlags, Watch, by_the_model, given, tell
+from muse.apps.drawing import (
+    Drawing,
+    SamplingFlags,
+    Stages,
+    SuperresFlags,
+    Watch,
+    by_the_model,
+    given,
+    print_no_more,
+    tell,
+)
 from muse.apps.edit import Edit, Inpaint, Outpaint, Vary
 from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
@@ -247,6 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("muse: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of --help | head
+        print_no_more()
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"muse: {sentence(error)}", file=sys.stderr)
         return 2

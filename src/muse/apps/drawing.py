@@ -237,7 +237,12 @@ def tell(text: str, write: Callable[[str], None] = print) -> None:
         write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_no_more()
+
+
+def print_no_more() -> None:
+    """Let what is printed from now on go nowhere, as nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def given(flags: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muse import __version__
+from muse.requests import LARGEST_SEED, whole_number
 from muse.sampling import SamplingOptions
 
 
@@ -44,7 +45,7 @@ class Settings:
             superres_options = None if above is None else read(above)
             return cls(
                 text["prompt"],
-                int(text["seed"]),
+                whole_number("seed", int(text["seed"]), 0, LARGEST_SEED),
                 options,
                 text.get("negative"),
                 superres_options,

@@ -134,6 +134,57 @@ def test_an_example_is_one_click_and_a_mistake_is_one_sentence(visit):
     finished(page, APPLE)
 
 
+def test_after_a_mistake_the_seed_can_be_put_right(visit, tiny_muse):
+    page = visit()
+    page.get_by_label("Prompt", exact=True).fill(APPLE)
+    page.get_by_label("Another seed each time").first.uncheck()
+    seed = page.get_by_label("Seed", exact=True).first
+    seed.fill("")
+    button(page, "Draw").click()
+    page.get_by_text("There is no seed; give a whole number").first.wait_for()
+    seed.click()
+    page.keyboard.type("12")
+    assert seed.input_value() == "12"
+    button(page, "Draw").click()
+    file = finished(page, APPLE)
+    assert Image.open(io.BytesIO(file)).tobytes() == tiny_muse.generate([APPLE], [12])[0].tobytes()
+
+
+def test_several_pictures_are_all_seen_whole(visit):
+    page = visit()
+    page.get_by_label("Prompt", exact=True).fill(APPLE)
+    page.get_by_label("number input for How many pictures").first.fill("4")
+    button(page, "Draw").click()
+    finished(page, APPLE)
+    page.wait_for_timeout(500)
+    heights = "part => [part.scrollHeight, part.clientHeight]"
+    all_of_it, shown = page.locator(".grid-wrap:visible").first.evaluate(heights)
+    assert all_of_it <= shown + 1
+
+
+def test_labels_stand_out_from_what_is_behind_them(visit):
+    page = visit(color_scheme="light")
+    for wanted in ("Negative prompt", "Else they are put in words that the model's captions held"):
+        text = page.get_by_text(wanted, exact=True).first
+        ink, paper = text.evaluate(COLOURS)
+        light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (wanted, ink, paper)
+
+
+COLOURS = """part => {
+    let behind = part
+    while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement
+    return [getComputedStyle(part).color, getComputedStyle(behind).backgroundColor]
+}"""
+
+
+def luminance(colour):
+    """Relative luminance of rgb(...). WCAG 2."""
+    shares = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 @pytest.mark.parametrize("tab", ["Draw", "Edit", "Gallery"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(visit, tab):
     page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
-from muse.apps.web.page import VARY, Page
+from muse.apps.web.page import FILL, VARY, Page
 from muse.apps.web.studio import Studio
 from muse.canvas import Margins
 from muse.images import read_png_text, save_png
@@ -175,7 +175,7 @@ def test_what_a_picture_was_drawn_with_beyond_the_controls_is_told(cascade, tmp_
     assert all(each in message for each, message in zip(wanted, told, strict=True))
     text = Settings(APPLE, 2**60 + 1, options, None, usual, cascade.name).to_text()
     save_png(Image.new("RGB", (8, 8)), tmp_path / "seed.png", text)
-    assert page.load(str(tmp_path / "seed.png"))[3] == 2**53
+    assert page.load(str(tmp_path / "seed.png"))[3] == 2**53 - 1
     assert str(2**60 + 1) in told[-1]
 
 
@@ -272,6 +272,41 @@ def test_a_negative_prompt_of_an_edit_brings_guidance_where_the_model_has_none(s
         *_, last = Page(studio).edit(KINDS[0], canvas, APPLE, False, negative, 1, 5, False, 0, 0, 0, 0, 3, 0.3, [])
         (path, _), *_ = last[0]
         assert json.loads(read_png_text(Path(path))["options"])["guidance"] == guidance
+
+
+def test_a_seed_that_stays_draws_the_same_again_though_the_best_of_some_is_another(page):
+    asked = {"prompt": APPLE, "seed": 5, "is_random": False, "steps": 3, "best_of": 4}
+    first, again = (page[1].predict(**asked, api_name="/draw") for _ in range(2))
+    assert first[1]["seed"] == again[1]["seed"] != "5"
+    assert first[2] == again[2] == 5
+
+
+def test_what_is_kept_of_an_edit_on_its_way_is_small(studio, photo):
+    large = photo.resize((1500, 1000))
+    canvas = {"background": large, "layers": []}
+    *_, last = Page(studio).edit(VARY, canvas, APPLE, False, "", 1, 5, False, 0, 0, 0, 0, 3, 0.3, [])
+    assert len(last[4]) > 2
+    assert {frame.size for frame in last[4]} == {(512, 341)}
+    assert Image.open(last[0][0][0]).size == (1500, 1000)
+
+
+def test_a_hole_must_be_painted(studio, photo):
+    with pytest.raises(gr.Error, match="Nothing is painted over; paint over what shall be filled"):
+        next(
+            Page(studio).edit(
+                FILL, {"background": photo, "layers": []}, APPLE, False, "", 1, 5, False, 0, 0, 0, 0, 3, 0.3, []
+            )
+        )
+
+
+def test_a_file_that_is_no_picture_is_told_of_by_its_name_alone(studio, tmp_path):
+    (tmp_path / "fake.png").write_bytes(b"nothing")
+    with pytest.raises(gr.Error, match=r"^'?The file fake.png is no PNG") as error:
+        Page(studio).load(str(tmp_path / "fake.png"))
+    assert not error.value.print_exception
+    save_png(Image.new("RGB", (8, 8)), tmp_path / "seed.png", Settings(APPLE, -5, QUICK).to_text())
+    with pytest.raises(gr.Error, match="seed is -5"):
+        Page(studio).load(str(tmp_path / "seed.png"))
 
 
 def test_what_cannot_be_drawn_is_told_on_the_page_in_one_sentence(page):

@@ -49,8 +49,8 @@ class Serve:
     shutdown_seconds: int = 120
     """How long what has begun may take to finish when the server is told to stop."""
     urls: bool = True
-    """Hand out pictures by address if asked. Where several servers answer as one, each has only its own pictures, and
-    this must be off."""
+    """Whether pictures are handed out by address if asked; not where several servers answer as one, as each has only
+    its own."""
     url_mb: float = 64.0
     """Memory for pictures that are handed out by address; the oldest go first."""
     url_seconds: float = 3600.0

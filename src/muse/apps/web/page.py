@@ -16,7 +16,7 @@ from PIL import Image
 from muse.apps.server.options import check_address
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
-from muse.apps.web.studio import MOST_PICTURES, MOST_TRIED, Picture, Shown, Studio
+from muse.apps.web.studio import MOST_PICTURES, MOST_TRIED, Picture, Shown, Studio, small
 from muse.apps.wishes import reword
 from muse.canvas import Margins
 from muse.pipeline import Muse
@@ -34,10 +34,11 @@ EXAMPLES = {
     ]
 }
 """Prompts to begin with, by the name of the model."""
-MOST_PIXELS = 20_000_000
+MOST_PIXELS = 40_000_000
+"""Of an upload."""
 MOST_KEPT = 100
 """Pictures in the gallery of one visitor."""
-LARGEST_SEED = 2**53
+LARGEST_SEED = 2**53 - 1
 """The numbers of a browser hold no larger one exactly."""
 RANGES = {"steps": (1, 100), "guidance": (0, 20), "temperature": (0, 2), "choice_noise": (0, 20), "refresh": (1, 24)}
 """The least and the most that the controls of options give."""
@@ -45,7 +46,17 @@ FILL, WIDEN, CHANGE, VARY = "Fill what is painted over", "Widen the picture", "C
 KINDS = (FILL, WIDEN, CHANGE, VARY)
 STYLE = """
 .gradio-container { max-width: 1200px !important; width: 100%; margin: auto }
+.grid-wrap { max-height: none !important }
 """
+
+READABLE = {
+    "block_title_text_color": "*primary_700",
+    "block_label_text_color": "*primary_700",
+    "block_info_text_color": "*neutral_600",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+}
+"""Colours that stand out enough from what is behind them (WCAG 2, 4.5 to 1), where the theme's own do not."""
 
 
 class Page:
@@ -78,7 +89,8 @@ class Page:
         best_of: float,
         kept: list[Picture],
     ) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """Pictures as they come into being, then what a file says of the first, its seed, and the visitor's gallery."""
+        """Pictures as they come into being, then what a file says of the first, the seed to draw them again with, and
+        the visitor's gallery."""
         with told():
             options = dataclasses.replace(
                 self.muse.defaults,
@@ -98,7 +110,7 @@ class Page:
             seeds, avoided = seeds_from(seed, is_random, num, int(best_of)), negative.strip() or None
             drawn = self.reword(prompt, is_literal)
             shown = self.studio.draw(drawn, seeds, avoided, options, above, int(best_of))
-            yield from self.show(shown, kept)
+            yield from self.show(shown, seeds[0], kept)
 
     def reword(self, prompt: str, is_literal: bool) -> str:
         """The prompt to be drawn; what was in no caption is told, if it is known."""
@@ -107,21 +119,22 @@ class Page:
             gr.Info(f"{note[0].upper()}{note[1:]}.")
         return drawn
 
-    def show(self, shown: Iterator[Shown], kept: list[Picture]) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """Hand on what can be seen; at the end the pictures are kept for the visitor."""
+    def show(self, shown: Iterator[Shown], seed: int, kept: list[Picture]) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Hand on what can be seen, of which nothing can be said before the end; then the pictures are kept for the
+        visitor."""
         for each in shown:
             if not each.pictures:
-                yield each.previews, gr.skip(), gr.skip(), gr.skip()
+                yield each.previews, None, gr.skip(), gr.skip()
                 continue
             kept = [*each.pictures, *kept][:MOST_KEPT]
             captioned = [(str(picture.path), picture.caption) for picture in each.pictures]
-            yield captioned, told_of(each.pictures[0]), int(each.pictures[0].text["seed"]), kept
+            yield captioned, told_of(each.pictures[0]), seed, kept
 
     def load(self, path: str | None) -> list[Any]:
         """The controls as they were for a picture."""
         if path is None:
             return [gr.skip()] * 16
-        with told():
+        with told(path):
             settings = self.studio.load(Path(path))
         options, above = settings.options, settings.superres_options or self.muse.superres_defaults
         if settings.model != self.muse.name:
@@ -196,6 +209,8 @@ class Page:
             prompt, options = self.reword(prompt, is_literal), self.muse.defaults
             if avoided and not options.guidance:  # by which alone it acts; this tab has no slider for it
                 options = dataclasses.replace(options, guidance=1.0)
+            if kind == FILL and mask.getbbox() is None:
+                raise ValueError("nothing is painted over; paint over what shall be filled")
             if kind == FILL:
                 shown = self.studio.inpaint(image, mask, prompt, seeds, avoided, options)
             elif kind == WIDEN:
@@ -205,14 +220,14 @@ class Page:
                 shown = self.studio.edit(image, prompt, seeds, avoided, EditOptions(iterations=int(iterations)))
             else:
                 shown = self.studio.vary(image, strength, prompt.strip() or None, seeds, avoided, options)
-            frames.append(image)
+            frames.append(small(image))
 
             def noted() -> Iterator[Shown]:
                 for each in shown:
                     frames.append(each.previews[0])
                     yield each
 
-            for each in self.show(noted(), kept):
+            for each in self.show(noted(), seeds[0], kept):
                 yield *each, frames, gr.Slider(maximum=len(frames) - 1, value=len(frames) - 1)
 
     def frame(self, frames: list[Image.Image], index: float) -> Any:
@@ -232,13 +247,14 @@ class Page:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """What cannot be drawn is told on the page, in its one sentence."""
+def told(path: str = "") -> Iterator[None]:
+    """What cannot be drawn is told on the page, in its one sentence; of an upload's path only its name."""
     try:
         yield
     except (ValueError, OSError, ArithmeticError) as error:
-        message = str(error)
-        raise gr.Error(message[:1].upper() + message[1:] + ".", duration=None) from error
+        sentence = str(error).replace(path, f"The file {Path(path).name}") if path else str(error)
+        sentence = sentence[:1].upper() + sentence[1:] + "."
+        raise gr.Error(sentence, duration=None, print_exception=False) from error
 
 
 def within(name: str, options: SamplingOptions) -> Any:
@@ -326,7 +342,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
     options += [superres_steps, superres_guidance, best_of]
     given: list[Any] = [prompt, is_literal, negative, num, seed, is_random, *options, kept]
     shown: list[Any] = [pictures, said, seed, kept]
-    running = gr.on([start.click, prompt.submit], page.draw, given, shown, api_name="draw")
+    running = gr.on([start.click, prompt.submit], page.draw, given, shown, api_name="draw", show_progress_on=pictures)
     stop.click(None, cancels=[running])
     file.change(page.load, [file], [prompt, is_literal, negative, seed, is_random, *options], api_name="load")
 
@@ -396,7 +412,7 @@ def build_editing(page: Page, kept: gr.State) -> None:
         kept,
     ]
     shown: list[Any] = [pictures, said, seed, kept, frames, slider]
-    running = start.click(page.edit, given, shown, api_name="edit")
+    running = start.click(page.edit, given, shown, api_name="edit", show_progress_on=pictures)
     stop.click(None, cancels=[running])
     slider.change(page.frame, [frames, slider], [frame], api_visibility="private", show_progress="hidden")
 
@@ -437,7 +453,7 @@ def build_seeds() -> tuple[gr.Slider, gr.Number, gr.Checkbox]:
     """How many pictures, and from which seed on."""
     num = gr.Slider(1, MOST_PICTURES, 1, step=1, label="How many pictures")
     with gr.Row():
-        seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, min_width=140)
+        seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=LARGEST_SEED, min_width=140)
         is_random = gr.Checkbox(label="Another seed each time", value=True, min_width=140)
     return num, seed, is_random
 
@@ -451,7 +467,7 @@ def launch_options(options: Web) -> dict[str, Any]:
         "inbrowser": options.open,
         "share": False,
         "max_file_size": "16mb",
-        "theme": gr.themes.Soft(font=fonts[0], font_mono=fonts[1]),
+        "theme": gr.themes.Soft(font=fonts[0], font_mono=fonts[1]).set(**READABLE),
         "css": STYLE,
         "ssr_mode": False,
         "enable_monitoring": False,
@@ -463,7 +479,7 @@ def serve(options: Web) -> None:
     """Load the model and serve its page until stopped.
     Raises ValueError or OSError if the model cannot be read or the port is taken."""
     check_address(options.host, options.port)
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # of an upload, which Gradio unpacks
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Gradio unpacks uploads by Pillow, which refuses twice that
     studio = Studio(Muse.from_pretrained(options.model, precision=options.precision))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does: the folder goes
     try:

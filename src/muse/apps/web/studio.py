@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from muse.apps.drawing import preview_size
 from muse.apps.settings import Settings
 from muse.apps.wishes import Alteration, Drawing, alterations, draw
 from muse.apps.worker import QueueFull, Task, Worker
@@ -49,7 +50,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Shown:
-    """What can be seen at a moment: previews of all pictures of a request, or none yet; at last the pictures."""
+    """What can be seen at a moment: previews of all pictures of a request, none of them large, as a visitor keeps some;
+    at last the pictures."""
 
     previews: list[Image.Image]
     pictures: list[Picture]
@@ -194,13 +196,16 @@ class Studio:
                 if image is None:
                     num_left -= 1
                     continue
-                previews[index] = image
+                previews[index] = small(image)
                 if index == max(previews) and events.empty():  # once a step, and not if the next one is here already
                     yield Shown([previews[i] for i in sorted(previews)], [])
             drawn = [task.future.result(0) for task in tasks]
             made = [dataclasses.replace(wish, seed=each.seed) for wish, each in zip(wishes, drawn, strict=True)]
             images = [each.image for each in drawn]
-            yield Shown(images, [self._save(image, wish.text) for image, wish in zip(images, made, strict=True)])
+            yield Shown(
+                [small(image) for image in images],
+                [self._save(image, wish.text) for image, wish in zip(images, made, strict=True)],
+            )
         finally:
             for task in tasks:
                 task.abandon()
@@ -214,6 +219,12 @@ class Studio:
         if len(self._files) > MOST_FILES:
             self._files.popleft().unlink(missing_ok=True)
         return Picture(path, text)
+
+
+def small(image: Image.Image) -> Image.Image:
+    """A picture at the size of a preview."""
+    size = preview_size(image.size)
+    return image if image.size == size else image.resize(size)
 
 
 def check(prompt: str, seeds: Sequence[int], negative: str | None) -> None:
