@@ -93,6 +93,8 @@ def main() -> None:
         ):
             page = visit(browser, url, size, scheme)
             draw(page, 4 if size == DESK else 1)
+            if size == DESK:
+                page.evaluate("scrollTo(0, 0)")
             save(page, name)
         picture = Path(folder) / "apple.png"
         muse.generate([PROMPT], [1])[0].resize((384, 384)).save(picture)
