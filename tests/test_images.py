@@ -55,7 +55,7 @@ def test_a_png_of_another_program_has_no_text(picture, tmp_path):
 
 def test_text_is_read_from_a_png_only(picture, tmp_path):
     picture.save(tmp_path / "a.jpg")
-    with pytest.raises(OSError, match="a.jpg is no PNG, or a damaged one"):
+    with pytest.raises(OSError, match=r"a\.jpg is no PNG, or a damaged one"):
         read_png_text(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         read_png_text(tmp_path / "b.png")
