@@ -50,16 +50,16 @@ def of_picture(config: TransformerConfig, words: int, options: SamplingOptions) 
     positions = config.height * config.width
     plan = plan_for(torch.full((1, positions), config.mask_id), options, config.mask_id)
     rhythm = Rhythm(options.refresh, options.guidance, options.guidance_ramp)
-    operations = of_reading(config, words)
+    operations, of_attended = of_reading(config, words), of_being_attended(config)
     for step in plan.steps:
         assert step.most_hidden is not None
         assert step.most_touched is not None
         branches = rhythm.computed(step)
         computed = positions if rhythm.is_fresh(step) else step.most_touched
         for has_text in (True, False)[:branches]:
-            of_one, of_less = of_layer(config, words, has_text=has_text), of_being_attended(config)
-            operations += computed * (config.depth - 1) * of_one
-            operations += computed * of_less + step.most_hidden * (of_one - of_less)
+            of_whole = of_layer(config, words, has_text=has_text)
+            operations += computed * ((config.depth - 1) * of_whole + of_attended)
+            operations += step.most_hidden * (of_whole - of_attended)
         operations += step.most_hidden * (branches * of_features(config) + of_logits(config))
     return operations
 

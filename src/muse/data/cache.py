@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from muse.checkpoint import CheckpointError, read_json
 from muse.data.batches import TokenBatch
-from muse.data.order import check_rows, shuffled
+from muse.data.order import check_rows, order_of, shuffled
 
 INDEX = "cache.json"
 FORMAT = 1
@@ -226,13 +226,8 @@ class TokensOfStep:
 
     @property
     def order(self) -> dict[str, int]:
-        """What decides which rows come in which step, as the command line calls it."""
-        return {
-            "rows": len(self.cache),
-            "held-out": self.held_out,
-            "batch-size": self.batch_size,
-            "engine.seed": self.seed,
-        }
+        """What decides which rows come in which step."""
+        return order_of(len(self.cache), self.batch_size, self.held_out, self.seed)
 
     def __call__(self, step: int) -> TokenBatch:
         return self.share(step, slice(None))

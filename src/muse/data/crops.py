@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from muse.data.order import check_rows, shuffled
+from muse.data.order import check_rows, order_of, shuffled
 from muse.data.pictures import CONVERTED, SKIPPED, Tally, Unusable, fit, read_picture
 from muse.data.sources import RowSource
 from muse.shapes import Pictures
@@ -40,14 +40,8 @@ class PicturesOfStep:
 
     @property
     def order(self) -> dict[str, int]:
-        """What decides which rows come in which step, and how large, as the command line calls it."""
-        return {
-            "rows": len(self.source),
-            "held-out": self.held_out,
-            "batch-size": self.batch_size,
-            "engine.seed": self.seed,
-            "size": self.size,
-        }
+        """What decides which rows come in which step, and how large."""
+        return order_of(len(self.source), self.batch_size, self.held_out, self.seed) | {"size": self.size}
 
     def __call__(self, step: int) -> Pictures:
         return self.share(step, slice(None))

@@ -30,6 +30,11 @@ def check_rows(num: int, batch_size: int, held_out: int, what: str) -> None:
         raise ValueError(f"{what} and {held_out} are held out; hold out fewer")
 
 
+def order_of(rows: int, batch_size: int, held_out: int, seed: int) -> dict[str, int]:
+    """What decides which rows come in which step, by the names that the command line has for it."""
+    return {"rows": rows, "held-out": held_out, "batch-size": batch_size, "engine.seed": seed}
+
+
 def rounds(numbers: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
     """One pass through the network; a permutation of all numbers of 2 * half bits."""
     shift, mask = np.uint64(half), np.uint64(2**half - 1)

@@ -117,9 +117,13 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """The picture files in a folder and below it, in the order of their names. Sheets of runs that train on them are
+    """The picture files in a folder and below it, as `pictures_among` has them."""
+    return pictures_among(list(files_below(folder)), folder)
+
+
+def pictures_among(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """The pictures among the files below a folder, in the order of their names. Sheets of runs that train on them are
     none of them: folders with metrics are left out, the folder itself aside."""
-    paths = list(files_below(folder))
     runs = {path.parent for path in paths if path.name == METRICS} - {folder}
     pictures = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
     return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
@@ -134,13 +138,14 @@ class FolderSource(Pieces):
 
     def __init__(self, folder: Path, options: SourceOptions):
         self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
-        self.paths = pictures_below(folder)
+        files = list(files_below(folder))
+        self.paths = pictures_among(files, folder)
         if not self.paths:
             raise ValueError(f"{folder} has no pictures, tars or parquet files in it; give a folder that has")
-        files = sorted(path for path in files_below(folder) if path.suffix.lower() == ".txt")
-        self.beside = {alike(str(path.with_suffix(""))): path for path in files}
+        texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
+        self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
         self.told = read_metadata(folder, options.caption_column)
-        if lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}:
+        if self.told and (lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}):
             path = folder / METADATA
             log.warning("%s names pictures that are not there (%d, %s for one)", path, len(lost), min(lost))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from muse.requests import keep_whole
 from muse.shapes import Places, Tokens
 
 States = Float[Tensor, "batch position dim"]
@@ -300,8 +302,12 @@ def reset_weights(modules: Iterable[nn.Module]) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def check_attention(dim: int, heads: int, dropout: float) -> None:
-    """Raises ValueError if a transformer cannot have this shape."""
+def check_transformer(config: Any) -> None:
+    """Keep the sizes of a transformer's config as Python's own numbers.
+    Raises ValueError if a transformer cannot have this shape."""
+    for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim"):
+        keep_whole(config, name)
+    dim, heads, dropout = config.dim, config.heads, config.dropout
     if dim % heads:
         fitting = max(num for num in range(1, max(dim // 64, 1) + 1) if dim % num == 0)
         raise ValueError(f"dim {dim} is not a multiple of {heads} heads; try {fitting} heads")

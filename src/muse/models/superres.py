@@ -23,8 +23,8 @@ from muse.models.layers import (
     Texts,
     TransformerLayer,
     Words,
-    check_attention,
     check_grid,
+    check_transformer,
     code_head,
     logits_of,
     reset_weights,
@@ -87,12 +87,10 @@ class SuperResConfig:
     """The same of the low-resolution VQGAN."""
 
     def __post_init__(self) -> None:
-        for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim"):
-            keep_whole(self, name)
+        check_transformer(self)
         for name in ("low_num_codes", "low_height", "low_width"):
             keep_whole(self, name)
         keep_whole(self, "low_depth", least=0)
-        check_attention(self.dim, self.heads, self.dropout)
         if self.attention not in get_args(Attention):
             raise ValueError(
                 f"attention is {self.attention!r}; give one of {', '.join(map(repr, get_args(Attention)))}"

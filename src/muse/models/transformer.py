@@ -14,14 +14,13 @@ from muse.models.layers import (
     SelfAttention,
     Stack,
     TransformerLayer,
-    check_attention,
     check_grid,
+    check_transformer,
     code_head,
     logits_of,
     reset_weights,
 )
 from muse.models.reuse import EVERYWHERE, Focus, through
-from muse.requests import keep_whole
 from muse.shapes import Hidden, TextMask, TextStates, Tokens
 
 
@@ -51,9 +50,7 @@ class TransformerConfig:
     """The VQGAN whose codes these are; a model with another one is refused."""
 
     def __post_init__(self) -> None:
-        for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim"):
-            keep_whole(self, name)
-        check_attention(self.dim, self.heads, self.dropout)
+        check_transformer(self)
 
     @property
     def mask_id(self) -> int:

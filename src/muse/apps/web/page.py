@@ -209,9 +209,9 @@ class Page:
             prompt, options = self.reword(prompt, is_literal), self.muse.defaults
             if avoided and not options.guidance:  # by which alone it acts; this tab has no slider for it
                 options = dataclasses.replace(options, guidance=1.0)
-            if kind == FILL and mask.getbbox() is None:
-                raise ValueError("nothing is painted over; paint over what shall be filled")
             if kind == FILL:
+                if mask.getbbox() is None:
+                    raise ValueError("nothing is painted over; paint over what shall be filled")
                 shown = self.studio.inpaint(image, mask, prompt, seeds, avoided, options)
             elif kind == WIDEN:
                 margins = Margins(int(left), int(right), int(top), int(bottom))
