@@ -1,10 +1,12 @@
 """The recipe of the model that ships: what it is trained on, how large its parts are, and for how long.
 
 python -m projects.emoji.train vqgan             pictures to one token for each 16x16 pixels
+python -m projects.emoji.train decoder-low       a decoder of its tokens at the size at which it will paint
 python -m projects.emoji.train base              captions to the tokens of a picture of 256 px
 python -m projects.emoji.train vqgan-superres    pictures to one token for each 8x8 pixels
 python -m projects.emoji.train superres          these tokens and captions to those of a picture of 512 px
 python -m projects.emoji.train decoder           a larger decoder for the large pictures
+python -m projects.emoji.train decoder-drawn     the same, shown what super-resolution draws
 
 With `--places.scale half` pictures have half the size, and two cores train all of it in an evening.
 """
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from muse.checkpoint import CONFIG
 from muse.models.discriminator import DiscriminatorConfig
 from muse.models.transformer import TransformerConfig
 from muse.models.vqgan import VQGANConfig
@@ -150,8 +153,33 @@ class Places:
         return self.runs / "decoder" / "vqgan"
 
     @property
+    def decoder_low(self) -> Path:
+        """The VQGAN of the small pictures with a decoder that was trained at their size."""
+        return self.runs / "decoder-low" / "vqgan"
+
+    @property
+    def decoder_drawn(self) -> Path:
+        """The VQGAN of the large pictures with a decoder that was shown what is drawn."""
+        return self.runs / "decoder-drawn" / "vqgan"
+
+    @property
+    def painter(self) -> Path:
+        """The VQGAN that paints the small pictures: of those of the run the last one that is trained."""
+        return last_trained(self.vqgan, self.decoder_low)
+
+    @property
+    def large_painter(self) -> Path:
+        """The one that paints the large ones."""
+        return last_trained(self.vqgan_superres, self.decoder, self.decoder_drawn)
+
+    @property
     def perceptual(self) -> Path:
         return self.folder / "networks" / "squeezenet" / "model.safetensors"
+
+
+def last_trained(first: Path, *others: Path) -> Path:
+    """The last of the folders that holds a network, or the first one if none does."""
+    return next((each for each in reversed(others) if (each / CONFIG).is_file()), first)
 
 
 PLACES = Places()
@@ -290,6 +318,47 @@ def decoder(places: Places) -> DecoderTraining:
 
 LARGE_BATCH = 8
 """Pictures of 256 px in a batch."""
+
+
+def last_decoder(folder: Path, steps: int) -> DecoderTraining:
+    """A decoder of the same shape, trained on at the size at which it will paint: with a loss for stains and no
+    discriminator."""
+    return DecoderTraining(
+        engine=EngineOptions(
+            folder=folder,
+            steps=steps,
+            learning_rate=4e-4,
+            warmup=30,
+            final_rate=0.02,
+            ema_decay=0.98,
+            save_every=100,
+            log_every=10,
+        ),
+        perceptual_weight=0.2,
+        gradient_weight=1.0,
+        discriminator_from=steps,
+        adversarial_from=steps,
+    )
+
+
+def decoder_low(places: Places) -> DecoderTraining:
+    """That of the f=16 VQGAN, which was trained at 128 px."""
+    return replace(last_decoder(places.decoder_low.parent, 1600), decoder_blocks=vqgan(places).model.decoder_blocks)
+
+
+def decoder_drawn(places: Places) -> DecoderTraining:
+    """The larger one of the f=8 VQGAN, on what super-resolution draws."""
+    shape = decoder(places)
+    training = replace(last_decoder(places.decoder_drawn.parent, 800), decoder_blocks=shape.decoder_blocks)
+    return replace(training, drawn_share=0.75)
+
+
+DRAWN_BATCH = 4
+"""Pictures in a batch of the last training of the large pictures' decoder."""
+DRAWN_PICTURES = 1000
+"""How many pictures that shows; each is drawn once, which takes a processor longer than a step on it."""
+CANONICAL_LAST = 0.85
+"""Share of the pictures of these two with everything at its plain place, as the transformers draw it."""
 
 
 def superres(places: Places) -> SuperResTraining:

@@ -20,13 +20,14 @@ from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import Muse
+from muse.pipeline import Muse, find_model
 from muse.shapes import Pictures, Tokens
 from muse.training.base import train_base
-from muse.training.decoder import train_decoder
+from muse.training.decoder import Drawn, train_decoder
 from muse.training.masked import MaskedTraining
 from muse.training.perceptual import PerceptualLoss
 from muse.training.pictures import PictureTraining
+from muse.training.redraw import Redraw, fingerprints
 from muse.training.superres import train_superres
 from muse.training.vqgan import VQGANTraining, train_vqgan
 from projects.emoji import dataset, networks, recipe, tokens
@@ -52,15 +53,24 @@ def usable(art: dataset.EmojiArt, *, held_out: bool, styles: Collection[str] = r
 class PicturesOfStep:
     """Painted scenes without captions, drawn by the number of the step."""
 
-    def __init__(self, art: dataset.EmojiArt, batch: int, stream: int, held_out: bool = False):
-        self.art = art
+    def __init__(
+        self,
+        art: dataset.EmojiArt,
+        batch: int,
+        stream: int,
+        held_out: bool = False,
+        canonical_share: float = recipe.CANONICAL_SHARE,
+        distinct: int | None = None,
+    ):
+        """Of `distinct` batches, again and again, if that is given."""
+        self.art, self.canonical_share, self.distinct = art, canonical_share, distinct
         self.pictures = usable(self.art, held_out=held_out)
         self.batch, self.stream = batch, stream
 
     def __call__(self, step: int) -> Pictures:
-        rng = np.random.default_rng((self.stream, step))
+        rng = np.random.default_rng((self.stream, step if self.distinct is None else step % self.distinct))
         scenes = [random_scene(self.art, rng, self.pictures, recipe.SCENES) for _ in range(self.batch)]
-        is_canonical = rng.random(self.batch) < recipe.CANONICAL_SHARE
+        is_canonical = rng.random(self.batch) < self.canonical_share
         painted = np.stack(
             [
                 paint(scene, self.art, None if is_plain else rng)
@@ -195,9 +205,73 @@ def decoder(places: Places = PLACES, steps: int | None = None, batch: int = reci
     batches, training = scenes_for(art, batch, in_steps(recipe.decoder(places), steps))
     vqgan = load_module(VQGAN, VQGANConfig, places.vqgan_superres)
     train_decoder(training, vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual))
-    if (places.superres / CONFIG).is_file():
-        superres = load_module(SuperResTransformer, SuperResConfig, places.superres)
-        cascade(places, superres).save_pretrained(places.model, torch.float16)
+    renew_model(places)
+
+
+def decoder_low(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:
+    """Train the decoder of the f=16 VQGAN on at the size of the small pictures, and put it into the model if there is a
+    cascade.
+
+    Args:
+        places: where the project keeps what it makes.
+        steps: of the whole run; the recipe's if not given.
+        batch: pictures in a batch.
+    """
+    networks.prepare(places.folder)
+    art = dataset.load(places.folder, places.of_scale.data)
+    batches = PicturesOfStep(art, batch, SEEN, canonical_share=recipe.CANONICAL_LAST)
+    train_decoder(
+        in_steps(recipe.decoder_low(places), steps),
+        load_module(VQGAN, VQGANConfig, places.vqgan),
+        batches,
+        PicturesOfStep(art, 32, WATCHED, held_out=True)(0),
+        PerceptualLoss.from_file(places.perceptual),
+    )
+    renew_model(places)
+
+
+def decoder_drawn(
+    places: Places = PLACES, model: str = "", steps: int | None = None, batch: int = recipe.DRAWN_BATCH
+) -> None:
+    """Train the decoder of the large pictures on what super-resolution draws of pictures' own small tokens, and put it
+    into the model if there is a cascade.
+
+    Args:
+        places: where the project keeps what it makes.
+        model: whose decoder, and what draws: a name or folder; the run's own if not given.
+        steps: of the whole run; the recipe's if not given.
+        batch: pictures in a batch.
+    """
+    networks.prepare(places.folder)
+    art = dataset.load(places.folder, places.of_scale.large_data)
+    muse = Muse.from_pretrained(model or places.model)
+    vqgan = load_module(VQGAN, VQGANConfig, find_model(model or places.model) / "vqgan_superres")
+    distinct = max(recipe.DRAWN_PICTURES // batch, 1)
+    train_decoder(
+        in_steps(recipe.decoder_drawn(places), steps),
+        vqgan,
+        PicturesOfStep(art, batch, SEEN, canonical_share=recipe.CANONICAL_LAST, distinct=distinct),
+        PicturesOfStep(art, 16, WATCHED, held_out=True)(0),
+        PerceptualLoss.from_file(places.perceptual),
+        Remembered(Redraw(muse, vqgan, art.size)),
+    )
+    renew_model(places)
+
+
+class Remembered:
+    """What is drawn of pictures, drawn once for each, as they come again."""
+
+    def __init__(self, draw: Drawn):
+        self.draw = draw
+        self.drawn: dict[int, Tokens] = {}
+
+    def __call__(self, pictures: Pictures) -> Tokens:
+        names = fingerprints(pictures)
+        new = [row for row, name in enumerate(names) if name not in self.drawn]
+        if new:
+            for row, tokens in zip(new, self.draw(pictures[new]), strict=True):
+                self.drawn[names[row]] = tokens
+        return torch.stack([self.drawn[name] for name in names])
 
 
 def cached(
@@ -321,7 +395,7 @@ def base(
         lent: for a machine that is lent for a while; there token caches are enough, without pictures and VQGAN.
     """
     art = dataset.load(places.folder, places.of_scale.data, needs_pictures=False)
-    vqgan_folder = vqgan_from or places.vqgan
+    vqgan_folder = vqgan_from or places.painter
     vqgan = load_module(VQGAN, VQGANConfig, vqgan_folder) if (vqgan_folder / CONFIG).is_file() else None
     text_encoder = TextEncoder.from_folder(places.text_encoder)
     seen, unseen = base_tokens(places, art, vqgan)
@@ -363,7 +437,7 @@ def superres(
         lent: for a machine that is lent for a while.
     """
     art, larger = art_of(places)
-    vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan, places.vqgan_superres))
+    vqgan, vqgan_large = (load_module(VQGAN, VQGANConfig, each) for each in (places.painter, places.vqgan_superres))
     (seen, seen_large), (unseen, unseen_large) = superres_tokens(places, art, larger, vqgan, vqgan_large)
     parts = np.array_split(np.arange(len(unseen.scenes)), len(unseen.scenes) // recipe.SUPERRES_BATCH + 1)
     validation = [held_out_pairs(art, unseen, unseen_large, part) for part in parts]
@@ -390,18 +464,24 @@ def superres(
 
 
 def cascade(places: Places, superres: SuperResTransformer) -> Muse:
-    """The whole model of the run, with the larger decoder if that is trained."""
-    has_decoder = (places.decoder / CONFIG).is_file()
+    """The whole model of the run, with the last of its decoders that are trained."""
     return Muse(
         TextEncoder.from_folder(places.text_encoder),
-        load_module(VQGAN, VQGANConfig, places.vqgan),
+        load_module(VQGAN, VQGANConfig, places.painter),
         load_module(MaskedTransformer, TransformerConfig, places.base),
         superres,
-        load_module(VQGAN, VQGANConfig, places.decoder if has_decoder else places.vqgan_superres),
+        load_module(VQGAN, VQGANConfig, places.large_painter),
         name="emoji",
         defaults=recipe.DEFAULTS,
         superres_defaults=recipe.SUPERRES_DEFAULTS,
     )
+
+
+def renew_model(places: Places) -> None:
+    """Leave the whole model with decoders that were trained since, if there is a cascade."""
+    if (places.superres / CONFIG).is_file():
+        superres = load_module(SuperResTransformer, SuperResConfig, places.superres)
+        cascade(places, superres).save_pretrained(places.model, torch.float16)
 
 
 def leave(muse: Muse, model: Path, sheet: Path) -> None:
@@ -438,6 +518,8 @@ COMMANDS = {
     "tokens": encode,
     "superres": superres,
     "decoder": decoder,
+    "decoder-low": decoder_low,
+    "decoder-drawn": decoder_drawn,
 }
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ python -m projects.emoji.build
 python -m projects.emoji.build --size 256 --data data-256
 python -m projects.emoji.networks
 train vqgan
+[ "$scale" = half ] || train decoder-low
 train base
 if [ "${2:-}" != low ]; then
     [ "$scale" = half ] || python -m projects.emoji.build --size 512 --data data-512
     train vqgan-superres
     train superres
     train decoder
+    train decoder-drawn
 fi
 model=runs-local/emoji/$([ "$scale" = paper ] || echo half/)model
 echo "The model is in $model; judge it with: python -m projects.emoji.bench --model $model"

@@ -48,7 +48,7 @@ TOY = {"laptop": "debug", "laptop_f8": "debug", "128": "16", "256": "32", "my-pi
 
 def walk_through(part):
     """The commands of a part of the document, their sizes those of a toy: the model (0), its super-resolution (1), and
-    a larger decoder for that (2)."""
+    a larger decoder for that (2), and one that is shown what is drawn (3)."""
     block = re.findall(r"```sh\n(muse train .*?)```", DOCUMENT.read_text(), re.DOTALL)[part]
     lines = block.replace("\\\n", " ").splitlines()
     return [[TOY.get(word, word) for word in shlex.split(line, comments=True)[1:]] for line in lines if line]
@@ -258,6 +258,23 @@ def test_a_larger_decoder_trains_by_command_too_and_comes_into_the_model(enlarge
     assert larger is not None
     assert larger.fingerprint() == high.fingerprint()
     assert larger.config.decoder_blocks == 2 != high.config.decoder_blocks
+
+
+def test_a_decoder_is_shown_what_super_resolution_draws_by_command(enlarged, monkeypatch, capsys):
+    monkeypatch.chdir(enlarged)
+    (train,) = walk_through(3)
+    assert main([*train, "--drawn-share", "1"]) == 0
+    line = json.loads((enlarged / "runs/decoder-drawn/metrics.jsonl").read_text().splitlines()[-1])
+    assert {"reconstruction", "gradient", "validation_gradient"} <= line.keys()
+    plain = [*train[: train.index("--drawn-by")], *train[train.index("--gradient-weight") : -1], "runs/decoder-own"]
+    assert main(plain) == 0
+    drawn, own = (load_module(VQGAN, VQGANConfig, enlarged / f"runs/decoder-{name}/vqgan") for name in ("drawn", "own"))
+    assert drawn.fingerprint() == own.fingerprint()
+    assert not drawn.decoder.conv_in.weight.equal(own.decoder.conv_in.weight)
+    capsys.readouterr()
+    train[train.index("--size") + 1] = "16"
+    assert main(train) == 2
+    assert "draws 32 x 32 pixels and the pictures have 16 a side; give a size of 32\n" in capsys.readouterr().err
 
 
 def test_a_model_is_exported_with_the_vqgan_of_its_tokens_only(enlarged, tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ import torch
 from muse.checkpoint import load_module
 from muse.models.vqgan import VQGAN, SpatialAttention, VQGANConfig
 from muse.training.decoder import DecoderStage, DecoderTraining, train_decoder, with_larger_decoder
+from muse.training.losses import gradient_loss
 from muse.training.perceptual import PerceptualLoss
 from tests.training.test_engine import metrics_of
 from tests.training.tiny_runs import VQGAN_CONFIG, decoder_training, options, pictures_at, run_decoder, trained_vqgan
@@ -180,15 +181,29 @@ def test_the_discriminator_is_felt_from_its_step_on(tmp_path):
 
 def test_at_every_checkpoint_the_watched_pictures_are_compared_with_what_the_averaged_network_makes_of_them(tmp_path):
     watched, perceptual = large_pictures_at(99)[:2], perceptual_loss()
-    training = decoder_training(options(tmp_path, steps=4))
+    training = decoder_training(options(tmp_path, steps=4), gradient_weight=0.5)
     folder = train_decoder(training, trained_vqgan(), large_pictures_at, watched, perceptual)
     lines = metrics_of(tmp_path)
     assert [step for step, line in lines.items() if "validation_reconstruction" in line] == [2, 4]
     with torch.no_grad():
         decoded = load_module(VQGAN, VQGANConfig, folder).reconstruct(watched)
         difference, distance = (decoded - watched).abs().mean().item(), perceptual(decoded, watched).item()
+        steps = gradient_loss(decoded, watched).item()
     assert lines[4]["validation_reconstruction"] == pytest.approx(difference, rel=1e-4)
     assert lines[4]["validation_perceptual"] == pytest.approx(training.perceptual_weight * distance, rel=1e-4)
+    assert lines[4]["validation_gradient"] == pytest.approx(0.5 * steps, rel=1e-4)
+
+
+def test_steps_between_places_are_compared_if_they_have_a_weight(tmp_path):
+    """With the weight doubled the term doubles, and the weights move another way than without it."""
+    losses, moved = {}, {}
+    for weight in (0.0, 1.0, 2.0):
+        stage = stage_of(tmp_path / str(weight), gradient_weight=weight)
+        losses[weight] = stage.step(large_pictures_at(0), 0)
+        moved[weight] = weights_of(stage.vqgan.decoder)
+    assert "gradient" not in losses[0.0]
+    assert losses[2.0]["gradient"].item() == pytest.approx(2 * losses[1.0]["gradient"].item(), rel=1e-4)
+    assert any(not moved[0.0][name].equal(moved[1.0][name]) for name in moved[0.0])
 
 
 def test_without_watched_pictures_nothing_is_drawn_or_compared(tmp_path):
@@ -201,6 +216,7 @@ def test_without_watched_pictures_nothing_is_drawn_or_compared(tmp_path):
 def test_by_default_the_decoder_has_the_papers_blocks_and_the_weights_of_its_losses(tmp_path):
     defaults = DecoderTraining(options(tmp_path))
     assert (defaults.decoder_blocks, defaults.perceptual_weight, defaults.adversarial_weight) == (4, 0.05, 0.1)
+    assert defaults.gradient_weight == 0
 
 
 def test_a_run_does_not_go_on_with_another_vqgan(tmp_path):

@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from muse.training.losses import adversarial_loss, commitment_loss, discriminator_loss, hidden_token_loss, perplexity
+from muse.training.losses import (
+    adversarial_loss,
+    commitment_loss,
+    discriminator_loss,
+    gradient_loss,
+    hidden_token_loss,
+    perplexity,
+)
 
 
 def random(*shape, seed=0):
@@ -93,3 +100,32 @@ def test_the_perplexity_of_a_single_used_code_is_one():
 def test_the_perplexity_of_two_codes_is_that_of_their_entropy():
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert perplexity(torch.tensor([1.0, 0, 3, 0])).item() == pytest.approx(math.exp(entropy))
+
+
+def test_the_gradient_loss_is_that_of_steps_worked_out_by_hand():
+    """A wall in the middle of 16 columns is one step of 0.5: one of 15, of 7, of 3 and of 1, across and none down."""
+    wall = torch.zeros(2, 3, 16, 16)
+    wall[..., 8:] = 0.5
+    expected = 0.5 * (1 / 15 + 1 / 7 + 1 / 3 + 1) / 2
+    assert gradient_loss(wall, torch.zeros_like(wall)).item() == pytest.approx(expected)
+    assert gradient_loss(wall.mT, torch.zeros_like(wall)).item() == pytest.approx(expected)
+
+
+def test_the_gradient_loss_knows_no_tint_and_sees_stains_that_pixels_hardly_show():
+    pictures = random(2, 3, 32, 32).sigmoid()
+    assert gradient_loss(pictures, pictures).item() == 0
+    assert gradient_loss(pictures + 0.25, pictures).item() == pytest.approx(0, abs=1e-6)
+    plain = torch.full((1, 3, 32, 32), 0.5)
+    stained = plain + 0.05 * torch.tensor([[1.0, -1], [-1, 1]]).repeat(2, 2).repeat_interleave(8, 0).repeat_interleave(
+        8, 1
+    )
+    assert F.l1_loss(stained, plain).item() == pytest.approx(0.05)
+    assert gradient_loss(stained, plain).item() > 0.1
+
+
+def test_pictures_without_two_squares_a_side_are_refused_by_the_gradient_loss():
+    small = torch.zeros(1, 3, 8, 32)
+    with pytest.raises(
+        ValueError, match=r"^pictures of 32 x 8 px have no steps .* give 16 px a side or more, or a gradient_weight"
+    ):
+        gradient_loss(small, small)

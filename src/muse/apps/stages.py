@@ -28,6 +28,7 @@ from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse, find_model, load_text_encoder
+from muse.precision import default_device, dtype_for
 from muse.requests import check_request
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
@@ -52,6 +53,7 @@ from muse.training.recipes import (
     SuperResRecipe,
     VQGANRecipe,
 )
+from muse.training.redraw import Redraw
 from muse.training.superres import train_superres
 from muse.training.vqgan import train_vqgan
 
@@ -226,6 +228,9 @@ class TrainDecoder:
     vqgan: str = ""
     """The folder of the VQGAN, or the name or folder of a model, of which it is that of the small pictures. A dry run
     without it counts with the VQGAN that the recipe was made for."""
+    drawn_by: str = ""
+    """A model whose super-resolution draws the tokens of this VQGAN, its name or folder: a share of the pictures is
+    painted from what it draws of them then (`--drawn-share`). Drawing takes its time besides what a dry run says."""
     source: SourceOptions = field(default_factory=SourceOptions)
     perceptual: Path | None = None
     """SqueezeNet weights for the perceptual loss, as `python -m projects.emoji.networks` converts them."""
@@ -247,13 +252,21 @@ class TrainDecoder:
         require(self.pictures, "pictures", "a folder, tars, parquet files or a data set of the hub")
         require(self.vqgan, "VQGAN", "--vqgan with the folder of the one whose decoder shall be larger")
         vqgan = load_module(VQGAN, VQGANConfig, part_of(self.vqgan, "vqgan"))
+        drawn = redraw_by(self.drawn_by, vqgan, self.recipe.size) if self.drawn_by else None
         batches = pictures_of(self.pictures, self.source, self.recipe)
         perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
-        folder = train_decoder(self.recipe.training, vqgan, batches, batches.watched(), perceptual)
+        folder = train_decoder(self.recipe.training, vqgan, batches, batches.watched(), perceptual, drawn)
         tell(folder, batches)
 
 
 STAGES: dict[str, Any] = {"vqgan": TrainVQGAN, "base": TrainBase, "superres": TrainSuperRes, "decoder": TrainDecoder}
+
+
+def redraw_by(model: str, vqgan: VQGAN, size: int) -> Redraw:
+    """What draws pictures anew by a model, its weights rounded as where training will be; each process moves it there.
+    Raises ValueError if it draws other tokens, or pictures of another size."""
+    muse = Muse.from_pretrained(model, "cpu", "float32").draw_in(dtype_for("auto", default_device()))
+    return Redraw(muse, vqgan, size)
 
 
 def tell(folder: Path, batches: PicturesOfStep) -> None:

@@ -9,11 +9,16 @@ import torch
 from torch import nn
 
 from muse.checkpoint import load_module
+from muse.models.quantizer import as_grid
 from muse.models.vqgan import VQGAN, Decoder, Padding, ResNetBlock, SpatialAttention, Upsample, VQGANConfig
-from muse.shapes import Pictures
+from muse.shapes import Pictures, Tokens
 from muse.training.engine import Metrics
 from muse.training.perceptual import PerceptualLoss
 from muse.training.pictures import PictureStage, PictureTraining
+from muse.training.redraw import chosen
+
+Drawn = Callable[[Pictures], Tokens]
+"""Pictures in [0, 1] to tokens that a transformer draws in place of their own (`redraw.Redraw`)."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,25 @@ class DecoderTraining(PictureTraining):
     """ResNet blocks at each resolution of the new decoder."""
     decoder_padding: Padding | None = None
     """What the new decoder's convolutions see beyond the picture; as the old one's if not given."""
+    drawn_share: float = 0.75
+    """Share of the pictures that are given as super-resolution draws them, if a model is given that does: the decoder
+    learns to paint over its mistakes. Muse's decoder learns from pictures' own tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.drawn_share <= 1:
+            raise ValueError(f"drawn_share is {self.drawn_share}; give a share from 0 to 1")
 
 
 class DecoderStage(PictureStage):
     """The networks, optimizers and averages of one run; of the VQGAN, only the decoder is trained."""
 
-    def __init__(self, training: DecoderTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None):
+    training: DecoderTraining
+
+    def __init__(
+        self, training: DecoderTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None, drawn: Drawn | None = None
+    ):
+        self.drawn = drawn
         torch.manual_seed(training.engine.seed)
         larger = with_larger_decoder(
             vqgan, training.decoder_channels, training.decoder_blocks, training.decoder_padding
@@ -61,9 +79,18 @@ class DecoderStage(PictureStage):
         vqgan.quantizer.load_state_dict(self.vqgan.quantizer.state_dict())
         return vqgan
 
+    def painted(self, vqgan: VQGAN, watched: Pictures) -> Pictures:
+        """What it makes of what is drawn of them, if anything draws."""
+        if self.drawn is None:
+            return super().painted(vqgan, watched)
+        return vqgan.decode(self.drawn(watched), watched.shape[-2] // vqgan.config.stride)
+
     def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with torch.no_grad():  # and in float32: these are the tokens that the transformers know
-            codes = self.vqgan.quantizer.look_up(self.vqgan.quantizer.nearest(self.vqgan.latents(pictures)))
+            grid = self.vqgan.quantizer.nearest(self.vqgan.latents(pictures))
+            if self.drawn is not None and (rows := chosen(pictures, self.training.drawn_share)).any():
+                grid[rows] = as_grid(self.drawn(pictures[rows]), grid.shape[1])
+            codes = self.vqgan.quantizer.look_up(grid)
         decoded, losses = self.compare(codes, pictures, self.perceptual)
         return decoded, losses, {}
 
@@ -138,10 +165,12 @@ def train_decoder(
     batch_at: Callable[[int], Pictures],
     watched: Pictures,
     perceptual: PerceptualLoss | None,
+    drawn: Drawn | None = None,
 ) -> Path:
     """Train a larger decoder on batches of pictures in [0, 1], `batch_at` a step; returns the folder of the VQGAN with
-    the averaged decoder. It has the fingerprint of the one that came, as no token changes.
+    the averaged decoder. It has the fingerprint of the one that came, as no token changes. A share of the pictures is
+    painted from tokens that are `drawn` of them, if anything draws.
 
     At every checkpoint the reconstructions of the `watched` pictures are drawn, and how far they are from them is
     reported."""
-    return DecoderStage(training, vqgan, perceptual).run(batch_at, watched)
+    return DecoderStage(training, vqgan, perceptual, drawn).run(batch_at, watched)

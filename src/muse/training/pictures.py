@@ -15,7 +15,7 @@ from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN
 from muse.shapes import Pictures
 from muse.training.engine import Engine, EngineOptions, Metrics, average_of
-from muse.training.losses import adversarial_loss, discriminator_loss
+from muse.training.losses import adversarial_loss, discriminator_loss, gradient_loss
 from muse.training.perceptual import PerceptualLoss
 
 Latents = Float[Tensor, "batch dim h w"]
@@ -29,6 +29,9 @@ class PictureTraining:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     perceptual_weight: float = 0.05
     adversarial_weight: float = 0.1
+    gradient_weight: float = 0.0
+    """Weight of the steps between neighbouring places (`losses.gradient_loss`), which keep plain areas plain. Muse has
+    no such loss."""
     discriminator_from: int = 10_000
     """The step from which the discriminator learns."""
     adversarial_from: int = 12_000
@@ -129,6 +132,8 @@ class PictureStage(ABC):
             losses = {"reconstruction": (decoded - pictures).abs().mean()}
             if perceptual is not None:
                 losses["perceptual"] = self.training.perceptual_weight * perceptual(decoded, pictures)
+        if self.training.gradient_weight:
+            losses["gradient"] = self.training.gradient_weight * gradient_loss(decoded, pictures)
         return decoded, losses
 
     def _adversarial(self, decoded: Pictures) -> Tensor:
@@ -138,6 +143,10 @@ class PictureStage(ABC):
     def _discriminate(self, pictures: Pictures, decoded: Pictures) -> Tensor:
         with self.engine.fabric.autocast():
             return discriminator_loss(self.discriminator(pictures), self.discriminator(decoded))
+
+    def painted(self, vqgan: VQGAN, watched: Pictures) -> Pictures:
+        """What a VQGAN makes of the pictures that are watched: their reconstructions, unless a stage says otherwise."""
+        return vqgan.reconstruct(watched)
 
     def update_average(self) -> None:
         """Move the averaged network towards the present one."""
@@ -163,7 +172,7 @@ class PictureStage(ABC):
             if not len(watched):
                 return {}
             with torch.no_grad():
-                decoded = vqgan.reconstruct(watched)
+                decoded = self.painted(vqgan, watched)
             if self.engine.ranks.is_first:
                 reconstructions(watched, decoded).save(self.training.engine.folder / f"reconstructions-{step:06}.png")
             return self.validate(watched, decoded)
@@ -180,6 +189,8 @@ class PictureStage(ABC):
         metrics = {"validation_reconstruction": (decoded - pictures).abs().mean()}
         if self.perceptual is not None:
             metrics["validation_perceptual"] = self.training.perceptual_weight * self.perceptual(decoded, pictures)
+        if self.training.gradient_weight:
+            metrics["validation_gradient"] = self.training.gradient_weight * gradient_loss(decoded, pictures)
         return metrics
 
 

@@ -18,6 +18,7 @@ from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse
 from muse.training.perceptual import PerceptualLoss
+from muse.training.redraw import Redraw
 from projects.emoji import cascade_bench, dataset, recipe, train
 from projects.emoji.bench import BenchOptions
 from projects.emoji.tokens import CacheOptions
@@ -64,7 +65,7 @@ def places(art, tiny_t5, tmp_path, monkeypatch):
     torch.manual_seed(0)
     save_file(PerceptualLoss().state_dict(), places.perceptual)
     monkeypatch.setattr("projects.emoji.networks.prepare", lambda folder: None)
-    for name in ("vqgan", "base", "vqgan_superres", "superres", "decoder"):
+    for name in ("vqgan", "base", "vqgan_superres", "superres", "decoder", "decoder_low", "decoder_drawn"):
         monkeypatch.setattr(recipe, name, made_tiny(name, getattr(recipe, name)))
     small = {"VQGAN_BATCH": 2, "LARGE_BATCH": 2, "BASE_BATCH": 4, "SUPERRES_BATCH": 4}
     few = CacheOptions(singles_per_picture=1, compositions=4)
@@ -77,7 +78,11 @@ def places(art, tiny_t5, tmp_path, monkeypatch):
 
 def made_tiny(name, run):
     """A run of the recipe with a tiny network and two steps."""
-    sizes = {"model": MODELS[name]} if name in MODELS else {"decoder_channels": (6,), "decoder_blocks": 2}
+    sizes: dict[str, Any] = {"decoder_channels": (6,), "decoder_blocks": 2}
+    if name in MODELS:
+        sizes = {"model": MODELS[name]}
+    elif name == "decoder_low":
+        sizes = {"decoder_blocks": 1}
     starts = {"discriminator_from": 1, "adversarial_from": 1, "discriminator": DiscriminatorConfig(4, 1, 2)}
 
     def tiny(places):
@@ -115,6 +120,59 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
     assert clean.vqgan_superres is not None
     assert clean.vqgan_superres.config == after.config
     assert list((places.runs / "superres-clean" / "checkpoints").glob("step-*"))
+
+
+def test_the_last_trainings_of_both_decoders_change_no_token_and_come_into_the_model(places, monkeypatch):
+    monkeypatch.setattr(recipe, "DRAWN_PICTURES", 2)
+    drawn = []
+    monkeypatch.setattr(Redraw, "__call__", watched_call(Redraw.__call__, drawn))
+    train.vqgan(places)
+    train.decoder_low(places)
+    assert places.painter == places.decoder_low
+    for command in (train.base, train.vqgan_superres, train.superres, train.decoder):
+        command(places)
+    before = Muse.from_pretrained(places.model, "cpu", "float32")
+    train.decoder_drawn(places, batch=2)
+    assert places.large_painter == places.decoder_drawn
+    after = Muse.from_pretrained(places.model, "cpu", "float32")
+    of = {name: load_module(VQGAN, VQGANConfig, getattr(places, name)) for name in ("vqgan", "decoder_low")}
+    assert of["vqgan"].fingerprint() == of["decoder_low"].fingerprint() == after.vqgan.fingerprint()
+    assert not of["vqgan"].decoder.conv_in.weight.equal(of["decoder_low"].decoder.conv_in.weight)
+    assert after.vqgan.decoder.conv_in.weight.equal(of["decoder_low"].decoder.conv_in.weight)
+    assert before.vqgan_superres is not None
+    assert after.vqgan_superres is not None
+    assert before.vqgan_superres.fingerprint() == after.vqgan_superres.fingerprint()
+    assert before.vqgan_superres.config == after.vqgan_superres.config
+    assert not before.vqgan_superres.decoder.conv_in.weight.equal(after.vqgan_superres.decoder.conv_in.weight)
+    # The pictures of all steps are two, and 16 are watched: each is drawn once at most.
+    assert 0 < len(drawn) <= 18
+
+
+def test_what_is_drawn_of_a_picture_is_remembered():
+    asked = []
+
+    def draw(pictures):
+        asked.append(len(pictures))
+        return pictures.mean((1, 2, 3)).mul(100).round().long()[:, None]
+
+    remembered = train.Remembered(draw)
+    pictures = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = draw(pictures)
+    asked.clear()
+    assert remembered(pictures[:2]).equal(expected[:2])
+    assert remembered(pictures.flip(0)).equal(expected.flip(0))
+    assert remembered(pictures).equal(expected)
+    assert asked == [2, 2]
+
+
+def watched_call(call, drawn):
+    """A call that notes the pictures that it is given."""
+
+    def watching(self, pictures):
+        drawn.extend(each.numpy().tobytes() for each in pictures)
+        return call(self, pictures)
+
+    return watching
 
 
 def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monkeypatch, capsys):

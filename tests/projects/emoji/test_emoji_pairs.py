@@ -134,11 +134,19 @@ def test_the_parts_of_the_recipe_fit_together(scale):
 @pytest.mark.parametrize("scale", recipe.SCALES)
 def test_every_part_is_a_command_and_has_a_place_of_its_own(scale):
     places = recipe.Places(scale=scale)
-    assert set(COMMANDS) - {"tokens"} == {"vqgan", "base", "vqgan-superres", "superres", "decoder"}
-    large = (recipe.vqgan_superres, recipe.superres, recipe.decoder)
+    assert set(COMMANDS) - {"tokens"} == {
+        "vqgan",
+        "base",
+        "vqgan-superres",
+        "superres",
+        "decoder",
+        "decoder-low",
+        "decoder-drawn",
+    }
+    large = (recipe.vqgan_superres, recipe.superres, recipe.decoder, recipe.decoder_low, recipe.decoder_drawn)
     folders = [run(places).engine.folder for run in (recipe.vqgan, recipe.base, *large)]
-    assert len(set(folders)) == 5
-    large_networks = (places.vqgan_superres, places.superres, places.decoder)
+    assert len(set(folders)) == 7
+    large_networks = (places.vqgan_superres, places.superres, places.decoder, places.decoder_low, places.decoder_drawn)
     networks = (places.vqgan, places.base, *large_networks)
     assert [network.parent for network in networks] == folders
 
@@ -146,5 +154,5 @@ def test_every_part_is_a_command_and_has_a_place_of_its_own(scale):
 def test_the_transformers_of_the_scales_do_not_meet_and_their_vqgans_are_the_same():
     half, paper = (recipe.Places(scale=scale) for scale in ("half", "paper"))
     assert (half.vqgan, half.vqgan_superres) == (paper.vqgan, paper.vqgan_superres)
-    for name in ("base", "superres", "decoder", "model"):
+    for name in ("base", "superres", "decoder", "decoder_low", "decoder_drawn", "model"):
         assert getattr(half, name) != getattr(paper, name)

@@ -1,0 +1,58 @@
+"""What super-resolution makes of pictures: tokens that a decoder will be given once it paints what is drawn."""
+
+import zlib
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from muse.models.vqgan import VQGAN
+from muse.pipeline import Muse
+from muse.shapes import Pictures, Tokens
+
+
+class Redraw:
+    """Draws pictures anew, from their own low-resolution tokens and without a text. What becomes of a picture depends
+    on it alone, so another number of processes draws the same."""
+
+    def __init__(self, muse: Muse, vqgan: VQGAN, size: int):
+        """By a model whose super-resolution draws the tokens of this VQGAN, for pictures of `size` pixels a side.
+        Raises ValueError if it draws no such tokens, or pictures of another size."""
+        _, theirs = muse.high
+        if theirs.fingerprint() != vqgan.fingerprint():
+            raise ValueError(
+                f"the model {muse.name!r} draws the tokens of the VQGAN {theirs.fingerprint()}, and this one is "
+                f"{vqgan.fingerprint()}; give the model that has it"
+            )
+        if muse.size != (size, size):
+            width, height = muse.size
+            raise ValueError(
+                f"the model {muse.name!r} draws {width} x {height} pixels and the pictures have {size} a side; "
+                f"give a size of {height}"
+            )
+        self.muse = muse
+        self.options = replace(muse.superres_defaults, guidance=0.0)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Pictures) -> Tokens:
+        muse = self.muse
+        if muse.device != pictures.device:
+            muse.to(pictures.device)
+        width, height = muse.low_size
+        small = F.interpolate(pictures, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+        text = torch.zeros(0, 1, muse.base.config.text_dim, device=pictures.device)
+        is_word = torch.zeros(0, 1, dtype=torch.bool, device=pictures.device)
+        return muse.draw_superres(muse.vqgan.encode(small), text, is_word, fingerprints(pictures), self.options)
+
+
+def fingerprints(pictures: Pictures) -> list[int]:
+    """A number in [0, 2^32) for each picture, which depends on it alone."""
+    return [zlib.crc32(each.cpu().contiguous().numpy().tobytes()) for each in pictures]
+
+
+def chosen(pictures: Pictures, share: float) -> Bool[Tensor, " batch"]:
+    """Which of the pictures belong to a share of all there are."""
+    places: Float[Tensor, " batch"] = torch.tensor(fingerprints(pictures), dtype=torch.float64) / 2**32
+    return (places < share).to(pictures.device)
