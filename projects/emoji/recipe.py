@@ -320,7 +320,7 @@ LARGE_BATCH = 8
 """Pictures of 256 px in a batch."""
 
 
-def last_decoder(folder: Path, steps: int) -> DecoderTraining:
+def last_decoder(folder: Path, steps: int, blocks: int) -> DecoderTraining:
     """A decoder of the same shape, trained on at the size at which it will paint: with a loss for stains and no
     discriminator."""
     return DecoderTraining(
@@ -334,6 +334,7 @@ def last_decoder(folder: Path, steps: int) -> DecoderTraining:
             save_every=100,
             log_every=10,
         ),
+        decoder_blocks=blocks,
         perceptual_weight=0.2,
         gradient_weight=1.0,
         discriminator_from=steps,
@@ -343,14 +344,12 @@ def last_decoder(folder: Path, steps: int) -> DecoderTraining:
 
 def decoder_low(places: Places) -> DecoderTraining:
     """That of the f=16 VQGAN, which was trained at 128 px."""
-    return replace(last_decoder(places.decoder_low.parent, 1600), decoder_blocks=vqgan(places).model.decoder_blocks)
+    return last_decoder(places.decoder_low.parent, 1600, vqgan(places).model.decoder_blocks)
 
 
 def decoder_drawn(places: Places) -> DecoderTraining:
     """The larger one of the f=8 VQGAN, on what super-resolution draws."""
-    shape = decoder(places)
-    training = replace(last_decoder(places.decoder_drawn.parent, 800), decoder_blocks=shape.decoder_blocks)
-    return replace(training, drawn_share=0.75)
+    return last_decoder(places.decoder_drawn.parent, 800, decoder(places).decoder_blocks)
 
 
 DRAWN_BATCH = 4

@@ -36,8 +36,9 @@ pipeline_tag: text-to-image
 A small Muse (arXiv:2301.00704): {side} px, {low} tokens of an f=16 VQGAN, a base transformer{superres}, and
 all-MiniLM-L6-v2 (frozen, Apache-2.0, its weights in int8) as its text encoder.
 
-- Trained by the parts of `projects/emoji`, its VQGANs on 2 CPU cores and its transformers on a GPU for 25 minutes;
-  docs/results.md of the repository has every figure.
+- Trained by the parts of `projects/emoji`, its VQGANs on 2 CPU cores, their decoders once more at the sizes at which
+  they paint, and its transformers on a GPU for 25 minutes and an hour on those cores; docs/results.md of the repository
+  has every figure.
 - Data: Fluent Emoji (MIT), Noto Emoji in two versions and FxEmojis (Apache-2.0), Twemoji and EmojiOne 2 (CC
   BY 4.0) without people, flags, symbols and clocks: see NOTICE at the root of the repository. Captions from Unicode
   names, emojibase and emojilib (MIT).

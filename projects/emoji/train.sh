@@ -8,7 +8,8 @@
 # other things too. Measured one by one (the whole has only been rehearsed in one go), on 2 cores with AMX: data and networks
 # 4 min, VQGAN 14 min, f=8 VQGAN 17 min, larger decoder 11 min; half: token cache 2 min, base 90 min of 6,600 steps, larger
 # data 2 min, its token cache 3 min, super-resolution 115 min of 5,200 steps; the paper's scale: larger data 7 min, token
-# caches 22 and 5 min, and its transformers on one H200 14 and 9 min.
+# caches 22 and 5 min, and its transformers on one H200 14 and 9 min; on 2 cores without AMX the last trainings of its
+# decoders 35 and 42 min.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 scale=${1:-paper}
