@@ -81,7 +81,7 @@ def pack(folder: Path = PLACES.folder, out: Path = Path("runs-local/packed")) ->
 
 def pack_start(places: recipe.Places, out: Path) -> None:
     """Copy the VQGANs that ship, as tokens must be exactly theirs, and the transformers to start from in int8."""
-    for part, trained in (("vqgan", places.painter), ("vqgan_superres", places.vqgan_superres)):
+    for part, trained in (("vqgan", places.vqgan), ("vqgan_superres", places.vqgan_superres)):
         shutil.copytree(SHIPPED / "emoji" / part, out / trained.relative_to(places.folder), dirs_exist_ok=True)
     for part, trained in (("base-start", places.base), ("superres-start", places.superres)):
         if (trained / CONFIG).is_file():

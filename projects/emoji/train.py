@@ -23,7 +23,7 @@ from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse, find_model
 from muse.shapes import Pictures, Tokens
 from muse.training.base import train_base
-from muse.training.decoder import Drawn, train_decoder
+from muse.training.decoder import DecoderTraining, Drawn, train_decoder
 from muse.training.masked import MaskedTraining
 from muse.training.perceptual import PerceptualLoss
 from muse.training.pictures import PictureTraining
@@ -203,9 +203,7 @@ def decoder(places: Places = PLACES, steps: int | None = None, batch: int = reci
     art = dataset.load(places.folder, places.of_scale.large_data)
     watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
     batches, training = scenes_for(art, batch, in_steps(recipe.decoder(places), steps))
-    vqgan = load_module(VQGAN, VQGANConfig, places.vqgan_superres)
-    train_decoder(training, vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual))
-    renew_model(places)
+    train_decoder_of(places, training, places.vqgan_superres, batches, watched)
 
 
 def decoder_low(places: Places = PLACES, steps: int | None = None, batch: int = recipe.LARGE_BATCH) -> None:
@@ -220,14 +218,8 @@ def decoder_low(places: Places = PLACES, steps: int | None = None, batch: int = 
     networks.prepare(places.folder)
     art = dataset.load(places.folder, places.of_scale.data)
     batches = PicturesOfStep(art, batch, SEEN, canonical_share=recipe.CANONICAL_LAST)
-    train_decoder(
-        in_steps(recipe.decoder_low(places), steps),
-        load_module(VQGAN, VQGANConfig, places.vqgan),
-        batches,
-        PicturesOfStep(art, 32, WATCHED, held_out=True)(0),
-        PerceptualLoss.from_file(places.perceptual),
-    )
-    renew_model(places)
+    watched = PicturesOfStep(art, 32, WATCHED, held_out=True)(0)
+    train_decoder_of(places, in_steps(recipe.decoder_low(places), steps), places.vqgan, batches, watched)
 
 
 def decoder_drawn(
@@ -244,17 +236,27 @@ def decoder_drawn(
     """
     networks.prepare(places.folder)
     art = dataset.load(places.folder, places.of_scale.large_data)
-    muse = Muse.from_pretrained(model or places.model)
-    vqgan = load_module(VQGAN, VQGANConfig, find_model(model or places.model) / "vqgan_superres")
+    folder = find_model(model or places.model)
     distinct = max(recipe.DRAWN_PICTURES // batch, 1)
-    train_decoder(
-        in_steps(recipe.decoder_drawn(places), steps),
-        vqgan,
-        PicturesOfStep(art, batch, SEEN, canonical_share=recipe.CANONICAL_LAST, distinct=distinct),
-        PicturesOfStep(art, 16, WATCHED, held_out=True)(0),
-        PerceptualLoss.from_file(places.perceptual),
-        Remembered(Redraw(muse, vqgan, art.size)),
-    )
+    batches = PicturesOfStep(art, batch, SEEN, canonical_share=recipe.CANONICAL_LAST, distinct=distinct)
+    watched = PicturesOfStep(art, 16, WATCHED, held_out=True)(0)
+    training = in_steps(recipe.decoder_drawn(places), steps)
+    train_decoder_of(places, training, folder / "vqgan_superres", batches, watched, Muse.from_pretrained(folder))
+
+
+def train_decoder_of(
+    places: Places,
+    training: DecoderTraining,
+    folder: Path,
+    batches: Callable[[int], Pictures],
+    watched: Pictures,
+    drawn_by: Muse | None = None,
+) -> None:
+    """Train the decoder of the VQGAN in a folder, on what a model draws of pictures if one is given, and put it into
+    the run's model if there is a cascade."""
+    vqgan = load_module(VQGAN, VQGANConfig, folder)
+    drawn = Remembered(Redraw(drawn_by, vqgan, watched.shape[-1])) if drawn_by else None
+    train_decoder(training, vqgan, batches, watched, PerceptualLoss.from_file(places.perceptual), drawn)
     renew_model(places)
 
 

@@ -87,6 +87,7 @@ def test_a_start_has_the_vqgans_that_ship_and_transformers_that_open(tmp_path):
     places = recipe.Places(tmp_path / "project", "paper")
     trained = MaskedTransformer(TransformerConfig(16, 2, 2, dim=8, depth=1, heads=1, mlp_dim=8, text_dim=8))
     save_module(trained, places.base)
+    save_module(trained, places.decoder_low)  # of a decoder that was trained on, gpu.sh copies nothing
     pack_start(places, tmp_path / "packed")
     assert sorted(path.name for path in (tmp_path / "packed").iterdir()) == ["base-start", "vqgan", "vqgan-superres"]
     for part, name in (("vqgan", "vqgan"), ("vqgan-superres", "vqgan_superres")):
