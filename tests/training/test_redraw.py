@@ -87,14 +87,16 @@ def test_the_decoder_sees_drawn_tokens_of_its_share_and_own_ones_of_the_rest(tmp
     assert not asked or asked[0].equal(pictures[rows])
 
 
-def test_watched_pictures_are_compared_as_they_are_drawn(tmp_path):
-    vqgan, watched = trained_vqgan(), pictures_at(99)
+def test_watched_pictures_are_compared_as_they_are_drawn_once(tmp_path):
+    vqgan, watched, asked = trained_vqgan(), pictures_at(99), []
 
     def drawn(given):
+        asked.append(given.equal(watched))
         return torch.full((len(given), 16), 7)
 
-    training = decoder_training(options(tmp_path, steps=2), drawn_share=0.5)
+    training = decoder_training(options(tmp_path, steps=2, save_every=1), drawn_share=0.5)
     folder = train_decoder(training, vqgan, pictures_at, watched, None, drawn)
+    assert asked.count(True) == 1
     with torch.no_grad():
         decoded = load_module(VQGAN, VQGANConfig, folder).decode(drawn(watched), 4)
     difference = (decoded - watched).abs().mean().item()

@@ -50,6 +50,7 @@ class DecoderStage(PictureStage):
         self, training: DecoderTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None, drawn: Drawn | None = None
     ):
         self.drawn = drawn
+        self.drawn_watched: Tokens | None = None
         torch.manual_seed(training.engine.seed)
         larger = with_larger_decoder(
             vqgan, training.decoder_channels, training.decoder_blocks, training.decoder_padding
@@ -80,10 +81,12 @@ class DecoderStage(PictureStage):
         return vqgan
 
     def painted(self, vqgan: VQGAN, watched: Pictures) -> Pictures:
-        """What it makes of what is drawn of them, if anything draws."""
+        """What it makes of what is drawn of them, if anything draws; that is done once, as it is the same each time."""
         if self.drawn is None:
             return super().painted(vqgan, watched)
-        return vqgan.decode(self.drawn(watched), watched.shape[-2] // vqgan.config.stride)
+        if self.drawn_watched is None:
+            self.drawn_watched = self.drawn(watched)
+        return vqgan.decode(self.drawn_watched, watched.shape[-2] // vqgan.config.stride)
 
     def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with torch.no_grad():  # and in float32: these are the tokens that the transformers know
