@@ -217,13 +217,13 @@ def test_guidance_zero_is_the_plain_conditional_model_and_costs_half(tiny_muse, 
     predict = guided_predict(tiny_muse.base, text, is_word, 3, SamplingOptions(guidance=0.0))
     assert torch.equal(predict(*a_step), tiny_muse.base(a_step[0], tiny_muse.base.read(text, is_word)))
     for options, wanted in [
-        (SamplingOptions(steps=4, guidance=0.0), [3] * 4),
-        (SamplingOptions(steps=4, guidance=2.0, guidance_ramp="constant", refresh=1), [6] * 4),
-        (SamplingOptions(steps=4, guidance=2.0, guidance_ramp="linear", refresh=1), [3, 6, 6, 6]),
+        (SamplingOptions(steps=4, guidance=0.0), [1] * 4),
+        (SamplingOptions(steps=4, guidance=2.0, guidance_ramp="constant", refresh=1), [2] * 4),
+        (SamplingOptions(steps=4, guidance=2.0, guidance_ramp="linear", refresh=1), [1, 2, 2, 2]),
     ]:
         rows.clear()
         tiny_muse.generate(PROMPTS, SEEDS, negatives=NEGATIVES if options.guidance else None, options=options)
-        assert rows == wanted
+        assert rows == [num for num in wanted for _ in PROMPTS]  # on a processor each picture by itself
 
 
 @torch.no_grad()

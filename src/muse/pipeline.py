@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
@@ -391,7 +391,7 @@ class Muse(Editing):
         Raises ValueError if there are negative prompts and guidance is 0."""
         check_states(text, seeds)
         check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
-        predict, config = guided_predict(self.base, text, is_word, len(seeds), options), self.base.config
+        predict, config = self.predict_base(text, is_word, len(seeds), options), self.base.config
         start = self._all_hidden(config, len(seeds)) if start is None else start
         return decode(start, predict, options, generators_for(seeds), config.mask_id, callback, config.height)
 
@@ -413,14 +413,22 @@ class Muse(Editing):
         check_states(text, seeds)
         check_codes(low, config.low_num_codes)
         upsampling = Upsampling.of(config, self.vqgan, vqgan)
-        predict = superres_predict(superres, low, text, is_word, options, upsampling)
+
+        def predict_of(rows: slice, text: Texts, is_word: Words) -> Predict:
+            return superres_predict(superres, low[rows], text, is_word, options, upsampling)
+
+        predict = each_alone(predict_of, text, is_word, len(low))
         start = self._all_hidden(config, len(seeds)) if start is None else start
         generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])
         return decode(start, predict, options, generators, config.mask_id, as_superres(callback), config.height)
 
     def predict_base(self, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
         """What draws the low-resolution tokens of `num` pictures from texts, under guidance."""
-        return guided_predict(self.base, text, is_word, num, options)
+
+        def predict_of(rows: slice, text: Texts, is_word: Words) -> Predict:
+            return guided_predict(self.base, text, is_word, rows.stop - rows.start, options)
+
+        return each_alone(predict_of, text, is_word, num)
 
     def _all_hidden(self, config: TransformerConfig | SuperResConfig, num: int) -> Tokens:
         return torch.full((num, config.height * config.width), config.mask_id, device=self.device)
@@ -525,6 +533,35 @@ def superres_predict(
     once. Both branches have the low-resolution tokens; texts are as in `guided_predict`. Muse, section 2.7."""
     upsampled = upsampling and one_by_one(upsampling, low).repeat(2, 1, 1)
     return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word, upsampled), len(low), options)
+
+
+def each_alone(
+    predict_of: Callable[[slice, Texts, Words], Predict], text: Texts, is_word: Words, num: int
+) -> Predict:
+    """What `decode` calls for `num` samples: on a GPU that of all of them, given their texts and those of their negative
+    prompts; on a processor, where it is as fast, that of each by itself, with its texts as long as they are alone. More
+    rows and longer texts add up in another order, and rounded to bfloat16 that can be another token: so each sample is
+    the same to the last bit in any company."""
+    if is_word.device.type != "cpu":
+        return predict_of(slice(0, num), text, is_word)
+    predicts = [
+        predict_of(slice(row, row + 1), *trimmed(text[row::num], is_word[row::num])) for row in range(num)
+    ]
+
+    def predict(tokens: Tokens, is_hidden: Hidden, step: Step) -> PlaceLogits:
+        samples = zip(predicts, tokens.split(1), is_hidden.split(1), strict=True)
+        return torch.cat([alone(own, own_hidden, step) for alone, own, own_hidden in samples])
+
+    return predict
+
+
+def trimmed(
+    text: Texts, is_word: Words
+) -> tuple[Float[Tensor, "text longest dim"], Bool[Tensor, "text longest"]]:
+    """Texts without the padding that all of them end with."""
+    places = is_word.any(0).nonzero()
+    longest = int(places.max()) + 1 if len(places) else 1
+    return text[:, :longest], is_word[:, :longest]
 
 
 def one_by_one(convolve: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
