@@ -216,6 +216,7 @@ FIELDS = [
     "temperature",
     "top_k",
     "choice_noise",
+    "remask",
     "refresh",
     "superres_steps",
     "partial_images",

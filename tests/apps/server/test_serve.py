@@ -145,6 +145,7 @@ def test_compression_makes_a_jpeg_smaller(served):
         ("temperature", 0.1),
         ("top_k", 2),
         ("choice_noise", 0.0),
+        ("remask", 0.5),
         ("refresh", 1),
     ],
 )

@@ -159,7 +159,6 @@ def test_what_a_picture_was_drawn_with_beyond_the_controls_is_told(cascade, tmp_
     for i, (low, high) in enumerate(
         [
             (options, replace(usual, steps=2)),
-            (replace(options, remask=0.3), usual),
             (options, None),
             (options, replace(usual, temperature=0.2)),
             (replace(options, steps=120), usual),
@@ -170,8 +169,8 @@ def test_what_a_picture_was_drawn_with_beyond_the_controls_is_told(cascade, tmp_
         save_png(Image.new("RGB", (8, 8)), tmp_path / f"{i}.png", text)
         controls = page.load(str(tmp_path / f"{i}.png"))
         assert controls[5] <= 100  # what the page would refuse to draw with is not set
-        assert controls[14] <= 20
-    wanted = ("remask 0.3", "no super-resolution", "other options of super-resolution", "steps 120", "guidance 21")
+        assert controls[15] <= 20
+    wanted = ("no super-resolution", "other options of super-resolution", "steps 120", "guidance 21")
     assert all(each in message for each, message in zip(wanted, told, strict=True))
     text = Settings(APPLE, 2**60 + 1, options, None, usual, cascade.name).to_text()
     save_png(Image.new("RGB", (8, 8)), tmp_path / "seed.png", text)
@@ -213,13 +212,13 @@ def page(url, tmp_path_factory):
 def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_controls_again(page, tiny_muse):
     _, client = page
     asked = {"prompt": APPLE, "negative": "blue", "num": 2, "seed": 5, "is_random": False, "steps": 3, "guidance": 1.0}
-    asked["refresh"] = 2
+    asked |= {"remask": 0.5, "refresh": 2}
     pictures, said, seed, *_ = client.predict(**asked, api_name="/draw")
     path = Path(pictures[1]["image"])
     text = read_png_text(path)
     assert (text["prompt"], text["negative"], text["seed"]) == (APPLE, "blue", "6")
     options = SamplingOptions(**json.loads(text["options"]))
-    assert (options.steps, options.guidance, options.refresh) == (3, 1.0, 2)
+    assert (options.steps, options.guidance, options.remask, options.refresh) == (3, 1.0, 0.5, 2)
     wanted = tiny_muse.generate([APPLE], [6], negatives=["blue"], options=options)
     assert Image.open(path).tobytes() == wanted[0].tobytes()
     assert (said["seed"], seed, pictures[0]["caption"]) == ("5", 5, "a red apple (seed 5)")
@@ -228,7 +227,7 @@ def test_the_page_draws_and_its_download_says_how_it_was_made_and_sets_the_contr
     controls = client.predict(handle_file(path), api_name="/load")
     # The prompt that was drawn is drawn again, literally.
     assert controls[:7] == (APPLE, True, "blue", 6, False, 3, 1.0)
-    assert controls[12] == 2
+    assert controls[12:14] == (0.5, 2)
 
 
 def test_a_picture_of_another_program_sets_no_controls_and_says_why(page, tmp_path, photo):

@@ -22,7 +22,7 @@ from muse.requests import random_seeds
 from muse.sampling import EditOptions, SamplingOptions
 
 OF_MASKS = ("context",)
-OF_SAMPLING = ("steps", "guidance_ramp", "sampler", "choice_noise")
+OF_SAMPLING = ("steps", "guidance_ramp", "sampler", "choice_noise", "remask")
 OF_ITERATIONS = ("iterations", "share", "most_changed")
 SIDES = ("left", "right", "top", "bottom")
 STRENGTH = 0.5

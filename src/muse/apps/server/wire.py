@@ -44,6 +44,7 @@ class ImageRequest(BaseModel):
     temperature: float | None = Field(None, ge=0, le=STRONGEST)
     top_k: int | None = Field(None, ge=1)
     choice_noise: float | None = Field(None, ge=0, le=STRONGEST)
+    remask: float | None = Field(None, ge=0, le=1)
     refresh: int | None = Field(None, ge=1)
     superres_steps: int | None = Field(None, ge=1)
     superres_guidance: float | None = Field(None, ge=0, le=STRONGEST)

@@ -40,7 +40,14 @@ MOST_KEPT = 100
 """Pictures in the gallery of one visitor."""
 LARGEST_SEED = 2**53 - 1
 """The numbers of a browser hold no larger one exactly."""
-RANGES = {"steps": (1, 100), "guidance": (0, 20), "temperature": (0, 2), "choice_noise": (0, 20), "refresh": (1, 24)}
+RANGES = {
+    "steps": (1, 100),
+    "guidance": (0, 20),
+    "temperature": (0, 2),
+    "choice_noise": (0, 20),
+    "remask": (0, 1),
+    "refresh": (1, 24),
+}
 """The least and the most that the controls of options give."""
 FILL, WIDEN, CHANGE, VARY = "Fill what is painted over", "Widen the picture", "Change the whole picture", "Vary it"
 KINDS = (FILL, WIDEN, CHANGE, VARY)
@@ -83,6 +90,7 @@ class Page:
         temperature: float,
         top_k: float | None,
         choice_noise: float,
+        remask: float,
         refresh: float,
         superres_steps: float,
         superres_guidance: float,
@@ -101,6 +109,7 @@ class Page:
                 temperature=float(temperature),
                 top_k=int(top_k) if top_k else None,
                 choice_noise=float(choice_noise),
+                remask=float(remask),
                 refresh=int(refresh),
             )
             above = None
@@ -133,7 +142,7 @@ class Page:
     def load(self, path: str | None) -> list[Any]:
         """The controls as they were for a picture."""
         if path is None:
-            return [gr.skip()] * 16
+            return [gr.skip()] * 17
         with told(path):
             settings = self.studio.load(Path(path))
         options, above = settings.options, settings.superres_options or self.muse.superres_defaults
@@ -156,6 +165,7 @@ class Page:
             within("temperature", options),
             options.top_k or 0,
             within("choice_noise", options),
+            within("remask", options),
             within("refresh", options),
             within("steps", above),
             within("guidance", above),
@@ -173,8 +183,6 @@ class Page:
                     return f"{name.replace('_', ' ')} {getattr(options, name):g}"
         if above is None and self.muse.superres is not None:
             return "no super-resolution"
-        if settings.options.remask != self.muse.defaults.remask:
-            return f"remask {settings.options.remask:g}"
         same = {"steps": usual.steps, "guidance": usual.guidance}
         if above is not None and dataclasses.replace(above, **same) != usual:
             return "other options of super-resolution"
@@ -326,6 +334,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
                 temperature = slider_of("temperature", defaults, 0.05, "Temperature")
                 top_k = gr.Number(defaults.top_k or 0, precision=0, minimum=0, label="Likeliest codes only; 0 for all")
                 noise = slider_of("choice_noise", defaults, 0.1, "Variety of the order")
+                remask = slider_of("remask", defaults, 0.05, "Share of the less likely tokens that is drawn again")
                 refresh = slider_of("refresh", defaults, 1, "Steps from one whole one to the next; 1 is exact")
                 with gr.Group(visible=has_superres):
                     superres_steps = slider_of("steps", above, 1, "Steps of super-resolution")
@@ -338,7 +347,7 @@ def build_drawing(page: Page, kept: gr.State) -> None:
         with gr.Column(scale=3, min_width=300):
             pictures = pictures_of("Pictures", columns=2)
             said = gr.JSON(label="Settings of the first picture")
-    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, refresh]
+    options = [steps, guidance, ramp, sampler, temperature, top_k, noise, remask, refresh]
     options += [superres_steps, superres_guidance, best_of]
     given: list[Any] = [prompt, is_literal, negative, num, seed, is_random, *options, kept]
     shown: list[Any] = [pictures, said, seed, kept]
