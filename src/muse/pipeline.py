@@ -535,18 +535,14 @@ def superres_predict(
     return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word, upsampled), len(low), options)
 
 
-def each_alone(
-    predict_of: Callable[[slice, Texts, Words], Predict], text: Texts, is_word: Words, num: int
-) -> Predict:
+def each_alone(predict_of: Callable[[slice, Texts, Words], Predict], text: Texts, is_word: Words, num: int) -> Predict:
     """What `decode` calls for `num` samples: on a GPU that of all of them, given their texts and those of their negative
     prompts; on a processor, where it is as fast, that of each by itself, with its texts as long as they are alone. More
     rows and longer texts add up in another order, and rounded to bfloat16 that can be another token: so each sample is
     the same to the last bit in any company."""
     if is_word.device.type != "cpu":
         return predict_of(slice(0, num), text, is_word)
-    predicts = [
-        predict_of(slice(row, row + 1), *trimmed(text[row::num], is_word[row::num])) for row in range(num)
-    ]
+    predicts = [predict_of(slice(row, row + 1), *trimmed(text[row::num], is_word[row::num])) for row in range(num)]
 
     def predict(tokens: Tokens, is_hidden: Hidden, step: Step) -> PlaceLogits:
         samples = zip(predicts, tokens.split(1), is_hidden.split(1), strict=True)
@@ -555,9 +551,7 @@ def each_alone(
     return predict
 
 
-def trimmed(
-    text: Texts, is_word: Words
-) -> tuple[Float[Tensor, "text longest dim"], Bool[Tensor, "text longest"]]:
+def trimmed(text: Texts, is_word: Words) -> tuple[Float[Tensor, "text longest dim"], Bool[Tensor, "text longest"]]:
     """Texts without the padding that all of them end with."""
     places = is_word.any(0).nonzero()
     longest = int(places.max()) + 1 if len(places) else 1
