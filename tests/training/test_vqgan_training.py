@@ -95,13 +95,21 @@ def test_an_adversarial_loss_before_its_discriminator_is_refused_with_one_senten
         vqgan_training(options(tmp_path), discriminator_from=6, adversarial_from=5)
 
 
+@pytest.mark.parametrize("start", [6, 400])
+def test_a_run_that_ends_before_it_has_codes_is_refused_with_one_sentence(tmp_path, start):
+    sentence = rf"^quantize_from is {start} and engine.steps is 6, .*; give a quantize_from below 6, or more steps$"
+    with pytest.raises(ValueError, match=sentence):
+        vqgan_training(options(tmp_path, steps=6), quantize_from=start)
+    assert vqgan_training(options(tmp_path, steps=6), quantize_from=5).quantize_from == 5
+
+
 def test_by_default_the_discriminator_has_time_to_learn_first(tmp_path):
-    defaults = VQGANTraining(options(tmp_path))
+    defaults = VQGANTraining(options(tmp_path, steps=1000))
     assert defaults.adversarial_from - defaults.discriminator_from >= 1000
 
 
 def test_the_weights_of_the_losses_are_those_of_the_paper(tmp_path):
-    defaults = VQGANTraining(options(tmp_path))
+    defaults = VQGANTraining(options(tmp_path, steps=1000))
     assert (defaults.perceptual_weight, defaults.adversarial_weight) == (0.05, 0.1)
 
 

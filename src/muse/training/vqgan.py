@@ -32,6 +32,14 @@ class VQGANTraining(PictureTraining):
     An untrained encoder under a codebook that follows it shrinks to one point, and the perceptual term keeps it from
     learning colours."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantize_from >= self.engine.steps:
+            raise ValueError(
+                f"quantize_from is {self.quantize_from} and engine.steps is {self.engine.steps}, so that no code would "
+                f"be learnt; give a quantize_from below {self.engine.steps}, or more steps"
+            )
+
 
 class VQGANStage(PictureStage):
     """The networks, optimizers and averages of one VQGAN run."""
