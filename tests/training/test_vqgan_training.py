@@ -133,6 +133,13 @@ def test_each_weight_scales_its_own_loss(tmp_path, term):
     torch.testing.assert_close(losses[1]["reconstruction"], losses[0]["reconstruction"])
 
 
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("term", ["perceptual", "adversarial", "gradient", "commitment"])
+def test_a_weight_that_would_train_away_from_its_loss_is_refused_with_one_sentence(tmp_path, term, weight):
+    with pytest.raises(ValueError, match=rf"^{term}_weight is {weight}; give a finite number of at least 0$"):
+        vqgan_training(options(tmp_path), **{f"{term}_weight": weight})
+
+
 def test_the_encoder_learns_through_the_codes(tmp_path):
     stage = stage_of(tmp_path, quantize_from=0, commitment_weight=0.0, discriminator_from=NEVER, adversarial_from=NEVER)
     stage.step(pictures_at(0), 0)
