@@ -390,6 +390,10 @@ def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlar
             "train decoder debug --dry-run --decoder-blocks 0",
             r"decoder_blocks is 0 and the decoder has 1 already",
         ),
+        (
+            "train decoder debug pictures --vqgan emoji --drawn-share 0.75",
+            r"drawn_share is 0.75 and no model came that draws; give --drawn-by with one, or leave --drawn-share out$",
+        ),
         ("tokenize empty out", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
         ("tokenize pictures out --size 100", r"size 100 is not a multiple of 16; try 96"),
         ("tokenize pictures out --size 0", r"size is 0; give a whole number of at least 1$"),

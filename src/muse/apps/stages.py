@@ -243,6 +243,12 @@ class TrainDecoder:
 
     def run(self) -> None:
         """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        share = self.recipe.training.drawn_share
+        if share is not None and not self.drawn_by:
+            raise ValueError(
+                f"drawn_share is {share} and no model came that draws; give --drawn-by with one, or leave "
+                "--drawn-share out"
+            )
         if self.dry_run:
             recipe = self.recipe
             if self.vqgan:
