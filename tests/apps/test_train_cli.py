@@ -274,7 +274,25 @@ def test_a_decoder_is_shown_what_super_resolution_draws_by_command(enlarged, mon
     capsys.readouterr()
     train[train.index("--size") + 1] = "16"
     assert main(train) == 2
-    assert "draws 32 x 32 pixels and the pictures have 16 a side; give a size of 32\n" in capsys.readouterr().err
+    sentence = "the model runs/superres/model draws 32 x 32 pixels and the pictures have 16 a side; give a size of 32\n"
+    assert sentence in capsys.readouterr().err
+
+
+def test_of_a_model_the_decoder_of_what_is_drawn_is_trained(enlarged, monkeypatch, capsys):
+    """As that of the large pictures is what super-resolution draws the tokens of; a run stands for its own VQGAN."""
+    monkeypatch.chdir(enlarged)
+    monkeypatch.setattr(stages, "train_decoder", lambda training, vqgan, *_: tried.append(vqgan) or Path("run"))
+    tried = []
+    high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan").fingerprint()
+    words = ["train", "decoder", "debug", "pictures", "--size", "32", "--drawn-by", "runs/superres/model"]
+    for place in ("runs/superres/model", "runs/vqgan-high"):
+        assert main([*words, "--vqgan", place]) == 0
+        assert tried.pop().fingerprint() == high
+    capsys.readouterr()
+    assert main([*words, "--vqgan", "my-model"]) == 2
+    assert capsys.readouterr().err == (
+        "muse: my-model has no VQGAN of super-resolution; give a model that has one, or the VQGAN's own folder\n"
+    )
 
 
 def test_a_model_is_exported_with_the_vqgan_of_its_tokens_only(enlarged, tmp_path, monkeypatch, capsys):
