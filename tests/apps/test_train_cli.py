@@ -403,6 +403,8 @@ def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlar
         ("train base debug", r"no token cache came; give the folder that muse tokenize made"),
         ("train base debug empty --vqgan emoji", r"empty is no whole token cache; make one with: muse tokenize SOURCE"),
         ("train vqgan debug empty", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
+        ("train vqgan debug pictures --size 0", r"size is 0; give a whole number of at least 1$"),
+        ("train decoder debug pictures --vqgan emoji --size -16", r"size is -16; give a whole number of at least 1$"),
         ("train vqgan debug pictures --engine.strategy fsdp", r"a VQGAN is small and its codebook is one for all"),
         (
             "train decoder debug --dry-run --decoder-blocks 0",
