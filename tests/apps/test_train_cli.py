@@ -246,6 +246,38 @@ def test_a_run_without_weights_is_refused_with_one_sentence(here, capsys, parts)
     assert capsys.readouterr().err == "muse: run has no weights yet; a run leaves some at its first checkpoint\n"
 
 
+def test_a_run_is_exported_from_where_it_was_moved_with_what_lies_beside_it(enlarged, tmp_path, monkeypatch):
+    """The text encoder, which ships, stays where it is."""
+    monkeypatch.chdir(enlarged)
+    for part in ("base", "vqgan"):
+        shutil.copytree(f"runs/{part}", tmp_path / "moved" / part)
+    parts = json.loads((tmp_path / "moved/base/parts.json").read_text())
+    assert parts == {"vqgan": "../vqgan/vqgan", "text_encoder": str(find_model("emoji") / "text_encoder")}
+    (enlarged / "runs/vqgan").rename(enlarged / "runs/away")
+    try:
+        assert main(["export", str(tmp_path / "moved/base"), str(tmp_path / "model")]) == 0
+    finally:
+        (enlarged / "runs/away").rename(enlarged / "runs/vqgan")
+    assert Muse.from_pretrained(tmp_path / "model", "cpu").size == (16, 16)
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_run_whose_part_is_gone_is_refused_with_one_sentence(enlarged, tmp_path, monkeypatch, capsys, is_absolute):
+    """Runs of before note absolute paths."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(enlarged / "runs/base", "runs/base")
+    path = tmp_path / "runs/base/parts.json"
+    place = str(tmp_path / "runs/vqgan/vqgan") if is_absolute else "../vqgan/vqgan"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vqgan": place}))
+    assert main(["export", "runs/base", "out"]) == 2
+    assert capsys.readouterr().err == (
+        f"muse: runs/base/parts.json says that the run's vqgan is {place}, which is gone; "
+        "put it back, or write there where it is now\n"
+    )
+    shutil.copytree(enlarged / "runs/vqgan", "runs/vqgan")
+    assert main(["export", "runs/base", "out"]) == 0
+
+
 def test_a_larger_decoder_trains_by_command_too_and_comes_into_the_model(enlarged, monkeypatch, capsys):
     monkeypatch.chdir(enlarged)
     train, export = walk_through(2)
