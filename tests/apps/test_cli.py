@@ -454,6 +454,14 @@ def test_an_unknown_model_is_refused_in_one_sentence(name, verb, refuse):
     assert is_one_sentence(refuse(*verb, name))
 
 
+@pytest.mark.parametrize("verb", [["generate", APPLE, "--model"], ["info"]])
+def test_a_run_that_came_for_its_model_is_refused_with_the_models_place(verb, refuse, tiny_folder, here):
+    (here / "runs/base").mkdir(parents=True)
+    (here / "runs/base/model").symlink_to(tiny_folder)
+    said = refuse(*verb, "runs/base")
+    assert said == "muse: runs/base is a training run; its model is runs/base/model\n"
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -27,7 +27,7 @@ from muse.models.superres import SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Muse, find_model, load_text_encoder
+from muse.pipeline import INDEX, OF_A_RUN, Muse, find_model, load_text_encoder
 from muse.precision import default_device, dtype_for
 from muse.requests import check_request
 from muse.training.base import train_base
@@ -359,8 +359,8 @@ def draw(muse: Muse, prompts: Sequence[str], folder: Path, step: int) -> None:
 def finish(run: Path) -> None:
     """Write the model of a run that has ended, and say where."""
     if is_first():
-        export(run, run / "model")
-        print(run / "model")
+        export(run, run / OF_A_RUN)
+        print(run / OF_A_RUN)
 
 
 def part_of(place: str, part: str) -> Path:
