@@ -22,6 +22,12 @@ def told_path(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def check_out(path: Path | None) -> None:
+    """Raises ValueError for the - that means the standard output elsewhere: a folder of that name is nobody's wish."""
+    if path is not None and str(path) == "-":
+        raise ValueError("out is -, and nothing is written to the standard output; give the name of a file or a folder")
+
+
 def random_seeds(num: int) -> list[int]:
     """Seeds that nobody chose, short enough to type."""
     return [random.SystemRandom().randrange(2**31) for _ in range(num)]

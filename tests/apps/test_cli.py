@@ -387,6 +387,24 @@ def test_another_format_than_png_is_refused(refuse):
     assert "give a name ending in .png" in refuse("generate", APPLE, "--out", "apple.jpg")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", APPLE, "--out", "-"],
+        ["vary", "picture.png", "--out", "-"],
+        ["evaluate", "--data", "prompts.txt", "--out", "-"],
+        ["compare", "emoji", "emoji", "--prompts", "prompts.txt", "--out", "-"],
+        ["tokenize", "pictures", "-"],
+        ["export", "runs/base", "-"],
+        ["import-vqgan", "vqgan.ckpt", "-"],
+    ],
+)
+def test_the_standard_output_is_refused_in_one_sentence(arguments, refuse):
+    assert refuse(*arguments) == (
+        "muse: out is -, and nothing is written to the standard output; give the name of a file or a folder\n"
+    )
+
+
 def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypatch):
     def full_disk(image, path, **options):
         path.write_bytes(b"half a pict")

@@ -31,7 +31,7 @@ from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
 from muse.apps.train import Export, Train
 from muse.apps.web.options import Web
-from muse.requests import check_clip, told_path
+from muse.requests import check_clip, check_out, told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -253,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        check_out(getattr(command, "out", None))
         command.run()
     except KeyboardInterrupt:
         print("muse: stopped", file=sys.stderr)
