@@ -242,7 +242,9 @@ def check_fit(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> No
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file; a pickle is opened for tensors alone.
-    Raises CheckpointError if it holds something else."""
+    Raises CheckpointError if it is not there, or holds something else."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give the one that holds the weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

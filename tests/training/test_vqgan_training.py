@@ -228,6 +228,13 @@ def test_the_perceptual_loss_is_loaded_strictly(tmp_path):
         PerceptualLoss.from_file(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth"])
+def test_perceptual_weights_that_are_not_there_are_missed_as_such(tmp_path, name):
+    sentence = rf"^there is no file {tmp_path / name}; give the one that holds the weights$"
+    with pytest.raises(CheckpointError, match=sentence):
+        PerceptualLoss.from_file(tmp_path / name)
+
+
 def test_the_perceptual_loss_has_the_layout_of_squeezenet():
     assert sum(parameter.numel() for parameter in PerceptualLoss().parameters()) == 722_496
     sizes = [tuple(stage.shape[1:]) for stage in perceptual_loss().features(pictures(0, side=64))]
