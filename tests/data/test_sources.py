@@ -10,6 +10,7 @@ import pytest
 
 from muse.data.options import SourceOptions
 from muse.data.sources import FolderSource, open_source
+from muse.evaluation.sources import PictureSet
 from tests.data.picture_folders import encoded, mixed_tar, parquet_file, picture, plain_folder, tar_file, tar_with
 
 CUT_SHORT = r"^\S*{} is damaged or cut short after {} rows \(.*\); get it again$"
@@ -233,6 +234,16 @@ def test_a_folder_without_pictures_is_refused_with_one_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(ValueError, match=r"^\S+ has no pictures, tars or parquet files in it; give a folder that has$"):
         open_source(str(tmp_path))
+
+
+def test_pictures_that_are_not_read_are_counted_and_named_where_there_are_no_others(tmp_path):
+    for name in ("a.HEIC", "b.heic", "c.heif"):
+        (tmp_path / name).touch()
+    advice = r"2 files end in \.heic and 1 file ends in \.heif, which is not read: save them as JPEG or PNG"
+    with pytest.raises(ValueError, match=rf"^\S+ has no pictures, tars or parquet files in it; {advice}$"):
+        open_source(str(tmp_path))
+    with pytest.raises(ValueError, match=rf"^\S+ has no pictures \(.*\); {advice}$"):
+        PictureSet.of_folder(tmp_path)
 
 
 def test_what_is_nothing_is_refused_with_one_sentence(tmp_path):

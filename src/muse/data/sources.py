@@ -9,6 +9,7 @@ import os
 import posixpath
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ import numpy as np
 
 from muse.checkpoint import METRICS
 from muse.data.options import SourceOptions
-from muse.data.pictures import SUFFIXES, clean
+from muse.data.pictures import NOT_READ, SUFFIXES, clean
 from muse.data.tars import Sample, content_of, json_of, samples_of, text_of
 from muse.requests import told_path
 
@@ -129,6 +130,15 @@ def pictures_among(paths: Sequence[Path], folder: Path) -> list[Path]:
     return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
 
 
+def not_read(paths: Iterable[Path], otherwise: str) -> str:
+    """What to do about files of which none is a picture that is read: some are of other formats, or else the advice."""
+    counts = Counter(suffix for path in paths if (suffix := path.suffix.lower()) in NOT_READ)
+    if not counts:
+        return otherwise
+    parts = [f"{num} {'file ends' if num == 1 else 'files end'} in {suffix}" for suffix, num in sorted(counts.items())]
+    return f"{' and '.join(parts)}, which is not read: save them as JPEG or PNG"
+
+
 class FolderSource(Pieces):
     """Picture files of a folder and the folders below it, in the order of their names, but for what runs of training
     have left in theirs.
@@ -141,7 +151,8 @@ class FolderSource(Pieces):
         files = list(files_below(folder))
         self.paths = pictures_among(files, folder)
         if not self.paths:
-            raise ValueError(f"{folder} has no pictures, tars or parquet files in it; give a folder that has")
+            advice = not_read(files, "give a folder that has")
+            raise ValueError(f"{folder} has no pictures, tars or parquet files in it; {advice}")
         texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
         self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
         self.told = read_metadata(folder, options.caption_column)
