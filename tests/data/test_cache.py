@@ -220,6 +220,9 @@ def test_pictures_without_captions_are_refused_with_one_sentence(tmp_path):
         path.unlink()
     with pytest.raises(ValueError, match=r"^no picture of \S+ has a caption; write them in .txt files beside the pict"):
         make(open_source(str(folder)), tmp_path / "tokens")
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "title": "a nought"}')
+    with pytest.raises(ValueError, match=r"metadata.jsonl has the columns file_name, title, and none is called like a"):
+        make(open_source(str(folder)), tmp_path / "tokens")
     assert not (tmp_path / "tokens").exists()
     parquet_file(tmp_path / "a.parquet", range(2))
     source = open_source(str(tmp_path / "a.parquet"), SourceOptions(picture_column="scan"))
