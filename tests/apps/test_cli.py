@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import muse
-from muse.apps.cli import Generate, main
+from muse.apps.cli import Generate, main, sentence
 from muse.apps.drawing import slug
 from muse.evaluation.clip import ClipScorer
 from muse.images import read_png_text
@@ -405,15 +405,24 @@ def test_the_standard_output_is_refused_in_one_sentence(arguments, refuse):
     )
 
 
-def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypatch):
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypatch, is_named):
     def full_disk(image, path, **options):
         path.write_bytes(b"half a pict")
-        raise OSError(28, "No space left on device", str(path))
+        raise OSError(28, "No space left on device", *([str(path)] if is_named else []))
 
     monkeypatch.setattr(Image.Image, "save", full_disk)
     said = refuse("generate", APPLE, "--model", tiny_folder, "--out", "apple.png")
-    assert is_one_sentence(said)
-    assert "No space left on device" in said
+    assert said == (
+        "muse: apple.png cannot be written (No space left on device); make room on the disk, or write to another\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "place"), [((), "what was to be written has no room "), (("a.json",), "a.json: ")])
+def test_a_full_disk_is_told_of_as_such_wherever_it_fills_up(name, place):
+    said = sentence(OSError(28, "No space left on device", *name))
+    assert said.startswith(place)
+    assert said.endswith("; make room on the disk, or write to another")
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------

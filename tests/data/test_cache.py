@@ -214,6 +214,21 @@ def test_a_cache_of_a_version_that_noted_less_is_refused(mine, tmp_path):
         make(mine, tmp_path / "tokens")
 
 
+@pytest.mark.parametrize(("name", "left"), [("plan.json", []), ("shard-00000.arrow", ["plan.json"])])
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(mine, tmp_path, monkeypatch, name, left):
+    replace = os.replace
+
+    def full(fresh, path):
+        if Path(path).name == name:
+            raise OSError(28, "No space left on device")
+        replace(fresh, path)
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match=rf"^\S+{name} cannot be written \(No space left on device\); make room"):
+        make(mine, tmp_path / "tokens")
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == left
+
+
 def test_pictures_without_captions_are_refused_with_one_sentence(tmp_path):
     folder = plain_folder(tmp_path / "mute", 2)
     for path in folder.glob("*.txt"):

@@ -5,7 +5,6 @@ is whole, and whoever finds all of them there closes the cache."""
 
 import json
 import logging
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,9 +156,7 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
         if other is not None:
             name = told_path(other.name)
             raise ValueError(f"{folder} holds other things, {name} for one; give the tokens another folder")
-        fresh = path.with_suffix(f".{os.getpid()}.tmp")  # other processes may be as quick
-        fresh.write_text(json.dumps(plan) + "\n")
-        os.replace(fresh, path)
+        write_whole(path, json.dumps(plan) + "\n")  # other processes may be as quick
 
 
 def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
