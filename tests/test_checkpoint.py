@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import stat
+import unittest.mock
 
 import pytest
 import torch
@@ -131,6 +132,16 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path):
     write_whole(tmp_path / "a.json", "{}")
     with pytest.raises(UnicodeEncodeError):
         write_whole(tmp_path / "a.json", "half \ud800")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["{}"]
+
+
+def test_a_text_for_which_a_disk_has_no_room_is_named_and_leaves_the_old_one(tmp_path, monkeypatch):
+    write_whole(tmp_path / "a.json", "{}")
+    monkeypatch.setattr("os.replace", unittest.mock.Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(
+        OSError, match=r"^\S+a\.json cannot be written \(No space left on device\); make room on the disk"
+    ):
+        write_whole(tmp_path / "a.json", "more")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["{}"]
 
 

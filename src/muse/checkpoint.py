@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from muse.requests import MAKE_ROOM, told_when_full
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 METRICS = "metrics.jsonl"
 """What a run of training writes line by line into its folder."""
@@ -38,11 +40,13 @@ class Configured(Protocol):
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Write a text file so that a reader never sees half of it, however many processes write it."""
+    """Write a text file so that a reader never sees half of it, however many processes write it.
+    Raises OSError if it cannot be written; nothing half-written is left."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        fresh.write_text(content)
-        os.replace(fresh, path)
+        with told_when_full(path):
+            fresh.write_text(content)
+            os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -51,9 +55,11 @@ def write_whole(path: Path, content: str) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Raises OSError that names the file if safetensors cannot write what it is to write within, as on a full disk."""
     try:
-        yield
+        with told_when_full(path):
+            yield
     except SafetensorError as error:
-        raise OSError(f"{path} cannot be written ({error})") from error
+        advice = f"; {MAKE_ROOM}" if "No space left" in str(error) else ""
+        raise OSError(f"{path} cannot be written ({error}){advice}") from error
 
 
 def usual_mode(folder: Path) -> int:
@@ -242,7 +248,9 @@ def check_fit(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> No
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file; a pickle is opened for tensors alone.
-    Raises CheckpointError if it holds something else."""
+    Raises CheckpointError if it is not there, or holds something else."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give the one that holds the weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from muse.requests import check_kind, check_list, whole_number
+from muse.requests import check_kind, check_list, told_when_full, whole_number
 from muse.shapes import Pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
@@ -173,8 +173,9 @@ def fresh_file(path: Path | str) -> Iterator[Path]:
     """Where to write a file that takes the name `path` once it is whole; if anything goes wrong, nothing is left."""
     fresh = Path(path).with_name(f".{secrets.token_hex(8)}.tmp")  # nothing else has it, and it is short enough anywhere
     try:
-        yield fresh
-        os.replace(fresh, path)
+        with told_when_full(path):
+            yield fresh
+            os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -52,6 +52,8 @@ from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask,
 from muse.vocabulary import VOCABULARY, Vocabulary
 
 INDEX = "model_index.json"
+OF_A_RUN = "model"
+"""The folder in which a run of training leaves its model."""
 PARTS = ("text_encoder", "vqgan", "base")
 SUPERRES_PARTS = ("superres", "vqgan_superres")
 """Parts that come together or not at all."""
@@ -694,6 +696,8 @@ def find_model(model: str | Path) -> Path:
     is_shipped = re.fullmatch(r"[\w-]+", name) is not None and os.path.isfile(SHIPPED / name / INDEX)
     # A folder of pictures may well be called after the model that drew them.
     if name and os.path.isdir(name) and ((Path(name) / INDEX).is_file() or not is_shipped):
+        if not (Path(name) / INDEX).is_file() and (Path(name) / OF_A_RUN / INDEX).is_file():
+            raise CheckpointError(f"{name} is a training run; its model is {Path(name) / OF_A_RUN}")
         return Path(name)
     if is_shipped:
         return SHIPPED / name

@@ -1,10 +1,12 @@
 """What people ask for, looked at before anything is drawn: prompts, seeds and numbers; and how paths are told."""
 
+import errno
 import numbers
 import operator
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
@@ -13,6 +15,7 @@ Precision = Literal["auto", "float32", "bfloat16", "int8", "float8"]
 """The arithmetic that networks draw in; auto takes bfloat16 where the machine computes in it, else float32. int8, on
 processors, and float8, on GPUs, round the products of the transformers' layers."""
 LARGEST_SEED = 2**63 - 1
+MAKE_ROOM = "make room on the disk, or write to another"
 MOST_TRIED = 1000
 """Seeds that are tried for one picture."""
 
@@ -20,6 +23,28 @@ MOST_TRIED = 1000
 def told_path(path: Path | str) -> str:
     """A path as text: what is no UTF-8 in a name is escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk has no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def told_when_full(path: Path | str) -> Iterator[None]:
+    """Raises OSError that names the file, as the system's own may not, if what is written within has no room."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise OSError(f"{told_path(path)} cannot be written ({error.strerror}); {MAKE_ROOM}") from error
+
+
+def check_out(path: Path | None) -> None:
+    """Raises ValueError for the - that means the standard output elsewhere: a folder of that name is nobody's wish."""
+    if path is not None and str(path) == "-":
+        raise ValueError("out is -, and nothing is written to the standard output; give the name of a file or a folder")
 
 
 def random_seeds(num: int) -> list[int]:

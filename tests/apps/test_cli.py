@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import muse
-from muse.apps.cli import Generate, main
+from muse.apps.cli import Generate, main, sentence
 from muse.apps.drawing import slug
 from muse.evaluation.clip import ClipScorer
 from muse.images import read_png_text
@@ -387,15 +387,42 @@ def test_another_format_than_png_is_refused(refuse):
     assert "give a name ending in .png" in refuse("generate", APPLE, "--out", "apple.jpg")
 
 
-def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypatch):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", APPLE, "--out", "-"],
+        ["vary", "picture.png", "--out", "-"],
+        ["evaluate", "--data", "prompts.txt", "--out", "-"],
+        ["compare", "emoji", "emoji", "--prompts", "prompts.txt", "--out", "-"],
+        ["tokenize", "pictures", "-"],
+        ["export", "runs/base", "-"],
+        ["import-vqgan", "vqgan.ckpt", "-"],
+    ],
+)
+def test_the_standard_output_is_refused_in_one_sentence(arguments, refuse):
+    assert refuse(*arguments) == (
+        "muse: out is -, and nothing is written to the standard output; give the name of a file or a folder\n"
+    )
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_disk_that_fills_up_leaves_no_half_file(tiny_folder, refuse, monkeypatch, is_named):
     def full_disk(image, path, **options):
         path.write_bytes(b"half a pict")
-        raise OSError(28, "No space left on device", str(path))
+        raise OSError(28, "No space left on device", *([str(path)] if is_named else []))
 
     monkeypatch.setattr(Image.Image, "save", full_disk)
     said = refuse("generate", APPLE, "--model", tiny_folder, "--out", "apple.png")
-    assert is_one_sentence(said)
-    assert "No space left on device" in said
+    assert said == (
+        "muse: apple.png cannot be written (No space left on device); make room on the disk, or write to another\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "place"), [((), "what was to be written has no room "), (("a.json",), "a.json: ")])
+def test_a_full_disk_is_told_of_as_such_wherever_it_fills_up(name, place):
+    said = sentence(OSError(28, "No space left on device", *name))
+    assert said.startswith(place)
+    assert said.endswith("; make room on the disk, or write to another")
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------------
@@ -452,6 +479,14 @@ def test_a_command_that_cannot_be_read_is_refused_with_a_word_on_help(arguments,
 @pytest.mark.parametrize("name", ["unknown", "", "no/such/folder", "nobody/nothing", "/etc/passwd"])
 def test_an_unknown_model_is_refused_in_one_sentence(name, verb, refuse):
     assert is_one_sentence(refuse(*verb, name))
+
+
+@pytest.mark.parametrize("verb", [["generate", APPLE, "--model"], ["info"]])
+def test_a_run_that_came_for_its_model_is_refused_with_the_models_place(verb, refuse, tiny_folder, here):
+    (here / "runs/base").mkdir(parents=True)
+    (here / "runs/base/model").symlink_to(tiny_folder)
+    said = refuse(*verb, "runs/base")
+    assert said == "muse: runs/base is a training run; its model is runs/base/model\n"
 
 
 def cut(path):

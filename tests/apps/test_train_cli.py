@@ -246,6 +246,38 @@ def test_a_run_without_weights_is_refused_with_one_sentence(here, capsys, parts)
     assert capsys.readouterr().err == "muse: run has no weights yet; a run leaves some at its first checkpoint\n"
 
 
+def test_a_run_is_exported_from_where_it_was_moved_with_what_lies_beside_it(enlarged, tmp_path, monkeypatch):
+    """The text encoder, which ships, stays where it is."""
+    monkeypatch.chdir(enlarged)
+    for part in ("base", "vqgan"):
+        shutil.copytree(f"runs/{part}", tmp_path / "moved" / part)
+    parts = json.loads((tmp_path / "moved/base/parts.json").read_text())
+    assert parts == {"vqgan": "../vqgan/vqgan", "text_encoder": str(find_model("emoji") / "text_encoder")}
+    (enlarged / "runs/vqgan").rename(enlarged / "runs/away")
+    try:
+        assert main(["export", str(tmp_path / "moved/base"), str(tmp_path / "model")]) == 0
+    finally:
+        (enlarged / "runs/away").rename(enlarged / "runs/vqgan")
+    assert Muse.from_pretrained(tmp_path / "model", "cpu").size == (16, 16)
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_run_whose_part_is_gone_is_refused_with_one_sentence(enlarged, tmp_path, monkeypatch, capsys, is_absolute):
+    """Runs of before note absolute paths."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(enlarged / "runs/base", "runs/base")
+    path = tmp_path / "runs/base/parts.json"
+    place = str(tmp_path / "runs/vqgan/vqgan") if is_absolute else "../vqgan/vqgan"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vqgan": place}))
+    assert main(["export", "runs/base", "out"]) == 2
+    assert capsys.readouterr().err == (
+        f"muse: runs/base/parts.json says that the run's vqgan is {place}, which is gone; "
+        "put it back, or write there where it is now\n"
+    )
+    shutil.copytree(enlarged / "runs/vqgan", "runs/vqgan")
+    assert main(["export", "runs/base", "out"]) == 0
+
+
 def test_a_larger_decoder_trains_by_command_too_and_comes_into_the_model(enlarged, monkeypatch, capsys):
     monkeypatch.chdir(enlarged)
     train, export = walk_through(2)
@@ -274,7 +306,25 @@ def test_a_decoder_is_shown_what_super_resolution_draws_by_command(enlarged, mon
     capsys.readouterr()
     train[train.index("--size") + 1] = "16"
     assert main(train) == 2
-    assert "draws 32 x 32 pixels and the pictures have 16 a side; give a size of 32\n" in capsys.readouterr().err
+    sentence = "the model runs/superres/model draws 32 x 32 pixels and the pictures have 16 a side; give a size of 32\n"
+    assert sentence in capsys.readouterr().err
+
+
+def test_of_a_model_the_decoder_of_what_is_drawn_is_trained(enlarged, monkeypatch, capsys):
+    """As that of the large pictures is what super-resolution draws the tokens of; a run stands for its own VQGAN."""
+    monkeypatch.chdir(enlarged)
+    monkeypatch.setattr(stages, "train_decoder", lambda training, vqgan, *_: tried.append(vqgan) or Path("run"))
+    tried = []
+    high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan").fingerprint()
+    words = ["train", "decoder", "debug", "pictures", "--size", "32", "--drawn-by", "runs/superres/model"]
+    for place in ("runs/superres/model", "runs/vqgan-high"):
+        assert main([*words, "--vqgan", place]) == 0
+        assert tried.pop().fingerprint() == high
+    capsys.readouterr()
+    assert main([*words, "--vqgan", "my-model"]) == 2
+    assert capsys.readouterr().err == (
+        "muse: my-model has no VQGAN of super-resolution; give a model that has one, or the VQGAN's own folder\n"
+    )
 
 
 def test_a_model_is_exported_with_the_vqgan_of_its_tokens_only(enlarged, tmp_path, monkeypatch, capsys):
@@ -385,10 +435,16 @@ def test_a_dry_run_of_a_larger_decoder_counts_with_the_vqgan_that_is_given(enlar
         ("train base debug", r"no token cache came; give the folder that muse tokenize made"),
         ("train base debug empty --vqgan emoji", r"empty is no whole token cache; make one with: muse tokenize SOURCE"),
         ("train vqgan debug empty", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
+        ("train vqgan debug pictures --size 0", r"size is 0; give a whole number of at least 1$"),
+        ("train decoder debug pictures --vqgan emoji --size -16", r"size is -16; give a whole number of at least 1$"),
         ("train vqgan debug pictures --engine.strategy fsdp", r"a VQGAN is small and its codebook is one for all"),
         (
             "train decoder debug --dry-run --decoder-blocks 0",
             r"decoder_blocks is 0 and the decoder has 1 already",
+        ),
+        (
+            "train decoder debug pictures --vqgan emoji --drawn-share 0.75",
+            r"drawn_share is 0.75 and no model came that draws; give --drawn-by with one, or leave --drawn-share out$",
         ),
         ("tokenize empty out", r"empty has no pictures, tars or parquet files in it; give a folder that has"),
         ("tokenize pictures out --size 100", r"size 100 is not a multiple of 16; try 96"),

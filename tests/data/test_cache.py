@@ -214,11 +214,29 @@ def test_a_cache_of_a_version_that_noted_less_is_refused(mine, tmp_path):
         make(mine, tmp_path / "tokens")
 
 
+@pytest.mark.parametrize(("name", "left"), [("plan.json", []), ("shard-00000.arrow", ["plan.json"])])
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(mine, tmp_path, monkeypatch, name, left):
+    replace = os.replace
+
+    def full(fresh, path):
+        if Path(path).name == name:
+            raise OSError(28, "No space left on device")
+        replace(fresh, path)
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match=rf"^\S+{name} cannot be written \(No space left on device\); make room"):
+        make(mine, tmp_path / "tokens")
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == left
+
+
 def test_pictures_without_captions_are_refused_with_one_sentence(tmp_path):
     folder = plain_folder(tmp_path / "mute", 2)
     for path in folder.glob("*.txt"):
         path.unlink()
     with pytest.raises(ValueError, match=r"^no picture of \S+ has a caption; write them in .txt files beside the pict"):
+        make(open_source(str(folder)), tmp_path / "tokens")
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "title": "a nought"}')
+    with pytest.raises(ValueError, match=r"metadata.jsonl has the columns file_name, title, and none is called like a"):
         make(open_source(str(folder)), tmp_path / "tokens")
     assert not (tmp_path / "tokens").exists()
     parquet_file(tmp_path / "a.parquet", range(2))

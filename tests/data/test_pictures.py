@@ -1,10 +1,15 @@
 """Any picture file becomes an upright RGB square, or is skipped by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from muse.data.pictures import Tally, Unusable, clean, fit, read_picture
+from muse.data.options import SourceOptions
+from muse.data.pictures import SUFFIXES, Tally, Unusable, clean, fit, read_picture
+from muse.data.sources import FolderSource
+from muse.evaluation.sources import PictureSet
 from tests.data.picture_folders import BROKEN_EXIF, TURNED, awkward_folder, encoded, picture
 
 
@@ -29,6 +34,28 @@ def test_every_kind_of_picture_is_read_as_rgb_and_its_kind_is_told(folder, name,
     image, found = read_picture(folder / name)
     assert image.mode == "RGB"
     assert found == kinds
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_a_picture_of_every_ending_is_read_in_training_and_in_evaluation(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    picture(0).save(path, "JPEG" if suffix in (".jfif", ".jpe") else None)
+    (row,) = FolderSource(tmp_path, SourceOptions()).rows(0)
+    assert isinstance(row.picture, Path)
+    image, _ = read_picture(row.picture)
+    real = PictureSet.of_folder(tmp_path).read([0])[0]
+    assert image.size == real.size == (24, 20)
+    assert np.abs(np.asarray(image).astype(int) - np.asarray(real)).max() == 0
+
+
+def test_what_another_program_would_have_to_draw_is_no_picture_under_any_name(tmp_path, monkeypatch):
+    """Pillow hands EPS to Ghostscript, whatever the name of the file is."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    picture(0).save(tmp_path / "a.png", "EPS")
+    with pytest.raises(Unusable, match=r"^damaged$"):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png is no picture; take it away$"):
+        PictureSet.of_folder(tmp_path).read([0])
 
 
 def test_the_first_frame_of_an_animation_is_taken(folder):

@@ -10,6 +10,7 @@ import pytest
 
 from muse.data.options import SourceOptions
 from muse.data.sources import FolderSource, open_source
+from muse.evaluation.sources import PictureSet
 from tests.data.picture_folders import encoded, mixed_tar, parquet_file, picture, plain_folder, tar_file, tar_with
 
 CUT_SHORT = r"^\S*{} is damaged or cut short after {} rows \(.*\); get it again$"
@@ -60,6 +61,38 @@ def test_a_caption_of_the_metadata_may_hold_any_letter(tmp_path):
     (folder / "metadata.jsonl").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
     (row,) = all_rows(open_source(str(folder)))
     assert row.captions[-1] == "one and the same"
+
+
+def test_a_folder_has_the_captions_of_its_metadata_as_a_table_too(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 2)
+    table = 'file_name,caption,place\r\n"0.png","a, so-called\nzero",here\r\n\r\n./0.png,nought\r\n1.png,,there\r\n'
+    (folder / "metadata.csv").write_bytes(codecs.BOM_UTF8 + table.encode())
+    (folder / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "one"}')
+    assert {row.name: row.captions for row in all_rows(open_source(str(folder)))} == {
+        "0.png": ["picture 0", "the number 0", "a, so-called zero", "nought"],
+        "1.png": ["picture 1", "the number 1", "one"],
+    }
+    (row, *_) = all_rows(open_source(str(folder), SourceOptions(caption_column="place")))
+    assert row.captions[-1] == "here"
+
+
+def test_a_column_that_no_metadata_has_is_asked_for_with_those_that_are_there(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 2)
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "title": "a"}\n{"file_name": "1.png", "size": 3}')
+    sentence = (
+        r"^\S+metadata.jsonl has the columns file_name, title, size, and none is called titel; "
+        r"say which it is by --source.caption-column$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(folder), SourceOptions(caption_column="titel"))
+    assert all_rows(open_source(str(folder)))[0].captions == ["picture 0", "the number 0"]
+
+
+def test_a_table_without_names_of_files_is_refused_by_its_line(tmp_path):
+    folder = plain_folder(tmp_path / "mine")
+    (folder / "metadata.csv").write_text("caption,file_name\na,0.png\nb\n")
+    with pytest.raises(ValueError, match=r"^line 3 of .*metadata.csv is no record with a file_name \('file_name'\)"):
+        open_source(str(folder))
 
 
 def test_metadata_that_cannot_be_read_is_named_by_its_line(tmp_path):
@@ -233,6 +266,16 @@ def test_a_folder_without_pictures_is_refused_with_one_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(ValueError, match=r"^\S+ has no pictures, tars or parquet files in it; give a folder that has$"):
         open_source(str(tmp_path))
+
+
+def test_pictures_that_are_not_read_are_counted_and_named_where_there_are_no_others(tmp_path):
+    for name in ("a.HEIC", "b.heic", "c.heif"):
+        (tmp_path / name).touch()
+    advice = r"2 files end in \.heic and 1 file ends in \.heif, which is not read: save them as JPEG or PNG"
+    with pytest.raises(ValueError, match=rf"^\S+ has no pictures, tars or parquet files in it; {advice}$"):
+        open_source(str(tmp_path))
+    with pytest.raises(ValueError, match=rf"^\S+ has no pictures \(.*\); {advice}$"):
+        PictureSet.of_folder(tmp_path)
 
 
 def test_what_is_nothing_is_refused_with_one_sentence(tmp_path):

@@ -280,6 +280,16 @@ def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, sta
     assert_same_run(tmp_path, unbroken[stage])
 
 
+def test_a_run_that_has_taken_its_steps_says_so(tmp_path, caplog):
+    RUNS["base"](options(tmp_path, steps=3))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        RUNS["base"](options(tmp_path, steps=1))
+    told = [record.message for record in caplog.records if record.name == "muse.training.engine"]
+    assert told[-1] == f"the run in {tmp_path} has taken 3 of 1 steps; give more --engine.steps to go on"
+    assert set(metrics_of(tmp_path)) == {1, 2, 3}
+
+
 def kill_at_random(stage, folder, rng):
     """Begin a run, or go on with it, and kill it before any of its steps; or while it saves: when a file of the
     checkpoint is to be flushed, or when the whole one is to take its name. Returns where it was killed."""

@@ -62,8 +62,11 @@ def test_a_model_of_other_tokens_or_of_another_size_is_refused_with_one_sentence
         ValueError, match=r"draws 256 x 256 pixels and the pictures have 128 a side; give a size of 256$"
     ):
         Redraw(cascade, cascade.vqgan_superres, 128)
-    with pytest.raises(ValueError, match=r"has no super-resolution; take one that has"):
-        Redraw(tiny_muse, tiny_muse.vqgan, 128)
+    sentence = (
+        r"^the model runs/base/model has no super-resolution, which would draw the pictures anew; give one that has$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Redraw(tiny_muse, tiny_muse.vqgan, 128, "runs/base/model")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -95,13 +95,21 @@ def test_an_adversarial_loss_before_its_discriminator_is_refused_with_one_senten
         vqgan_training(options(tmp_path), discriminator_from=6, adversarial_from=5)
 
 
+@pytest.mark.parametrize("start", [6, 400])
+def test_a_run_that_ends_before_it_has_codes_is_refused_with_one_sentence(tmp_path, start):
+    sentence = rf"^quantize_from is {start} and engine.steps is 6, .*; give a quantize_from below 6, or more steps$"
+    with pytest.raises(ValueError, match=sentence):
+        vqgan_training(options(tmp_path, steps=6), quantize_from=start)
+    assert vqgan_training(options(tmp_path, steps=6), quantize_from=5).quantize_from == 5
+
+
 def test_by_default_the_discriminator_has_time_to_learn_first(tmp_path):
-    defaults = VQGANTraining(options(tmp_path))
+    defaults = VQGANTraining(options(tmp_path, steps=1000))
     assert defaults.adversarial_from - defaults.discriminator_from >= 1000
 
 
 def test_the_weights_of_the_losses_are_those_of_the_paper(tmp_path):
-    defaults = VQGANTraining(options(tmp_path))
+    defaults = VQGANTraining(options(tmp_path, steps=1000))
     assert (defaults.perceptual_weight, defaults.adversarial_weight) == (0.05, 0.1)
 
 
@@ -123,6 +131,13 @@ def test_each_weight_scales_its_own_loss(tmp_path, term):
     assert set(losses[0]) >= {"reconstruction", "perceptual", "adversarial", "commitment"}
     torch.testing.assert_close(losses[1][term], 3 * losses[0][term])
     torch.testing.assert_close(losses[1]["reconstruction"], losses[0]["reconstruction"])
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("term", ["perceptual", "adversarial", "gradient", "commitment"])
+def test_a_weight_that_would_train_away_from_its_loss_is_refused_with_one_sentence(tmp_path, term, weight):
+    with pytest.raises(ValueError, match=rf"^{term}_weight is {weight}; give a finite number of at least 0$"):
+        vqgan_training(options(tmp_path), **{f"{term}_weight": weight})
 
 
 def test_the_encoder_learns_through_the_codes(tmp_path):
@@ -211,6 +226,13 @@ def test_the_perceptual_loss_is_loaded_strictly(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="holds no weights"):
         PerceptualLoss.from_file(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth"])
+def test_perceptual_weights_that_are_not_there_are_missed_as_such(tmp_path, name):
+    sentence = rf"^there is no file {tmp_path / name}; give the one that holds the weights$"
+    with pytest.raises(CheckpointError, match=sentence):
+        PerceptualLoss.from_file(tmp_path / name)
 
 
 def test_the_perceptual_loss_has_the_layout_of_squeezenet():

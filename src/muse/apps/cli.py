@@ -31,7 +31,7 @@ from muse.apps.evaluate import Compare, CompareVotes, Evaluate
 from muse.apps.server.options import Serve
 from muse.apps.train import Export, Train
 from muse.apps.web.options import Web
-from muse.requests import check_clip, told_path
+from muse.requests import MAKE_ROOM, check_clip, check_out, is_full, told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -253,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        check_out(getattr(command, "out", None))
         command.run()
     except KeyboardInterrupt:
         print("muse: stopped", file=sys.stderr)
@@ -268,5 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def sentence(error: Exception) -> str:
     """What an error says, on one line."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}{f'; {MAKE_ROOM}' if is_full(error) else ''}"
+    if is_full(error):
+        return f"what was to be written has no room ({error}); {MAKE_ROOM}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 import tyro
 
-from muse.checkpoint import load_module, read_config
+from muse.checkpoint import CONFIG, CheckpointError, load_module, read_config
 from muse.data.batches import TokenBatch
 from muse.data.cache import TokenCache, TokensOfStep, batch_of, held_out_batches
 from muse.data.crops import PicturesOfStep
@@ -27,7 +27,7 @@ from muse.models.superres import SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import Muse, find_model, load_text_encoder
+from muse.pipeline import INDEX, OF_A_RUN, Muse, find_model, load_text_encoder
 from muse.precision import default_device, dtype_for
 from muse.requests import check_request
 from muse.training.base import train_base
@@ -226,8 +226,8 @@ class TrainDecoder:
     pictures: tyro.conf.Positional[str] = ""
     """A folder, tars or parquet files, or a data set of the hub. Only a dry run needs none."""
     vqgan: str = ""
-    """The folder of the VQGAN, or the name or folder of a model, of which it is that of the small pictures. A dry run
-    without it counts with the VQGAN that the recipe was made for."""
+    """The folder of the VQGAN, or the name or folder of a model, of which it is that of the small pictures, or with
+    `--drawn-by` that of the large ones. A dry run without it counts with the VQGAN that the recipe was made for."""
     drawn_by: str = ""
     """A model whose super-resolution draws the tokens of this VQGAN, its name or folder: a share of the pictures is
     painted from what it draws of them then (`--drawn-share`). Drawing takes its time besides what a dry run says."""
@@ -243,20 +243,31 @@ class TrainDecoder:
 
     def run(self) -> None:
         """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
+        share = self.recipe.training.drawn_share
+        if share is not None and not self.drawn_by:
+            raise ValueError(
+                f"drawn_share is {share} and no model came that draws; give --drawn-by with one, or leave "
+                "--drawn-share out"
+            )
         if self.dry_run:
             recipe = self.recipe
             if self.vqgan:
-                recipe = replace(recipe, made_for=read_config("VQGAN", VQGANConfig, part_of(self.vqgan, "vqgan")))
+                recipe = replace(recipe, made_for=read_config("VQGAN", VQGANConfig, self.vqgan_folder()))
             print_plan(recipe, estimate_decoder(recipe), recipe.training.engine)
             return
         require(self.pictures, "pictures", "a folder, tars, parquet files or a data set of the hub")
         require(self.vqgan, "VQGAN", "--vqgan with the folder of the one whose decoder shall be larger")
-        vqgan = load_module(VQGAN, VQGANConfig, part_of(self.vqgan, "vqgan"))
+        vqgan = load_module(VQGAN, VQGANConfig, self.vqgan_folder())
         drawn = redraw_by(self.drawn_by, vqgan, self.recipe.size) if self.drawn_by else None
         batches = pictures_of(self.pictures, self.source, self.recipe)
         perceptual = PerceptualLoss.from_file(self.perceptual) if self.perceptual else None
         folder = train_decoder(self.recipe.training, vqgan, batches, batches.watched(), perceptual, drawn)
         tell(folder, batches)
+
+    def vqgan_folder(self) -> Path:
+        """Where the VQGAN is; of a model that of what is drawn, if anything is: super-resolution draws.
+        Raises CheckpointError if there is none."""
+        return part_of(self.vqgan, "vqgan_superres" if self.drawn_by else "vqgan")
 
 
 STAGES: dict[str, Any] = {"vqgan": TrainVQGAN, "base": TrainBase, "superres": TrainSuperRes, "decoder": TrainDecoder}
@@ -266,7 +277,7 @@ def redraw_by(model: str, vqgan: VQGAN, size: int) -> Redraw:
     """What draws pictures anew by a model, its weights rounded as where training will be; each process moves it there.
     Raises ValueError if it draws other tokens, or pictures of another size."""
     muse = Muse.from_pretrained(model, "cpu", "float32").draw_in(dtype_for("auto", default_device()))
-    return Redraw(muse, vqgan, size)
+    return Redraw(muse, vqgan, size, model)
 
 
 def tell(folder: Path, batches: PicturesOfStep) -> None:
@@ -348,16 +359,24 @@ def draw(muse: Muse, prompts: Sequence[str], folder: Path, step: int) -> None:
 def finish(run: Path) -> None:
     """Write the model of a run that has ended, and say where."""
     if is_first():
-        export(run, run / "model")
-        print(run / "model")
+        export(run, run / OF_A_RUN)
+        print(run / OF_A_RUN)
 
 
 def part_of(place: str, part: str) -> Path:
-    """The folder of one part: the folder itself, or that part of a model that has a name or a folder.
+    """The folder of one part: the folder itself, or that part of a model that has a name or a folder; or the VQGAN that
+    a run in the folder has trained.
     Raises CheckpointError if there is none."""
-    if (Path(place) / "config.json").is_file():
+    if (Path(place) / CONFIG).is_file():
         return Path(place)
-    return find_model(place) / part
+    folder = find_model(place)
+    if part != "vqgan_superres" or (folder / part).is_dir():
+        return folder / part
+    if not (folder / INDEX).is_file() and (folder / "vqgan" / CONFIG).is_file():
+        return folder / "vqgan"
+    raise CheckpointError(
+        f"{place} has no VQGAN of super-resolution; give a model that has one, or the VQGAN's own folder"
+    )
 
 
 def is_first() -> bool:

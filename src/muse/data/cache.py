@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from muse.checkpoint import CheckpointError, read_json
+from muse.checkpoint import CheckpointError, read_json, write_whole
 from muse.data.batches import TokenBatch
 from muse.data.order import check_rows, order_of, shuffled
+from muse.requests import told_when_full
 
 INDEX = "cache.json"
 FORMAT = 1
@@ -103,9 +104,10 @@ def write_shard(folder: Path, piece: int, columns: dict[str, Any], info: CacheIn
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         arrays = [column_of(columns[field.name], field.type) for field in schema]
-        with pa.OSFile(str(fresh), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            stream.write_batch(pa.record_batch(arrays, schema=schema))
-        os.replace(fresh, path)
+        with told_when_full(path):
+            with pa.OSFile(str(fresh), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+                stream.write_batch(pa.record_batch(arrays, schema=schema))
+            os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -130,9 +132,7 @@ def write_index(folder: Path, info: CacheInfo, rows: Sequence[int], tally: str) 
     formats = {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
     index = {**info.as_json(), "rows": list(rows), "tally": tally}
     for name, content in (("state.json", {**state, **formats}), (INDEX, index)):
-        fresh = folder / f"{name}.{os.getpid()}.tmp"  # two processes may find at once that all is there
-        fresh.write_text(json.dumps(content) + "\n")
-        os.replace(fresh, folder / name)
+        write_whole(folder / name, json.dumps(content) + "\n")  # two processes may find at once that all is there
 
 
 class TokenCache:

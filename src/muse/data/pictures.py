@@ -9,12 +9,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from muse.images import orientation, upright
+from muse.images import FORMATS, orientation, upright
 
 SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga"]
+    (
+        *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".gif", ".bmp"),
+        *(".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga"),
+    )
 )
 """How the names of picture files end."""
+DATA_FORMATS = (*FORMATS, "AVIF", "JPEG2000", "TGA")
+"""What is read of pictures to learn from or to compare with, whatever their names are; none runs foreign programs."""
+NOT_READ = (".heic", ".heif", ".hif", ".dng", ".psd", ".svg")
+"""Endings of pictures that are none of these."""
 
 CONVERTED = ("animated", "rotated", "transparent", "16-bit", "CMYK", "palette", "grey")
 SKIPPED = ("damaged", "too large", "without a picture", "without a range")
@@ -65,11 +72,12 @@ class Tally:
 def read_picture(source: bytes | Path) -> tuple[Image.Image, frozenset[str]]:
     """A file as an upright 8-bit RGB picture, and the kinds of conversion that took.
 
-    Of an animation the first frame; transparent parts are laid on white; 16-bit greys keep their upper 8 bits; the
-    camera's note of which way is up is obeyed. Raises Unusable if it cannot be read to its end, or holds numbers of
-    which nobody says what white is."""
+    It is one of DATA_FORMATS, whatever its name. Of an animation the first frame; transparent parts are laid on white;
+    16-bit greys keep their upper 8 bits; the camera's note of which way is up is obeyed. Raises Unusable if it cannot
+    be read to its end, or holds numbers of which nobody says what white is."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=DATA_FORMATS) as image:
             kinds = kinds_of(image)
             image.load()
             if image.mode == "F" or (image.mode == "I" and image.format not in OF_16_BITS):

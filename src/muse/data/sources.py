@@ -1,14 +1,17 @@
 """Pictures and captions wherever they are: a folder, tars, parquet, a data set of the hub. `datasets` reads the last
 two."""
 
+import csv
 import glob
 import hashlib
+import io
 import json
 import logging
 import os
 import posixpath
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +23,7 @@ import numpy as np
 
 from muse.checkpoint import METRICS
 from muse.data.options import SourceOptions
-from muse.data.pictures import SUFFIXES, clean
+from muse.data.pictures import NOT_READ, SUFFIXES, clean
 from muse.data.tars import Sample, content_of, json_of, samples_of, text_of
 from muse.requests import told_path
 
@@ -32,6 +35,8 @@ PICTURE_COLUMNS = ("image", "picture", "img", "jpg", "jpeg", "png", "webp", "ima
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "prompt", "description")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 METADATA = "metadata.jsonl"
+METADATA_FILES = (METADATA, "metadata.csv")
+"""Where a folder keeps captions by `file_name`: as JSON, a record a line, or as a table."""
 FORMATS = (".tar", ".parquet")
 PICTURE_ENDINGS = (*PICTURE_COLUMNS, *sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
 """How the names of pictures in tars end."""
@@ -129,28 +134,50 @@ def pictures_among(paths: Sequence[Path], folder: Path) -> list[Path]:
     return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
 
 
+def not_read(paths: Iterable[Path], otherwise: str) -> str:
+    """What to do about files of which none is a picture that is read: some are of other formats, or else the advice."""
+    counts = Counter(suffix for path in paths if (suffix := path.suffix.lower()) in NOT_READ)
+    if not counts:
+        return otherwise
+    parts = [f"{num} {'file ends' if num == 1 else 'files end'} in {suffix}" for suffix, num in sorted(counts.items())]
+    return f"{' and '.join(parts)}, which is not read: save them as JPEG or PNG"
+
+
 class FolderSource(Pieces):
     """Picture files of a folder and the folders below it, in the order of their names, but for what runs of training
     have left in theirs.
 
-    Captions are the lines of the .txt file beside a picture, and the captions that the folder's metadata.jsonl has for
-    its `file_name`, as `datasets`' imagefolder reads it. Names are compared as `alike` has them."""
+    Captions are the lines of the .txt file beside a picture, and the captions that the folder's METADATA_FILES have
+    for its `file_name`, as `datasets`' imagefolder reads them. Names are compared as `alike` has them."""
 
     def __init__(self, folder: Path, options: SourceOptions):
         self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
         files = list(files_below(folder))
         self.paths = pictures_among(files, folder)
         if not self.paths:
-            raise ValueError(f"{folder} has no pictures, tars or parquet files in it; give a folder that has")
+            advice = not_read(files, "give a folder that has")
+            raise ValueError(f"{folder} has no pictures, tars or parquet files in it; {advice}")
         texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
         self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
-        self.told = read_metadata(folder, options.caption_column)
+        self.metadata = [path for name in METADATA_FILES if (path := folder / name).is_file()]
+        self.told, self.columns = read_metadata(self.metadata, options.caption_column)
         if self.told and (lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}):
-            path = folder / METADATA
-            log.warning("%s names pictures that are not there (%d, %s for one)", path, len(lost), min(lost))
+            log.warning("%s names pictures that are not there (%d, %s for one)", self.told_by, len(lost), min(lost))
+        if options.caption_column is not None:
+            self.check_columns()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def told_by(self) -> str:
+        """What files of metadata there are."""
+        return " and ".join(map(str, self.metadata))
+
+    def check_columns(self) -> None:
+        """Raises ValueError if there is metadata of which no column is the one for captions."""
+        if self.columns:
+            choose(self.columns, self.options.caption_column, CAPTION_COLUMNS, "caption", self.told_by)
 
     @property
     def has_captions(self) -> bool:
@@ -456,26 +483,40 @@ def state_of(path: Path) -> Sequence[int]:
     return [found.st_size, int(found.st_mtime)]
 
 
-def read_metadata(folder: Path, column: str | None) -> dict[str, list[str]]:
-    """The captions of each file of a folder, from metadata.jsonl.
+def read_metadata(paths: Iterable[Path], column: str | None) -> tuple[dict[str, list[str]], list[str]]:
+    """The captions of each file of a folder, from its files of metadata, and the columns that these have.
     Raises ValueError that names the first line that cannot be read."""
-    path, told = folder / METADATA, {}
-    if not path.is_file():
-        return told
-    # At "\n" only: a JSON text may hold other ends of lines, like U+2028, as they are.
-    for i, line in enumerate(text_of(path.read_bytes()).split("\n"), start=1):
-        try:
-            record = json.loads(line) if line.strip() else None
-            if record is not None:
-                found = next(
-                    (record[name] for name in ((column,) if column else CAPTION_COLUMNS) if name in record), None
-                )
+    told: dict[str, list[str]] = {}
+    columns: dict[str, None] = {}
+    names = (column,) if column else CAPTION_COLUMNS
+    for path in paths:
+        for i, line in records_of(path):
+            try:
+                record = json.loads(line) if isinstance(line, str) else line
+                found = next((record[name] for name in names if name in record), None)
                 told.setdefault(alike(str(record["file_name"])), []).extend(texts(found))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"line {i} of {path} is no record with a file_name ({error}); mend or delete it"
-            ) from error
-    return told
+                columns |= dict.fromkeys(record)
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(
+                    f"line {i} of {path} is no record with a file_name ({error}); mend or delete it"
+                ) from error
+    return told, list(columns)
+
+
+def records_of(path: Path) -> Iterator[tuple[int, str | dict[str, str]]]:
+    """The records of a file of metadata, each with the number of its line; those in JSON as they are written.
+    Raises ValueError for a table that cannot be read."""
+    text = text_of(path.read_bytes())
+    if path.suffix != ".csv":
+        # At "\n" only: a JSON text may hold other ends of lines, like U+2028, as they are.
+        yield from ((i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip())
+        return
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        for record in table:
+            yield table.line_num, {name: value for name, value in record.items() if name and value is not None}
+    except csv.Error as error:
+        raise ValueError(f"{path} cannot be read as a table ({error}); save it as CSV again") from error
 
 
 def open_source(source: str, options: SourceOptions | None = None, *, one_by_one: bool = False) -> Source:

@@ -5,7 +5,6 @@ is whole, and whoever finds all of them there closes the cache."""
 
 import json
 import logging
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from PIL import Image
 from muse.checkpoint import read_json, write_whole
 from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
 from muse.data.pictures import Tally, Unusable, fit, read_picture
-from muse.data.sources import FolderSource, Row, Source, Traits
+from muse.data.sources import METADATA_FILES, FolderSource, Row, Source, Traits
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
 from muse.requests import told_path
@@ -143,9 +142,10 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
     """Say in the folder what it will hold, or see that it is the same.
     Raises ValueError if it holds something else, or there is nothing to learn from."""
     if isinstance(source, FolderSource) and not source.has_captions:
+        source.check_columns()
         raise ValueError(
             f"no picture of {source.folder} has a caption; write them in .txt files beside the pictures, "
-            "or in a metadata.jsonl with file_name and caption"
+            f"or in a {' or '.join(METADATA_FILES)} with file_name and caption"
         )
     plan, path = {**info.as_json(), **source.traits(), "pieces": source.num_pieces}, folder / PLAN
     if path.is_file() and (change := change_of(plan, read_json(path))) is not None:
@@ -156,9 +156,7 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
         if other is not None:
             name = told_path(other.name)
             raise ValueError(f"{folder} holds other things, {name} for one; give the tokens another folder")
-        fresh = path.with_suffix(f".{os.getpid()}.tmp")  # other processes may be as quick
-        fresh.write_text(json.dumps(plan) + "\n")
-        os.replace(fresh, path)
+        write_whole(path, json.dumps(plan) + "\n")  # other processes may be as quick
 
 
 def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:

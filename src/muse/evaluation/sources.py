@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from muse.data.options import SourceOptions
-from muse.data.pictures import SUFFIXES
-from muse.data.sources import METADATA, FolderSource, pictures_below
-from muse.images import FORMATS, orientation, to_rgb
+from muse.data.pictures import DATA_FORMATS, SUFFIXES
+from muse.data.sources import METADATA, FolderSource, files_below, not_read, pictures_below
+from muse.images import orientation, to_rgb
 from muse.requests import LARGEST_SEED
 
 PROMPT_FILES = (
@@ -189,7 +189,8 @@ class PictureSet:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder} of real pictures; give one that is there")
         if not (paths := pictures_in(folder, but)):
-            raise ValueError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))}); put the real ones there")
+            advice = not_read(files_below(folder), "put the real ones there")
+            raise ValueError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))}); {advice}")
         return cls(tuple(paths), resize)
 
     def __len__(self) -> int:
@@ -232,13 +233,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """A picture on disk, of which as much is read as one asks for.
     Raises ValueError, which names the file, if it is no picture, not whole or cannot be shown."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=DATA_FORMATS) as image:
             yield image
     except (FileNotFoundError, PermissionError):
         raise
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no picture; take it away") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no whole picture ({error}); get it again or take it away") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

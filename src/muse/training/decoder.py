@@ -19,6 +19,7 @@ from muse.training.redraw import chosen
 
 Drawn = Callable[[Pictures], Tokens]
 """Pictures in [0, 1] to tokens that a transformer draws in place of their own (`redraw.Redraw`)."""
+DRAWN_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class DecoderTraining(PictureTraining):
     """ResNet blocks at each resolution of the new decoder."""
     decoder_padding: Padding | None = None
     """What the new decoder's convolutions see beyond the picture; as the old one's if not given."""
-    drawn_share: float = 0.75
+    drawn_share: float | None = None
     """Share of the pictures that are given as super-resolution draws them, if a model is given that does: the decoder
-    learns to paint over its mistakes. Muse's decoder learns from pictures' own tokens."""
+    learns to paint over its mistakes. Three quarters if not given. Muse's decoder learns from pictures' own tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.drawn_share <= 1:
+        if self.drawn_share is not None and not 0 <= self.drawn_share <= 1:
             raise ValueError(f"drawn_share is {self.drawn_share}; give a share from 0 to 1")
 
 
@@ -50,6 +51,7 @@ class DecoderStage(PictureStage):
         self, training: DecoderTraining, vqgan: VQGAN, perceptual: PerceptualLoss | None, drawn: Drawn | None = None
     ):
         self.drawn = drawn
+        self.drawn_share = DRAWN_SHARE if training.drawn_share is None else training.drawn_share
         self.drawn_watched: Tokens | None = None
         torch.manual_seed(training.engine.seed)
         larger = with_larger_decoder(
@@ -91,7 +93,7 @@ class DecoderStage(PictureStage):
     def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with torch.no_grad():  # and in float32: these are the tokens that the transformers know
             grid = self.vqgan.quantizer.nearest(self.vqgan.latents(pictures))
-            if self.drawn is not None and (rows := chosen(pictures, self.training.drawn_share)).any():
+            if self.drawn is not None and (rows := chosen(pictures, self.drawn_share)).any():
                 grid[rows] = as_grid(self.drawn(pictures[rows]), grid.shape[1])
             codes = self.vqgan.quantizer.look_up(grid)
         decoded, losses = self.compare(codes, pictures, self.perceptual)

@@ -498,6 +498,11 @@ class Engine:
         self.check_order(batch_at)
         self.resume(state)
         if self.step >= options.steps:
+            if self.ranks.is_first:
+                log.info(
+                    "the run in %s has taken %d of %d steps; give more --engine.steps to go on",
+                    *(options.folder, self.step, options.steps),
+                )
             after_save(self.step)  # a run killed between its last checkpoint and its export has none
             return
         batches = DataLoader(

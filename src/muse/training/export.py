@@ -1,6 +1,7 @@
 """A run's weights as a model that `Muse.from_pretrained` loads."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +19,39 @@ from muse.pipeline import INDEX, Muse, parts_of
 
 PARTS = "parts.json"
 """Where a run of a transformer remembers the folders of what it was trained with: the base its `vqgan` and
-`text_encoder`, super-resolution the `model` that it enlarges and its own `vqgan_superres`."""
+`text_encoder`, super-resolution the `model` that it enlarges and its own `vqgan_superres`. Relative ones are seen from
+the run's folder."""
 DECAY = 0.7
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
 
 
 def remember_parts(run: Path, **folders: Path) -> None:
-    """Note the folders of the other parts of the model, by the names in PARTS."""
+    """Note the folders of the other parts of the model, by the names in PARTS: as seen from the run where they lie
+    beside it, or below what does, so that they may be moved together."""
     run.mkdir(parents=True, exist_ok=True)
-    parts = {name: str(folder.absolute()) for name, folder in folders.items()}
+    parts = {name: str(seen_from(run.absolute(), folder.absolute())) for name, folder in folders.items()}
     write_whole(run / PARTS, json.dumps(parts, indent=2) + "\n")
+
+
+def seen_from(run: Path, folder: Path) -> Path:
+    """The path of a folder from a run's, if it is below the folder that the run lies in; else as it is."""
+    folder, run = Path(os.path.normpath(folder)), Path(os.path.normpath(run))
+    return Path(os.path.relpath(folder, run)) if folder.is_relative_to(run.parent) else folder
+
+
+def remembered_part(run: Path, name: str) -> Path:
+    """The folder of another part of the model, which `remember_parts` noted.
+    Raises CheckpointError if the run notes none, or it is gone."""
+    parts = read_json(run / PARTS)
+    if not isinstance(parts.get(name), str):
+        raise CheckpointError(f"{run / PARTS} does not say where the run's {name} is; write its folder there")
+    folder = Path(os.path.normpath(run.absolute() / parts[name]))
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{run / PARTS} says that the run's {name} is {parts[name]}, which is gone; put it back, or write there "
+            "where it is now"
+        )
+    return folder
 
 
 def average_of_folders(folders: Sequence[Path], decay: float = DECAY) -> dict[str, Tensor]:
@@ -71,15 +95,16 @@ def export(
     with the model that it enlarges. `vqgan` is the folder of another VQGAN of the same tokens; parts that a model in
     the folder has besides go.
     Raises CheckpointError if a part is missing, or the parts do not fit each other."""
-    parts = {name: Path(place) for name, place in read_json(run / PARTS).items()}
-    if "model" in parts:
+    if "model" in read_json(run / PARTS):
         superres = exported(SuperResTransformer, SuperResConfig, run, "superres", decay, last)
-        high = load_module(VQGAN, VQGANConfig, vqgan or parts["vqgan_superres"])
-        muse = enlarging(Muse.from_pretrained(parts["model"], "cpu", "float32"), superres, high, folder.name)
+        high = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan_superres"))
+        model = Muse.from_pretrained(remembered_part(run, "model"), "cpu", "float32")
+        muse = enlarging(model, superres, high, folder.name)
     else:
         base = exported(MaskedTransformer, TransformerConfig, run, "base", decay, last)
-        low = load_module(VQGAN, VQGANConfig, vqgan or parts["vqgan"])
-        muse = Muse(TextEncoder.from_folder(parts["text_encoder"]), low, base, name=folder.name)
+        low = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan"))
+        text_encoder = TextEncoder.from_folder(remembered_part(run, "text_encoder"))
+        muse = Muse(text_encoder, low, base, name=folder.name)
     before = parts_in(folder)
     muse.save_pretrained(folder, dtype)
     for part in before - parts_in(folder):

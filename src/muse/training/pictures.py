@@ -1,5 +1,6 @@
 """What the training of a VQGAN and of a larger decoder have in common: decode pictures, and compare."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,11 +39,23 @@ class PictureTraining:
     """The step from which the decoder feels it; later than `discriminator_from`, so that it can judge by then."""
 
     def __post_init__(self) -> None:
+        check_weights(
+            perceptual_weight=self.perceptual_weight,
+            adversarial_weight=self.adversarial_weight,
+            gradient_weight=self.gradient_weight,
+        )
         if self.adversarial_from < self.discriminator_from:
             raise ValueError(
                 f"the adversarial loss starts at step {self.adversarial_from}, before its discriminator learns at "
                 f"{self.discriminator_from}; start it later"
             )
+
+
+def check_weights(**weights: float) -> None:
+    """Raises ValueError for a weight of a loss that is negative, which would train away from it, or not finite."""
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{name} is {weight}; give a finite number of at least 0")
 
 
 class PictureStage(ABC):

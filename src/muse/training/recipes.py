@@ -33,6 +33,9 @@ class VQGANRecipe:
     held_out: int = 16
     """Pictures that training never sees; their reconstructions are drawn and compared at every checkpoint."""
 
+    def __post_init__(self) -> None:
+        check_size(self.size)
+
 
 @dataclass(frozen=True)
 class BaseRecipe:
@@ -69,6 +72,15 @@ class DecoderRecipe:
     """Pictures that training never sees; their reconstructions are drawn and compared at every checkpoint."""
     made_for: Annotated[VQGANConfig, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=VQGANConfig)
     """The VQGAN that the recipe was made for, with which a dry run counts that is given none."""
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+
+
+def check_size(size: int) -> None:
+    """Raises ValueError if pictures would have no pixels."""
+    if size < 1:
+        raise ValueError(f"size is {size}; give a whole number of at least 1")
 
 
 # -- the VQGAN ----------------------------------------------------------------------------------------------------

@@ -17,20 +17,23 @@ class Redraw:
     """Draws pictures anew, from their own low-resolution tokens and without a text. What becomes of a picture depends
     on it alone, so another number of processes draws the same."""
 
-    def __init__(self, muse: Muse, vqgan: VQGAN, size: int):
-        """By a model whose super-resolution draws the tokens of this VQGAN, for pictures of `size` pixels a side.
+    def __init__(self, muse: Muse, vqgan: VQGAN, size: int, place: str | None = None):
+        """By a model whose super-resolution draws the tokens of this VQGAN, for pictures of `size` pixels a side; it is
+        called by its `place` when it is refused, if one is given.
         Raises ValueError if it draws no such tokens, or pictures of another size."""
+        model = f"the model {place or repr(muse.name)}"
+        if muse.superres is None:
+            raise ValueError(f"{model} has no super-resolution, which would draw the pictures anew; give one that has")
         _, theirs = muse.high
         if theirs.fingerprint() != vqgan.fingerprint():
             raise ValueError(
-                f"the model {muse.name!r} draws the tokens of the VQGAN {theirs.fingerprint()}, and this one is "
+                f"{model} draws the tokens of the VQGAN {theirs.fingerprint()}, and this one is "
                 f"{vqgan.fingerprint()}; give the model that has it"
             )
         if muse.size != (size, size):
             width, height = muse.size
             raise ValueError(
-                f"the model {muse.name!r} draws {width} x {height} pixels and the pictures have {size} a side; "
-                f"give a size of {height}"
+                f"{model} draws {width} x {height} pixels and the pictures have {size} a side; give a size of {height}"
             )
         self.muse = muse
         self.options = replace(muse.superres_defaults, guidance=0.0)

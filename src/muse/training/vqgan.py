@@ -15,7 +15,7 @@ from muse.training.codebook import CodebookTracker
 from muse.training.engine import Metrics
 from muse.training.losses import commitment_loss
 from muse.training.perceptual import PerceptualLoss
-from muse.training.pictures import Latents, PictureStage, PictureTraining
+from muse.training.pictures import Latents, PictureStage, PictureTraining, check_weights
 from muse.training.ranks import Ranks
 
 
@@ -31,6 +31,15 @@ class VQGANTraining(PictureTraining):
     """The step from which the decoder sees codes; until then this is a plain autoencoder that only compares pixels.
     An untrained encoder under a codebook that follows it shrinks to one point, and the perceptual term keeps it from
     learning colours."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weights(commitment_weight=self.commitment_weight)
+        if self.quantize_from >= self.engine.steps:
+            raise ValueError(
+                f"quantize_from is {self.quantize_from} and engine.steps is {self.engine.steps}, so that no code would "
+                f"be learnt; give a quantize_from below {self.engine.steps}, or more steps"
+            )
 
 
 class VQGANStage(PictureStage):
