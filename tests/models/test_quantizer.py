@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muse.models import quantizer as quantizer_module
 from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
 
 
@@ -65,6 +66,15 @@ def test_the_choice_is_the_same_under_bfloat16_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = (quantizer.codebook.square().sum(1) - 2 * rows @ quantizer.codebook.T).argmin(1)
     assert not rounded.equal(plain.flatten())
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 64 * 50])
+def test_a_few_latents_at_a_time_choose_the_same_codes(monkeypatch, at_once):
+    quantizer, latents = quantizer_of(64, 8), latents_of(3, 8, 6, 5)
+    whole = quantizer.nearest(latents)
+    monkeypatch.setattr(quantizer_module, "AT_ONCE", at_once)
+    assert quantizer.rows_at_once == max(at_once // 64, 1) < 90
+    assert quantizer.nearest(latents).equal(whole)
 
 
 def test_latents_in_half_precision_are_compared_in_float32():

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from muse.models import quantizer as quantizer_module
 from muse.models.quantizer import VectorQuantizer
 from muse.training.codebook import CodebookTracker
 
@@ -55,6 +57,40 @@ def test_one_step_is_the_formula_of_the_paper(quantizer):
         total = 0.9 * 5 * CENTRES[code] + 0.1 * mine.sum(0)
         torch.testing.assert_close(tracker.counts[code], torch.tensor(count))
         torch.testing.assert_close(quantizer.codebook[code], total / count)
+
+
+class Largest(TorchDispatchMode):
+    """How many bytes the largest tensor has that torch makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **kwargs or {})
+        for each in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(each, torch.Tensor):
+                self.num_bytes = max(self.num_bytes, each.untyped_storage().nbytes())
+        return made
+
+
+def test_a_large_batch_under_a_large_codebook_takes_no_memory_of_their_product(monkeypatch):
+    """At the paper's size that would be tens of GB, however small the parts are in which the batch comes."""
+    ends, largest = [], []
+    for at_once in (quantizer_module.AT_ONCE, 2**14):
+        monkeypatch.setattr(quantizer_module, "AT_ONCE", at_once)
+        torch.manual_seed(0)
+        quantizer, tracker = VectorQuantizer(512, 4).requires_grad_(False), CodebookTracker(512, 4)
+        quantizer.codebook.normal_()
+        with Largest() as watch:
+            follow(tracker, quantizer, torch.randn(4, 4, 16, 16))
+        ends.append((tracker.counts, tracker.sums, quantizer.codebook))
+        largest.append(watch.num_bytes)
+    assert largest[0] == 4 * 512 * 1024
+    assert largest[1] == 4 * 2**14
+    assert ends[0][0].equal(ends[1][0])
+    for whole, parts in zip(*ends, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
 
 
 def test_the_first_batch_initialises_the_codebook():

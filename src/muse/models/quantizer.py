@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from muse.shapes import Tokens
 
+AT_ONCE = 2**26
+"""Distances of latents to codes that are held at once, 256 MB of them: those of a whole batch can be tens of GB."""
+
 
 class VectorQuantizer(nn.Module):
     """A codebook of `num_codes` vectors of `dim` numbers.
@@ -28,12 +31,18 @@ class VectorQuantizer(nn.Module):
         rows = rearrange(latents, "batch dim height width -> (batch height width) dim").float()
         codebook = self.codebook.float()
         with torch.autocast(rows.device.type, enabled=False):  # bfloat16 would choose other codes
+            lengths = codebook.square().sum(1)
             # |z - e|^2 without |z|^2, which is the same for every code.
-            distances = codebook.square().sum(1) - 2 * rows @ codebook.T
+            tokens = [(lengths - 2 * some @ codebook.T).argmin(1) for some in rows.split(self.rows_at_once)]
         batch, _, height, width = latents.shape
         return rearrange(
-            distances.argmin(1), "(batch height width) -> batch height width", batch=batch, height=height, width=width
+            torch.cat(tokens), "(batch height width) -> batch height width", batch=batch, height=height, width=width
         )
+
+    @property
+    def rows_at_once(self) -> int:
+        """Latents that are compared with all codes at once."""
+        return max(AT_ONCE // self.num_codes, 1)
 
     def look_up(self, tokens: Int[Tensor, "batch height width"]) -> Float[Tensor, "batch dim height width"]:
         """The codebook vectors of a grid of tokens, channels first."""

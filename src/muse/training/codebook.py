@@ -1,7 +1,6 @@
 """A codebook that follows its latents, and revives the codes that none of them uses."""
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -40,9 +39,9 @@ class CodebookTracker(nn.Module):
         revived. Every process ends with the same codebook."""
         rows = rearrange(latents, "batch dim h w -> (batch h w) dim").float()
         errors = (rows - quantizer.codebook[tokens.flatten()]).square().sum(1)
-        chosen = F.one_hot(tokens.flatten(), quantizer.num_codes).to(rows)
-        self.counts.lerp_(ranks.sum(chosen.sum(0)), 1 - self.decay)
-        self.sums.lerp_(ranks.sum(chosen.T @ rows), 1 - self.decay)
+        counts, sums = counts_and_sums(quantizer, rows, tokens.flatten())
+        self.counts.lerp_(ranks.sum(counts), 1 - self.decay)
+        self.sums.lerp_(ranks.sum(sums), 1 - self.decay)
         quantizer.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
         errors = ranks.gather(errors.reshape(len(latents), -1))
         # Of broken latents the loss is told to be no number; a draw of such errors would fail before that.
@@ -71,6 +70,21 @@ class CodebookTracker(nn.Module):
     def usage(self) -> Float[Tensor, ""]:
         """The share of codes that the recent latents use, in [0, 1]."""
         return (self.counts > self.revive_below * self.counts.mean()).float().mean()
+
+
+def counts_and_sums(
+    quantizer: VectorQuantizer, rows: Float[Tensor, "rows dim"], tokens: Int[Tensor, " rows"]
+) -> tuple[Float[Tensor, " code"], Float[Tensor, "code dim"]]:
+    """How many of the rows each code has, and their sum. By products, as a GPU that adds row by row adds in another
+    order each time; of some rows at a time, as those products are of rows x codes numbers."""
+    codes = torch.arange(quantizer.num_codes, device=rows.device)
+    counts, sums = torch.zeros_like(codes, dtype=rows.dtype), torch.zeros_like(quantizer.codebook, dtype=rows.dtype)
+    at_once = quantizer.rows_at_once
+    for some, theirs in zip(rows.split(at_once), tokens.split(at_once), strict=True):
+        is_chosen = (theirs[:, None] == codes).to(rows)
+        counts += is_chosen.sum(0)
+        sums += is_chosen.T @ some
+    return counts, sums
 
 
 def rows_of_all(
