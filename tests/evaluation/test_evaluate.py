@@ -102,6 +102,27 @@ def test_groups_of_prompts_have_figures_and_a_sheet_of_their_own(done):
         assert Image.open(folder / f"{name}.png").width > 1000
 
 
+def test_pictures_of_a_prompt_are_resampled_together_as_a_whole_and_in_their_group(
+    evaluation_in, data_folder, tmp_path, monkeypatch
+):
+    shutil.copytree(data_folder, tmp_path / "data")
+    texts = ["a red apple", "two dog", "a blue bird"]
+    rows = [{"prompt": text, "group": "one" if text == texts[2] else "two"} for text in texts]
+    (tmp_path / "data" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluation = evaluation_in(tmp_path, metrics=("clip",), num=None, per_prompt=2)
+    evaluation.requests = requests_for(read_prompts(tmp_path / "data"), None, 2, 0)
+    scores = iter([torch.tensor([30.0, 31.0, 20.0, 21.0, 10.0, 11.0])])
+    monkeypatch.setattr(evaluation, "clip", lambda pictures, prompts: next(scores))
+    evaluation.clip.weights = evaluation.clip.resize = ""
+    report = evaluation.run(QUICK)
+    assert report.figure("clip_score").value == 20.5
+    (two,), (one,) = report.groups["two"], report.groups["one"]
+    assert (two.figure.low, two.figure.value, two.figure.high) == (20.5, 25.5, 30.5)  # either prompt, or both
+    assert (one.figure.low, one.figure.value, one.figure.high) == (10, 10.5, 11)  # one prompt has pictures only
+    assert report.measurements[0].interval == two.interval == "bootstrap percentiles over prompts"
+    assert one.interval == "bootstrap percentiles"
+
+
 def test_a_report_made_twice_is_the_same_byte_for_byte(done, evaluation_in, tmp_path):
     folder, _ = done
     evaluation = evaluation_in(tmp_path)

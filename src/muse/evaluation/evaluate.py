@@ -21,7 +21,7 @@ from muse.checkpoint import CONFIG, load_module, read_json, writing
 from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
 from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, draw_all, fingerprint_of
-from muse.evaluation.intervals import around, mean_of, wilson
+from muse.evaluation.intervals import Figure, around, mean_of, wilson
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import (
     Features,
@@ -68,6 +68,7 @@ Values = Float[np.ndarray, " picture"]
 Rows = Int[np.ndarray, " sample"]
 """Which pictures a resample has, some of them again."""
 BOOTSTRAP = "bootstrap percentiles"
+BOOTSTRAP_OF_PROMPTS = "bootstrap percentiles over prompts"
 STANDARD_ERROR = "bootstrap standard error"
 
 
@@ -288,12 +289,14 @@ class Evaluation:
         if len(places) < 2:
             return {}
         whole = {measurement.name: measurement for measurement in measurements}
+        prompts = {group: [setting.requests[i].prompt.text for i in rows] for group, rows in places.items()}
         return {
             group: tuple(
                 replace(
                     whole[name],
                     num=len(rows),
-                    figure=mean_of(values[rows], self.options.resamples, self.rng(f"{name} {group}")),
+                    figure=self.mean_of_prompts(f"{name} {group}", values[rows], prompts[group]),
+                    interval=interval_of(prompts[group]),
                 )
                 for name, values in single.items()
             )
@@ -381,9 +384,14 @@ class Evaluation:
             scores = scorer.of_features(self.features(scorer.network, setting.drawn), prompts)
             resize = scorer.network.resize
         values = as_array(scores)
-        figure = mean_of(values, self.options.resamples, self.rng(name))
-        measurement = Measurement(name, figure, len(values), None, scorer.weights, resize, BOOTSTRAP)
+        figure, interval = self.mean_of_prompts(name, values, prompts), interval_of(prompts)
+        measurement = Measurement(name, figure, len(values), None, scorer.weights, resize, interval)
         return [measurement], {name: values}
+
+    def mean_of_prompts(self, name: str, values: Values, prompts: Sequence[str]) -> Figure:
+        """The mean over pictures, and its interval: prompts are resampled with all of their pictures, which are more
+        alike than those of other prompts."""
+        return mean_of(values, self.options.resamples, self.rng(name), prompts)
 
     def measure_redrawn(self, metric: str) -> Measurement:
         """A score of each real picture against itself, once through the VQGAN."""
@@ -559,6 +567,11 @@ def places_by_group(requests: Sequence[Request]) -> dict[str, list[int]]:
     for i, request in enumerate(requests):
         places[request.prompt.group].append(i)
     return dict(places)
+
+
+def interval_of(prompts: Sequence[str]) -> str:
+    """What the interval of a mean over pictures of these prompts is of."""
+    return BOOTSTRAP_OF_PROMPTS if 1 < len(set(prompts)) < len(prompts) else BOOTSTRAP
 
 
 def parts_of(num: int) -> list[range]:

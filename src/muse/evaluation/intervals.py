@@ -1,6 +1,6 @@
 """A number and its 95% interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +31,22 @@ def wilson(num_right: int, num: int) -> Figure:
     return Figure(rate, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def mean_of(values: Float[np.ndarray, " sample"], resamples: int, rng: np.random.Generator) -> Figure:
-    """A mean and the percentiles of the means of bootstrap resamples."""
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
+def mean_of(
+    values: Float[np.ndarray, " sample"],
+    resamples: int,
+    rng: np.random.Generator,
+    kinds: Sequence[Hashable] | None = None,
+) -> Figure:
+    """A mean and the percentiles of the means of bootstrap resamples.
+    Samples of one of the `kinds` are drawn together or not at all, unless all are of one: what they have in common is
+    not measured anew by each of them (the cluster bootstrap: Davison and Hinkley, 1997, section 3.8)."""
+    sums, counts = values, np.ones(len(values))
+    if kinds is not None and len(set(kinds)) > 1:
+        place_of = {kind: place for place, kind in enumerate(dict.fromkeys(kinds))}
+        places = np.array([place_of[kind] for kind in kinds])
+        sums, counts = np.bincount(places, weights=values), np.bincount(places)
+    draws = (rng.integers(len(sums), size=len(sums)) for _ in range(resamples))
+    means = [sums[rows].sum() / counts[rows].sum() for rows in draws]
     low, high = np.percentile(means, PERCENTILES)
     return Figure(float(values.mean()), float(low), float(high))
 
