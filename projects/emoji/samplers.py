@@ -3,10 +3,10 @@ where the guidance of the model's defaults is not 0, at which they are one. Of a
 
     python -m projects.emoji.samplers --model emoji --out runs-local/emoji/samplers
 
-At 4 to 64 steps, 1,000 pictures a cell. Every finished cell is a line of FOLDER/cells.jsonl and is not run again;
-FOLDER/samplers.json, samplers.md and samplers.png are made from all of them. What others publish, each against plain
-confidence: Halton order 2.2 to 2.7 FID better and no worse with more steps; the linear ramp best of the schedules;
-remasking better from 32 steps and worse at 16.
+At 4 to 64 steps, 1,000 pictures a cell. Every finished cell is a line of FOLDER/cells.jsonl and is not run again, by
+the same weights in the same precision; FOLDER/samplers.json, samplers.md and samplers.png are made from all of them.
+What others publish, each against plain confidence: Halton order 2.2 to 2.7 FID better and no worse with more steps; the
+linear ramp best of the schedules; remasking better from 32 steps and worse at 16.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from projects.emoji import dataset
 from projects.emoji.bench import HEADLINES, Bench, BenchOptions, Draw
 from projects.emoji.files import run_command, write_results
 from projects.emoji.judge import Judge
-from projects.emoji.sweep import Cell, plot_distances, plot_shares, run_cell
+from projects.emoji.sweep import SIZE, UNNAMED, Cell, Identity, identity_of, plot_distances, plot_shares, run_cell
 
 STEPS = (4, 8, 16, 32, 64)
 REMASKED = (0.0, 0.1)
@@ -63,7 +63,7 @@ def compare(
     folder: Path,
     around: SamplingOptions,
     steps: Sequence[int] = STEPS,
-    model: str = "unnamed",
+    model: Identity = UNNAMED,
 ) -> dict[str, list[Cell]]:
     """Run what is not yet in FOLDER/cells.jsonl, and write the table, the figures and the plot."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def compare(
             for options in some:
                 cells[name].append(run_cell(drawer, bench, folder, options, model))
                 bar.update()
-    about = {"model": model, "commit": git_commit(), "machine": machine(), "bench": asdict(bench.options)}
+    about = {"model": dict(model), "commit": git_commit(), "machine": machine(), "bench": asdict(bench.options)}
     write_results(folder, "samplers", about | {"samplers": cells}, "\n".join(table(cells)))
     plot(cells, ramps_at(around.guidance), folder / "samplers.png")
     return cells
@@ -156,8 +156,9 @@ def main(command: Command) -> None:
     art = dataset.load(command.folder)
     bench = Bench(art, Judge.load(command.folder, art), command.bench)
     muse = Muse.from_pretrained(command.model)
+    model = identity_of(muse, command.model)
     cells = compare(
-        lambda options: draw_with(muse, options, "low"), bench, command.out, muse.defaults, command.steps, command.model
+        lambda options: draw_with(muse, options, SIZE), bench, command.out, muse.defaults, command.steps, model
     )
     print("\n".join(table(cells)))
 

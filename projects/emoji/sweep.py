@@ -4,12 +4,12 @@
 
 First guidance t with either ramp at 24 steps; then, each around the best of those, steps, samplers, temperatures and
 choice noise; of a cascade the base alone draws. The best is what has the highest mean share of the ceiling over all
-headline figures. Every finished cell is a line of FOLDER/cells.jsonl and is not run again; FOLDER/sweep.json and
-FOLDER/sweep.png are made from all of them.
+headline figures. Every finished cell is a line of FOLDER/cells.jsonl and is not run again, by the same weights in the
+same precision; FOLDER/sweep.json and FOLDER/sweep.png are made from all of them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,10 +17,11 @@ from typing import Any, Literal, get_args
 import tyro
 from tqdm import tqdm
 
+from muse.evaluation.drawing import fingerprint_of
 from muse.evaluation.evaluate import draw_with
 from muse.evaluation.report import git_commit
 from muse.guidance import Ramp
-from muse.pipeline import Muse
+from muse.pipeline import Muse, Size
 from muse.sampling.options import Sampler, SamplingOptions
 from projects.emoji import dataset
 from projects.emoji.bench import HEADLINES, SPLITS, Bench, BenchOptions, Draw, Report
@@ -44,8 +45,23 @@ STEPS = 24
 PLOTTED: tuple[Axis, ...] = ("guidance", "steps")
 FEWER_PROMPTS = BenchOptions(per_category=40, only=("single", "background", "count", "pair"))
 
+SIZE: Size = "low"
+"""What is drawn: the base alone."""
+Identity = Mapping[str, Any]
+"""Which model draws: all that its pictures depend on but prompts, seeds and the sampler."""
+UNNAMED: Identity = {"name": "unnamed"}
 Cell = dict[str, Any]
-"""Its key, and the report without single pictures."""
+"""Its key, the commit that made it, and the report without single pictures."""
+
+
+def identity_of(muse: Muse, name: str) -> Identity:
+    """What is told of a model's drawings: other weights under its name, or another precision, are another model."""
+    return {
+        "name": name,
+        "fingerprint": fingerprint_of(muse.modules),
+        "precision": muse.precision,
+        "size": list(muse.low_size if SIZE == "low" else muse.size),
+    }
 
 
 def settings_of(axis: Axis, around: SamplingOptions) -> list[SamplingOptions]:
@@ -66,7 +82,7 @@ def run_sweep(
     folder: Path,
     around: SamplingOptions,
     axes: Sequence[Axis] = AXES,
-    model: str = "unnamed",
+    model: Identity = UNNAMED,
 ) -> dict[str, Any]:
     """Run what is not yet in FOLDER/cells.jsonl, and write sweep.json and sweep.png."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,24 +95,24 @@ def run_sweep(
         if axis == "guidance":
             around = SamplingOptions(**best_of(wanted[axis])["key"]["sampling"])
     cells = [cell for some in wanted.values() for cell in some]
-    result = {"model": model, "commit": git_commit(), "best": best_of(cells)["key"]["sampling"], "axes": wanted}
+    result = {"model": dict(model), "commit": git_commit(), "best": best_of(cells)["key"]["sampling"], "axes": wanted}
     write_atomically(folder / "sweep.json", json.dumps(result, indent=1) + "\n")
     plot(wanted, folder / "sweep.png")
     return result
 
 
 def run_cell(
-    drawer: Callable[[SamplingOptions], Draw], bench: Bench, folder: Path, options: SamplingOptions, model: str
+    drawer: Callable[[SamplingOptions], Draw], bench: Bench, folder: Path, options: SamplingOptions, model: Identity
 ) -> Cell:
     """One setting, read from cells.jsonl if it is there, else run and added."""
     path = folder / "cells.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    key = json.loads(json.dumps({"model": model, "bench": asdict(bench.options), "sampling": asdict(options)}))
+    key = json.loads(json.dumps({"model": dict(model), "bench": asdict(bench.options), "sampling": asdict(options)}))
     for cell in map(json.loads, lines):
         if cell["key"] == key:
             return cell
     report = bench.run(drawer(options))
-    cell = {"key": key, "quality": quality(report), **report.as_json()}
+    cell = {"key": key, "commit": git_commit(), "quality": quality(report), **report.as_json()}
     del cell["options"], cell["pictures"]
     write_atomically(path, "\n".join([*lines, json.dumps(cell)]) + "\n")
     return cell
@@ -204,8 +220,9 @@ def main(command: Command) -> None:
     art = dataset.load(command.folder)
     bench = Bench(art, Judge.load(command.folder, art), command.bench)
     muse = Muse.from_pretrained(command.model)
+    model = identity_of(muse, command.model)
     result = run_sweep(
-        lambda options: draw_with(muse, options, "low"), bench, command.out, muse.defaults, command.axes, command.model
+        lambda options: draw_with(muse, options, SIZE), bench, command.out, muse.defaults, command.axes, model
     )
     print(f"Plot: {command.out / 'sweep.png'}; all figures: {command.out / 'sweep.json'}\n")
     print(json.dumps({name: result[name] for name in ("model", "commit", "best")}))

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from muse.evaluation.intervals import wilson
+from muse.pipeline import Muse
 from muse.sampling.options import SamplingOptions
 from projects.emoji import samplers, sweep
 from projects.emoji.bench import (
@@ -264,6 +266,35 @@ def test_a_sweep_goes_on_where_it_was_stopped(art, judge, tmp_path, monkeypatch)
     assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 8
     assert json.loads((tmp_path / "sweep.json").read_text()) == result
     assert Image.open(tmp_path / "sweep.png").width > 500
+
+
+def test_cells_are_of_the_weights_and_the_precision_that_drew_them(art, judge, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "SCALES", (0.0,))
+    monkeypatch.setattr(sweep, "git_commit", lambda: "c0ffee")
+    small = Bench(art, judge, BenchOptions(per_category=2, resamples=20, only=("single",)))
+    drawn: list[SamplingOptions] = []
+
+    def drawer(options: SamplingOptions) -> Draw:
+        drawn.append(options)
+        return deaf_painter(art)
+
+    def num_drawn_by(muse: Muse) -> int:
+        before, model = len(drawn), sweep.identity_of(muse, "mine")
+        sweep.run_sweep(drawer, small, tmp_path, SamplingOptions(), ("guidance",), model)
+        return len(drawn) - before
+
+    muse = Muse.from_pretrained(tiny_folder, "cpu", "float32")
+    assert [num_drawn_by(muse), num_drawn_by(muse)] == [1, 0]
+    assert num_drawn_by(Muse.from_pretrained(tiny_folder, "cpu", "bfloat16")) == 1
+    assert num_drawn_by(Muse.from_pretrained(tiny_folder, "cpu", "float32")) == 0
+    with torch.no_grad():
+        muse.base.embed.weight[0] += 1
+    assert num_drawn_by(muse) == 1
+    cells = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    assert {cell["commit"] for cell in cells} == {"c0ffee"}
+    models = [cell["key"]["model"] for cell in cells]
+    assert [model["precision"] for model in models] == ["float32", "bfloat16", "float32"]
+    assert all((model["name"], model["size"]) == ("mine", list(muse.low_size)) for model in models)
 
 
 def test_samplers_are_compared_at_equal_steps_and_go_on_where_they_were_stopped(art, judge, tmp_path):
