@@ -6,6 +6,9 @@ First guidance t with either ramp at 24 steps; then, each around the best of tho
 choice noise; of a cascade the base alone draws. The best is what has the highest mean share of the ceiling over all
 headline figures. Every finished cell is a line of FOLDER/cells.jsonl and is not run again, by the same weights in the
 same precision; FOLDER/sweep.json and FOLDER/sweep.png are made from all of them.
+
+Its prompts are of another seed than the bench's own, by which a model is reported: what was chosen for how well it
+draws some prompts scores better on these than on others.
 """
 
 import json
@@ -43,7 +46,9 @@ STEPS = 24
 """Steps while guidance is swept."""
 
 PLOTTED: tuple[Axis, ...] = ("guidance", "steps")
-FEWER_PROMPTS = BenchOptions(per_category=40, only=("single", "background", "count", "pair"))
+CHOICE_SEED = 1
+"""Of prompts by which settings are chosen; the bench reports on those of seed 0."""
+FEWER_PROMPTS = BenchOptions(per_category=40, seed=CHOICE_SEED, only=("single", "background", "count", "pair"))
 
 SIZE: Size = "low"
 """What is drawn: the base alone."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,6 +296,13 @@ def test_cells_are_of_the_weights_and_the_precision_that_drew_them(art, judge, t
     models = [cell["key"]["model"] for cell in cells]
     assert [model["precision"] for model in models] == ["float32", "bfloat16", "float32"]
     assert all((model["name"], model["size"]) == ("mine", list(muse.low_size)) for model in models)
+
+
+def test_no_setting_is_chosen_on_the_prompts_of_the_report(art):
+    reported = {(prompt.text, prompt.seed) for prompt in make_prompts(art, BenchOptions())}
+    assert sweep.Command("model", Path("out")).bench.seed == samplers.Command(Path("out")).bench.seed == 1
+    for options in (sweep.FEWER_PROMPTS, samplers.THOUSAND):
+        assert not reported & {(prompt.text, prompt.seed) for prompt in make_prompts(art, options)}
 
 
 def test_samplers_are_compared_at_equal_steps_and_go_on_where_they_were_stopped(art, judge, tmp_path):
