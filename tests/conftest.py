@@ -39,6 +39,20 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def convolved_in():
+    """What float32 is to cuDNN at each convolution: "ieee" is itself, "tf32" is rounded."""
+    arithmetic = []
+
+    def look(module, given):
+        if isinstance(module, torch.nn.Conv2d):
+            arithmetic.append(torch.backends.cudnn.conv.fp32_precision)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    yield arithmetic
+    hook.remove()
+
+
 @pytest.fixture(scope="session")
 def alike():
     """A function: whether two pictures are the same but for rounding by one level of 255, as a batch of another size

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from muse.pipeline import Muse
-from muse.precision import dtype_for, has_native_bfloat16, number_for
+from muse.precision import dtype_for, exact_convolutions, has_native_bfloat16, number_for
 
 PROMPTS = ["a red apple", "two blue dog on the apple , 3d style"]
 
@@ -118,3 +118,37 @@ def test_float8_is_for_gpus_that_have_it(capability, fits, monkeypatch):
     else:
         with pytest.raises(ValueError, match="float8 needs a GPU"):
             number_for("float8", "cuda")
+
+
+def test_tokens_are_of_float32_convolutions_and_training_as_fast_as_a_gpu_has_them(tiny_muse, convolved_in):
+    vqgan, pictures = tiny_muse.vqgan, torch.rand(1, 3, 32, 32)
+    vqgan.encode(pictures)
+    with torch.no_grad():
+        vqgan.latents(pictures)
+    assert set(convolved_in) == {"ieee"}
+    convolved_in.clear()
+    vqgan.latents(pictures)
+    assert set(convolved_in) == {"tf32"}
+
+
+def test_exact_convolutions_leave_everything_else_as_it_was():
+    cudnn = torch.backends.cudnn
+
+    def flags():
+        one_by_one = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.rnn.fp32_precision)
+        return *one_by_one, torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+    before, allowed = flags(), cudnn.allow_tf32
+    with exact_convolutions():
+        assert (cudnn.conv.fp32_precision, flags()) == ("ieee", before)
+        with exact_convolutions():
+            pass
+        assert cudnn.conv.fp32_precision == "ieee"
+    assert (cudnn.conv.fp32_precision, flags(), cudnn.allow_tf32) == ("tf32", before, allowed)
+    cudnn.allow_tf32 = False
+    try:
+        with exact_convolutions():
+            assert not cudnn.allow_tf32
+        assert not cudnn.allow_tf32
+    finally:
+        cudnn.allow_tf32 = allowed

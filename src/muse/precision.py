@@ -1,5 +1,7 @@
 """The arithmetic that networks draw in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import get_args
 
 import torch
@@ -60,6 +62,22 @@ def number_for(precision: str, device: torch.device | str) -> torch.dtype | None
             f"{FLOAT8_SINCE[1]}, and the device is {kind}; take int8 on a processor, or auto"
         )
     return EIGHT_BITS.get(precision)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Convolutions in float32 are of float32, where a GPU else rounds their numbers to the 10 bits of TF32: enough to
+    make another token of a picture, and another figure of features."""
+    convolutions = torch.backends.cudnn.conv  # of nothing else: torch.backends.cudnn.flags would set six things more
+    before = convolutions.fp32_precision
+    if before == "ieee":
+        yield
+        return
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def prefer_fast_float32() -> None:

@@ -8,6 +8,7 @@ from muse.checkpoint import CheckpointError
 from muse.evaluation.alignment import AlignmentScorer, AlignmentTowers, ranks_of_own
 from muse.evaluation.clip import ClipScorer
 from muse.evaluation.inception import Inception, resize_as_tensorflow_1
+from muse.evaluation.lpips import Lpips
 from muse.evaluation.networks import MissingWeights, load_features, load_inception, stack
 from tests.evaluation.tiny_networks import TinyFeatures, noise
 
@@ -115,6 +116,16 @@ def test_a_folder_of_another_network_is_refused(tiny_folder, tmp_path):
     (tmp_path / "towers" / "config.json").write_text('{"class": "VQGAN"}')
     with pytest.raises(CheckpointError, match="describes a VQGAN; wanted a AlignmentTowers"):
         AlignmentScorer.load(tmp_path)
+
+
+def test_figures_are_of_float32_convolutions(inception_file, clip_folder, convolved_in):
+    load_inception(inception_file)(IMAGES[:1])
+    num = len(convolved_in)
+    ClipScorer.load(clip_folder)(IMAGES[:1], PROMPTS[:1])
+    assert len(convolved_in) > num > 90
+    Lpips()(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
+    assert set(convolved_in) == {"ieee"}
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 # -- CLIP and alignment ------------------------------------------------------------------------------------------------

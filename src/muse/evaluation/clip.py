@@ -12,7 +12,7 @@ from muse.checkpoint import CheckpointError, first_line
 from muse.evaluation.metrics import PerPicture
 from muse.evaluation.networks import BATCH, folder_of, hash_of_folder
 from muse.models.text_encoder import check_loaded, quietly
-from muse.precision import default_device
+from muse.precision import default_device, exact_convolutions
 
 HUB_NAME = "openai/clip-vit-large-patch14"
 """What most papers mean by CLIP score."""
@@ -51,6 +51,7 @@ class ClipScorer:
         return f"by {type(self.processor).__name__}"
 
     @torch.no_grad()
+    @exact_convolutions()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> PerPicture:
         """100 x the cosine of each picture and its own prompt, at least 0; of long prompts the first 77 sub-words."""
         parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from muse.checkpoint import fill, read_state
 from muse.evaluation.metrics import PerPicture
 from muse.evaluation.networks import MissingWeights, file_of, sha256_of
+from muse.precision import exact_convolutions
 from muse.shapes import Pictures
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
@@ -67,6 +68,7 @@ class Lpips(nn.Module):
         network.name = f"AlexNet sha256 {sha256_of(path)[:16]}, LPIPS 0.1 of torchmetrics"
         return network
 
+    @exact_convolutions()
     def forward(self, pictures: Pictures, others: Pictures) -> PerPicture:
         """The distance of each picture, in [0, 1], from the other one of its place; 0 for equal ones. Equation 1."""
         stages = zip(self.fitted, self.stages(pictures), self.stages(others), strict=True)

@@ -18,6 +18,7 @@ from muse.evaluation.metrics import Features
 from muse.images import to_tensor
 from muse.models.text_encoder import check_loaded, quietly
 from muse.pipeline import download
+from muse.precision import exact_convolutions
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d"
@@ -56,6 +57,7 @@ class FeatureNetwork:
         return self.weights.rpartition(" ")[2]
 
     @torch.no_grad()
+    @exact_convolutions()
     def __call__(self, images: Sequence[Image.Image]) -> Features:
         """Features of images, in float32 on the CPU."""
         parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]

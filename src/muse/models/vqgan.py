@@ -2,6 +2,7 @@
 Muse, section 2.2; taming transformers (arXiv:2012.09841)."""
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from muse.models.group_norm import GroupNorm
 from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
+from muse.precision import exact_convolutions
 from muse.requests import keep_whole, whole_number
 from muse.shapes import Pictures, Tokens
 
@@ -252,18 +254,21 @@ class VQGAN(nn.Module):
         self.decoder = Decoder(config)
 
     def latents(self, pictures: Pictures) -> Float[Tensor, "batch dim h w"]:
-        """Continuous latents of pictures in [0, 1].
+        """Continuous latents of pictures in [0, 1]; without a gradient in float32 on a GPU too, as tokens are made of
+        them.
         Raises ValueError if a side is not a multiple of the stride."""
         for side in pictures.shape[-2:]:
             if side % self.config.stride or side == 0:
                 fitting = max(side // self.config.stride, 1) * self.config.stride
                 raise ValueError(f"size {side} is not a multiple of {self.config.stride}; try {fitting}")
-        return self.encoder(pictures * 2 - 1)
+        with nullcontext() if torch.is_grad_enabled() else exact_convolutions():
+            return self.encoder(pictures * 2 - 1)
 
     def encode(self, pictures: Pictures) -> Tokens:
         """Tokens of pictures in [0, 1], one for each stride x stride pixels, row by row.
         Raises ValueError if a side is not a multiple of the stride."""
-        return as_sequence(self.quantizer.nearest(self.latents(pictures)))
+        with exact_convolutions():
+            return as_sequence(self.quantizer.nearest(self.latents(pictures)))
 
     def decode(self, tokens: Tokens, height: int) -> Pictures:
         """Pictures in [0, 1] of grids of tokens with `height` rows."""
