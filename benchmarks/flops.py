@@ -1,11 +1,17 @@
 """Floating-point operations by formula: a multiplication and an addition are two."""
 
+import math
+
 import torch
 
 from muse.models.reuse import Rhythm
 from muse.models.transformer import TransformerConfig
 from muse.sampling import SamplingOptions
 from muse.sampling.decode import plan_for
+
+MEAN_HIDDEN = 2 / math.pi
+"""Of the positions, in training: the mean of the cosine schedule."""
+CAPTION_DROP = 0.1
 
 
 def of_forward(config: TransformerConfig, words: int, *, has_text: bool = True) -> int:
@@ -64,6 +70,18 @@ def of_picture(config: TransformerConfig, words: int, options: SamplingOptions) 
     return operations
 
 
-def of_training_step(config: TransformerConfig, words: int, batch: int) -> int:
-    """Of one step on a batch: forward once, backward twice that."""
-    return 3 * batch * (of_forward(config, words) + of_reading(config, words))
+def of_training_step(
+    config: TransformerConfig,
+    words: int,
+    batch: int,
+    hidden_share: float = MEAN_HIDDEN,
+    told_share: float = 1 - CAPTION_DROP,
+) -> int:
+    """Of one step on a batch: forward once, and twice that backward, but for the text, which wants no gradient. Logits
+    are of hidden positions, and what reads a text of samples that have one, by their mean shares if not given."""
+    positions, told = config.height * config.width, told_share * batch
+    alone, beside_text = (of_layer(config, words, has_text=has_text) for has_text in (False, True))
+    of_layers = config.depth * positions * (batch * alone + told * (beside_text - alone))
+    of_head = hidden_share * batch * positions * (of_features(config) + of_logits(config))
+    of_text = told * (3 * of_reading(config, words) - 2 * words * config.text_dim * config.dim)
+    return round(3 * (of_layers + of_head) + of_text)

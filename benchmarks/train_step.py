@@ -26,7 +26,6 @@ from muse.training.losses import hidden_token_loss
 from muse.training.optimizers import optimizer_for
 
 Autocast = Literal["float32", "bfloat16"]
-CAPTION_DROP = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def training_step(
     is_word = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
 
     def loss() -> torch.Tensor:
-        kept = drop_captions(len(tokens), CAPTION_DROP, generator)
+        kept = drop_captions(len(tokens), flops.CAPTION_DROP, generator)
         ratio = draw_mask_ratio(len(tokens), generator, text.device)
         masked, is_hidden = hide(tokens, ratio, config.mask_id, generator)
         with torch.autocast(text.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
