@@ -4,6 +4,7 @@ The recipe suits two cores. `--steps` and `--batch` make a run longer and its ba
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,7 +179,8 @@ def scenes_for(art: dataset.EmojiArt, batch: int, training: PictureRun) -> tuple
     of worker processes would keep up with it, else by a worker beside the training."""
     if not torch.cuda.is_available():
         return PicturesOfStep(art, batch, SEEN), training
-    painter = Painter(art, usable(art, held_out=False), batch, seed=SEEN, device="cuda")
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # the engine, which sets this process's, comes later
+    painter = Painter(art, usable(art, held_out=False), batch, seed=SEEN, device=device)
     return painter, replace(training, engine=replace(training.engine, workers=0))
 
 

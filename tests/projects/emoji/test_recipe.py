@@ -45,11 +45,21 @@ def test_scenes_are_painted_by_a_worker_without_a_gpu_and_on_the_gpu_with_one(ar
     assert same == training
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(train, "Painter", lambda *given, device, **named: Painter(*given, **named))
+    devices = []
+
+    def painter(*given, device, **named):
+        devices.append(device)
+        return Painter(*given, **named)
+
+    monkeypatch.setattr(train, "Painter", painter)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     batches, changed = train.scenes_for(art, 3, training)
     assert batches(0).shape == (3, 3, art.size, art.size)
     assert changed.engine.workers == 0  # a worker process could not share the GPU
     assert changed.model == training.model
+    monkeypatch.setenv("LOCAL_RANK", "1")  # as torchrun says which process of a machine this is
+    train.scenes_for(art, 3, training)
+    assert devices == ["cuda:0", "cuda:1"]
 
 
 def test_the_model_card_has_the_headline_figures_of_the_bench(tmp_path):
