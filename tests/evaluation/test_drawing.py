@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from muse.evaluation.drawing import PictureCache, Shard, draw_all, fingerprint_of
+from muse.evaluation.drawing import PictureCache, Shard, company_of, draw_all, fingerprint_of
 from muse.evaluation.sources import Prompt, requests_for
 from muse.images import read_png_text
 
@@ -114,3 +114,14 @@ def test_a_fingerprint_changes_with_any_weight_and_with_its_type():
         layer.bias[1] += 1
     assert fingerprint_of([layer]) != before
     assert fingerprint_of([layer.bfloat16()]) != fingerprint_of([layer.float()])
+
+
+def test_a_gpus_pictures_are_kept_by_their_batch_and_a_processors_in_any(tmp_path):
+    processor, gpu = torch.device("cpu"), torch.device("cuda:1")
+
+    def path(device, batch):
+        return cache_in(tmp_path, model="m", **company_of(device, batch)).path_of(REQUESTS[0])
+
+    assert path(processor, 4) == path(processor, 8)
+    assert len({path(processor, 4), path(gpu, 4), path(gpu, 8)}) == 3
+    assert path(gpu, 4) == path(torch.device("cuda:0"), 4)

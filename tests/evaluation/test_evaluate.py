@@ -140,6 +140,17 @@ def test_ranks_together_and_a_run_that_was_stopped_make_the_same_report(done, ev
     assert without_timing(tmp_path) == without_timing(folder)
 
 
+@pytest.mark.parametrize(("device", "num_drawn"), [("cpu", [4, 0]), ("cuda", [4, 4])])
+def test_kept_pictures_are_of_a_batch_where_they_depend_on_it(device, num_drawn, evaluation_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(Subject, "device", property(lambda subject: torch.device(device)))
+    drawn = []
+    for batch in (2, 4):
+        before = len(list(tmp_path.rglob("*.png")))
+        evaluation_in(tmp_path, metrics=("clip",), num=4, batch=batch).draw(QUICK, Shard())
+        drawn.append(len(list(tmp_path.rglob("*.png"))) - before)
+    assert drawn == num_drawn
+
+
 def test_another_seed_draws_other_pictures(done, evaluation_in, tmp_path):
     _, report = done
     other = evaluation_in(tmp_path, seed=1, metrics=("alignment",), num=4).run(QUICK)

@@ -66,6 +66,12 @@ def fingerprint_of(modules: Iterable[nn.Module]) -> str:
     return digest.hexdigest()[:16]
 
 
+def company_of(device: torch.device, batch: int) -> dict[str, Any]:
+    """What a picture depends on besides what is asked for: on an accelerator on its kind and on how many are drawn
+    beside it; on a processor on nothing, as there a picture is the same in any batch."""
+    return {} if device.type == "cpu" else {"device": device.type, "batch": batch}
+
+
 class PictureCache:
     """Pictures in a folder, each under a hash of all that it depends on."""
 

@@ -20,7 +20,7 @@ from muse import __version__
 from muse.checkpoint import CONFIG, load_module, read_json, writing
 from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
-from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, draw_all, fingerprint_of
+from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, company_of, draw_all, fingerprint_of
 from muse.evaluation.intervals import Figure, around, mean_of, wilson
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import (
@@ -231,7 +231,11 @@ class Evaluation:
         sampling = sampling or muse.defaults
         cache = PictureCache(
             self.folder / "cache" / "pictures",
-            {"model": self.subject.fingerprint, **settings_of(muse, sampling, self.options.size)},
+            {
+                "model": self.subject.fingerprint,
+                **settings_of(muse, sampling, self.options.size),
+                **company_of(self.subject.device, self.options.batch),
+            },
         )
         timing = draw_all(draw_with(muse, sampling, self.options.size), self.requests, cache, self.options.batch, shard)
         paths = tuple(cache.path_of(request) for request in self.requests)
@@ -428,6 +432,7 @@ class Evaluation:
         """The real pictures once through the VQGAN, kept as pictures are."""
         vqgan = self.subject.vqgan
         about = {"vqgan": fingerprint_of([vqgan]), "resize": self.the_real.resize, "reading": READING}
+        about |= company_of(self.subject.device, BATCH)
         cache = PictureCache(self.folder / "cache" / "redrawn", about)
         paths = [cache.path(picture=sha256_of(path)) for path in self.the_real.paths]
         for part in progress(parts_of(len(paths)), "VQGAN"):
@@ -640,7 +645,7 @@ def draw_requests(
     Raises CheckpointError if there is no such model, ValueError if an option does not fit."""
     muse = Muse.from_pretrained(model)
     sampling = with_sampling(muse.defaults, given)
-    about = {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling)}
+    about = {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling), **company_of(muse.device, batch)}
     if best_of > 1:
         about |= {"best_of": best_of, "judge": clip and clip.weights}
     cache = PictureCache(folder, about)
