@@ -120,6 +120,13 @@ def test_float8_is_for_gpus_that_have_it(capability, fits, monkeypatch):
             number_for("float8", "cuda")
 
 
+def test_what_draws_in_8_bits_goes_to_no_device_that_does_not_multiply_in_them(tiny_folder):
+    narrow = Muse.from_pretrained(tiny_folder, "cpu", "int8")
+    with pytest.raises(ValueError, match=r"^precision int8 is for processors, and the device is meta; take float8 or"):
+        narrow.to("meta")
+    assert narrow.to("cpu").device.type == narrow.vqgan.quantizer.codebook.device.type == "cpu"
+
+
 def test_tokens_are_of_float32_convolutions_and_training_as_fast_as_a_gpu_has_them(tiny_muse, convolved_in):
     vqgan, pictures = tiny_muse.vqgan, torch.rand(1, 3, 32, 32)
     vqgan.encode(pictures)

@@ -162,8 +162,11 @@ class Muse(Editing):
 
     def to(self, device: torch.device | str) -> "Muse":
         """Move all parts to a device.
-        Raises ValueError if there is no such device, or for a type, which `draw_in` takes."""
+        Raises ValueError if there is no such device, or it does not multiply in the 8 bits that the layers draw in; or
+        for a type, which `draw_in` takes."""
         check_device(device)
+        if self._number is not None:
+            number_for(self.precision, device)
         for part in self.modules:
             part.to(device)
         return self
