@@ -263,17 +263,18 @@ def train_decoder_of(
 
 
 class Remembered:
-    """What is drawn of pictures, drawn once for each, as they come again."""
+    """What is drawn of pictures, drawn once for each, as they come again: whatever the step, so that a run that goes on
+    draws the same."""
 
     def __init__(self, draw: Drawn):
         self.draw = draw
         self.drawn: dict[int, Tokens] = {}
 
-    def __call__(self, pictures: Pictures) -> Tokens:
+    def __call__(self, pictures: Pictures, step: int) -> Tokens:
         names = fingerprints(pictures)
         new = [row for row, name in enumerate(names) if name not in self.drawn]
         if new:
-            for row, tokens in zip(new, self.draw(pictures[new]), strict=True):
+            for row, tokens in zip(new, self.draw(pictures[new], 0), strict=True):
                 self.drawn[names[row]] = tokens
         return torch.stack([self.drawn[name] for name in names])
 

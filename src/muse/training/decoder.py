@@ -17,8 +17,8 @@ from muse.training.perceptual import PerceptualLoss
 from muse.training.pictures import PictureStage, PictureTraining
 from muse.training.redraw import chosen
 
-Drawn = Callable[[Pictures], Tokens]
-"""Pictures in [0, 1] to tokens that a transformer draws in place of their own (`redraw.Redraw`)."""
+Drawn = Callable[[Pictures, int], Tokens]
+"""Pictures in [0, 1] and a step to tokens that a transformer draws in place of their own (`redraw.Redraw`)."""
 DRAWN_SHARE = 0.75
 
 
@@ -33,8 +33,9 @@ class DecoderTraining(PictureTraining):
     decoder_padding: Padding | None = None
     """What the new decoder's convolutions see beyond the picture; as the old one's if not given."""
     drawn_share: float | None = None
-    """Share of the pictures that are given as super-resolution draws them, if a model is given that does: the decoder
-    learns to paint over its mistakes. Three quarters if not given. Muse's decoder learns from pictures' own tokens."""
+    """Share of the pictures, others in each step, that are given as super-resolution draws them, if a model is given
+    that does: the decoder learns to paint over its mistakes. Three quarters if not given. Muse's decoder learns from
+    pictures' own tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,14 +88,14 @@ class DecoderStage(PictureStage):
         if self.drawn is None:
             return super().painted(vqgan, watched)
         if self.drawn_watched is None:
-            self.drawn_watched = self.drawn(watched)
+            self.drawn_watched = self.drawn(watched, 0)
         return vqgan.decode(self.drawn_watched, watched.shape[-2] // vqgan.config.stride)
 
     def reconstruct(self, pictures: Pictures, step: int) -> tuple[Pictures, Metrics, Metrics]:
         with torch.no_grad():  # and in float32: these are the tokens that the transformers know
             grid = self.vqgan.quantizer.nearest(self.vqgan.latents(pictures))
-            if self.drawn is not None and (rows := chosen(pictures, self.drawn_share)).any():
-                grid[rows] = as_grid(self.drawn(pictures[rows]), grid.shape[1])
+            if self.drawn is not None and (rows := chosen(pictures, self.drawn_share, step)).any():
+                grid[rows] = as_grid(self.drawn(pictures[rows], step), grid.shape[1])
             codes = self.vqgan.quantizer.look_up(grid)
         decoded, losses = self.compare(codes, pictures, self.perceptual)
         return decoded, losses, {}

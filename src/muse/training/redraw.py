@@ -1,5 +1,6 @@
 """What super-resolution makes of pictures: tokens that a decoder will be given once it paints what is drawn."""
 
+import hashlib
 import zlib
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ from muse.shapes import Pictures, Tokens
 
 class Redraw:
     """Draws pictures anew, from their own low-resolution tokens and without a text. What becomes of a picture depends
-    on it alone, so another number of processes draws the same."""
+    on it and the step alone, so another number of processes draws the same, and a picture that comes again has other
+    mistakes."""
 
     def __init__(self, muse: Muse, vqgan: VQGAN, size: int, place: str | None = None):
         """By a model whose super-resolution draws the tokens of this VQGAN, for pictures of `size` pixels a side; it is
@@ -39,7 +41,7 @@ class Redraw:
         self.options = replace(muse.superres_defaults, guidance=0.0)
 
     @torch.no_grad()
-    def __call__(self, pictures: Pictures) -> Tokens:
+    def __call__(self, pictures: Pictures, step: int) -> Tokens:
         muse = self.muse
         if muse.device != pictures.device:
             muse.to(pictures.device)
@@ -47,7 +49,7 @@ class Redraw:
         small = F.interpolate(pictures, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
         text = torch.zeros(0, 1, muse.base.config.text_dim, device=pictures.device)
         is_word = torch.zeros(0, 1, dtype=torch.bool, device=pictures.device)
-        return muse.draw_superres(muse.vqgan.encode(small), text, is_word, fingerprints(pictures), self.options)
+        return muse.draw_superres(muse.vqgan.encode(small), text, is_word, seeds_of(pictures, step), self.options)
 
 
 def fingerprints(pictures: Pictures) -> list[int]:
@@ -55,7 +57,13 @@ def fingerprints(pictures: Pictures) -> list[int]:
     return [zlib.crc32(each.cpu().contiguous().numpy().tobytes()) for each in pictures]
 
 
-def chosen(pictures: Pictures, share: float) -> Bool[Tensor, " batch"]:
-    """Which of the pictures belong to a share of all there are."""
-    places: Float[Tensor, " batch"] = torch.tensor(fingerprints(pictures), dtype=torch.float64) / 2**32
+def seeds_of(pictures: Pictures, step: int) -> list[int]:
+    """A number in [0, 2^32) for each picture, which depends on it and the step alone."""
+    names = (f"{name} {step}".encode() for name in fingerprints(pictures))
+    return [int.from_bytes(hashlib.blake2b(name, digest_size=4).digest()) for name in names]
+
+
+def chosen(pictures: Pictures, share: float, step: int) -> Bool[Tensor, " batch"]:
+    """Which of the pictures belong to a share of all there are, another share in each step."""
+    places: Float[Tensor, " batch"] = torch.tensor(seeds_of(pictures, step), dtype=torch.float64) / 2**32
     return (places < share).to(pictures.device)

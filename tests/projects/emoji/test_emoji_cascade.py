@@ -151,26 +151,26 @@ def test_the_last_trainings_of_both_decoders_change_no_token_and_come_into_the_m
 def test_what_is_drawn_of_a_picture_is_remembered():
     asked = []
 
-    def draw(pictures):
-        asked.append(len(pictures))
+    def draw(pictures, step):
+        asked.append((len(pictures), step))
         return pictures.mean((1, 2, 3)).mul(100).round().long()[:, None]
 
     remembered = train.Remembered(draw)
     pictures = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    expected = draw(pictures)
+    expected = draw(pictures, 0)
     asked.clear()
-    assert remembered(pictures[:2]).equal(expected[:2])
-    assert remembered(pictures.flip(0)).equal(expected.flip(0))
-    assert remembered(pictures).equal(expected)
-    assert asked == [2, 2]
+    assert remembered(pictures[:2], 5).equal(expected[:2])
+    assert remembered(pictures.flip(0), 6).equal(expected.flip(0))
+    assert remembered(pictures, 7).equal(expected)
+    assert asked == [(2, 0), (2, 0)]  # as of no step, so that a run that goes on remembers the same
 
 
 def watched_call(call, drawn):
     """A call that notes the pictures that it is given."""
 
-    def watching(self, pictures):
+    def watching(self, pictures, step):
         drawn.extend(each.numpy().tobytes() for each in pictures)
-        return call(self, pictures)
+        return call(self, pictures, step)
 
     return watching
 
