@@ -90,6 +90,23 @@ def test_saving_does_not_round_the_encoder_in_use(encoder, tmp_path, dtype):
     assert encoder(["a red apple"])[0].equal(before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int8])
+def test_an_encoder_is_saved_over_the_folder_that_it_came_from(encoder, tmp_path, dtype):
+    """Its weights may be read from the very file: another with as many bytes in its place would be other weights."""
+    folder = tmp_path / "saved"
+    encoder.save(folder, torch.float32)
+    (folder / "model-00001-of-00002.safetensors").touch()  # as one in several files left it
+    loaded = TextEncoder.from_folder(folder)
+    before, opened = loaded(["a red apple"])[0], (folder / "model.safetensors").stat().st_ino
+    loaded.save(folder, dtype)
+    assert (folder / "model.safetensors").stat().st_ino != opened
+    assert loaded(["a red apple"])[0].equal(before)
+    again = TextEncoder.from_folder(folder)(["a red apple"])[0]
+    torch.testing.assert_close(again, before, atol=0.1 if dtype == torch.int8 else 5e-3, rtol=0)
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+    assert not list(folder.glob(".*"))
+
+
 def test_a_folder_without_its_tokenizer_is_refused_with_one_sentence(encoder, tiny_t5, tmp_path):
     for name, each in (("bert", encoder), ("t5", tiny_t5)):
         each.save(tmp_path / name)

@@ -3,11 +3,13 @@ Muse, section 2.1."""
 
 import bisect
 import copy
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -54,15 +56,17 @@ class TextEncoder(nn.Module):
         no format without a further package, the weights are ours.
         Raises OSError if they cannot be written."""
         folder = Path(folder)
-        with quietly(), writing(folder / WEIGHTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Beside it, as the encoder in use may read its weights from the very file.
+        with quietly(), writing(folder / WEIGHTS), TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+            fresh = Path(name)
             # A copy, as the encoder in use must not be rounded.
             plain = torch.float32 if dtype == torch.int8 else dtype
-            copy.deepcopy(self.encoder).to(plain).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
-            self.tokenizer.save_pretrained(folder)
-        if dtype == torch.int8:
-            write_weights(rounded(read_weights(folder), dtype), folder)
-        for weights in folder.glob("*.safetensors"):
-            weights.chmod(usual_mode(folder))
+            copy.deepcopy(self.encoder).to(plain).save_pretrained(fresh)  # pyright: ignore[reportCallIssue]
+            self.tokenizer.save_pretrained(fresh)
+            if dtype == torch.int8:
+                write_weights(rounded(read_weights(fresh), dtype), fresh)
+            move_into(fresh, folder)
 
     @property
     def dim(self) -> int:
@@ -134,6 +138,20 @@ class TextEncoder(nn.Module):
             pad_sequence([read[prompt][part][0] for prompt in prompts], batch_first=True) for part in (0, 1)
         )
         return text, is_word
+
+
+def move_into(fresh: Path, folder: Path) -> None:
+    """Put the files of a folder in the place of those of another one, and take away weights that are no longer its."""
+    files = [path for path in fresh.rglob("*") if path.is_file()]
+    for weights in fresh.glob("*.safetensors"):
+        weights.chmod(usual_mode(folder))
+    for path in files:
+        place = folder / path.relative_to(fresh)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
+    for old in folder.glob("model*.safetensors*"):
+        if fresh / old.name not in files:
+            old.unlink()
 
 
 LOADING: dict[str, Any] = {
