@@ -41,7 +41,7 @@ COMMANDS = (
     "vary apple.png --strength 0.4 --seed 1 --out varied.png",
     "evaluate emoji --data pictures --metrics psnr,ssim --out evaluation",
     "compare emoji emoji --prompts prompts.txt --out comparison",
-    f"train vqgan laptop pictures --engine.folder vqgan --size 64 {FEW}",
+    f"train vqgan laptop pictures --engine.folder vqgan --size 64 --quantize-from 2 {FEW}",
     "tokenize pictures tokens --model emoji --size 256",
     f"train base laptop tokens --vqgan emoji --text-encoder emoji --engine.folder base {FEW}",
     "export base model",

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any, cast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, and so do the commands that they start
@@ -42,11 +43,11 @@ def without_type_checks():
 @pytest.fixture
 def convolved_in():
     """What float32 is to cuDNN at each convolution: "ieee" is itself, "tf32" is rounded."""
-    arithmetic = []
+    arithmetic, cudnn = [], cast(Any, torch.backends.cudnn)
 
     def look(module, given):
         if isinstance(module, torch.nn.Conv2d):
-            arithmetic.append(torch.backends.cudnn.conv.fp32_precision)
+            arithmetic.append(cudnn.conv.fp32_precision)
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
     yield arithmetic

@@ -2,6 +2,7 @@
 
 import copy
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -139,11 +140,12 @@ def test_tokens_are_of_float32_convolutions_and_training_as_fast_as_a_gpu_has_th
 
 
 def test_exact_convolutions_leave_everything_else_as_it_was():
-    cudnn = torch.backends.cudnn
+    backends = cast(Any, torch.backends)
+    cudnn = backends.cudnn
 
     def flags():
         one_by_one = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.rnn.fp32_precision)
-        return *one_by_one, torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+        return *one_by_one, backends.fp32_precision, backends.cuda.matmul.fp32_precision
 
     before, allowed = flags(), cudnn.allow_tf32
     with exact_convolutions():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -68,7 +68,8 @@ def number_for(precision: str, device: torch.device | str) -> torch.dtype | None
 def exact_convolutions() -> Iterator[None]:
     """Convolutions in float32 are of float32, where a GPU else rounds their numbers to the 10 bits of TF32: enough to
     make another token of a picture, and another figure of features."""
-    convolutions = torch.backends.cudnn.conv  # of nothing else: torch.backends.cudnn.flags would set six things more
+    cudnn: Any = torch.backends.cudnn
+    convolutions = cudnn.conv  # of nothing else: torch.backends.cudnn.flags would set six things more
     before = convolutions.fp32_precision
     if before == "ieee":
         yield

@@ -1,5 +1,7 @@
 """Networks that look at pictures: their weights, and what is done to pictures before."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -125,7 +127,7 @@ def test_figures_are_of_float32_convolutions(inception_file, clip_folder, convol
     assert len(convolved_in) > num > 90
     Lpips()(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
     assert set(convolved_in) == {"ieee"}
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert cast(Any, torch.backends.cudnn).conv.fp32_precision == "tf32"
 
 
 # -- CLIP and alignment ------------------------------------------------------------------------------------------------
