@@ -124,7 +124,7 @@ def test_the_exported_weights_are_the_average_of_those_that_were_kept(enlarged, 
 
 
 def test_of_the_weights_that_were_kept_only_whole_ones_count(enlarged, tmp_path):
-    run = shutil.copytree(enlarged / "runs/base", tmp_path / "run")
+    run = shutil.copytree(enlarged / "runs", tmp_path / "runs") / "base"
     assert main(["export", str(run), str(tmp_path / "before")]) == 0
     (run / "kept/step-00000007/base").mkdir(parents=True)  # as a full disk leaves it
     assert main(["export", str(run), str(tmp_path / "after")]) == 0

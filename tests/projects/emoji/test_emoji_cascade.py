@@ -87,9 +87,10 @@ def made_tiny(name, run):
 
     def tiny(places):
         training = run(places)
+        codes = {"quantize_from": 1} if hasattr(training, "quantize_from") else {}
         engine = dataclasses.replace(training.engine, steps=2, warmup=0, save_every=1, workers=0, precision="32-true")
         return dataclasses.replace(
-            training, engine=engine, **sizes, **({} if hasattr(training, "caption_drop") else starts)
+            training, engine=engine, **sizes, **codes, **({} if hasattr(training, "caption_drop") else starts)
         )
 
     return tiny
