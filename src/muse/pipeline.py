@@ -542,8 +542,8 @@ def superres_predict(
 
 def each_alone(predict_of: Callable[[slice, Texts, Words], Predict], text: Texts, is_word: Words, num: int) -> Predict:
     """What `decode` calls for `num` samples: on a GPU that of all of them, given their texts and those of their
-    negative prompts; on a processor, where batches gain little, that of each by itself, with its texts as long as they are
-    alone. More rows and longer texts add up in another order, and rounded to bfloat16 that can be another token: so
+    negative prompts; on a processor, where batches gain little, that of each by itself, with its texts as long as they
+    are alone. More rows and longer texts add up in another order, and rounded to bfloat16 that can be another token: so
     each sample is the same to the last bit in any company."""
     if is_word.device.type != "cpu":
         return predict_of(slice(0, num), text, is_word)

@@ -294,8 +294,8 @@ def test_requests_that_meet_are_drawn_together_and_each_gets_the_picture_it_woul
     first.result()
     together = [picture_of(answer.result().data[0]).tobytes() for answer in answers]
     apart = picture_of(other.result().data[0]).tobytes()
-    # Three steps compute both branches, on a processor of each picture by itself: of one, of three and of one of a kind,
-    # and of one in two steps.
+    # Three steps compute both branches, on a processor of each picture by itself: of one, of three and of one of a
+    # kind, and of one in two steps.
     one = [1, 2, 1, 1, 2, 2]
     assert sorted(brake.rows) == sorted([*(5 * one), 1, 2])
     assert metrics(served)["muse_batch_pictures_count"] == 4
