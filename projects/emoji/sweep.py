@@ -65,7 +65,7 @@ def identity_of(muse: Muse, name: str) -> Identity:
         "name": name,
         "fingerprint": fingerprint_of(muse.modules),
         "precision": muse.precision,
-        "size": list(muse.low_size if SIZE == "low" else muse.size),
+        "size": list(muse.low_size),
     }
 
 

@@ -536,7 +536,7 @@ def superres_predict(
 ) -> Predict:
     """What `decode` calls: the super-resolution transformer under guidance, its low-resolution tokens and its text read
     once. Both branches have the low-resolution tokens; texts are as in `guided_predict`. Muse, section 2.7."""
-    upsampled = upsampling and one_by_one(upsampling, low).repeat(2, 1, 1)
+    upsampled = upsampling and upsampling(low).repeat(2, 1, 1)
     return predict_both(superres, superres.read(torch.cat([low, low]), text, is_word, upsampled), len(low), options)
 
 

@@ -264,11 +264,11 @@ class VQGAN(nn.Module):
         with nullcontext() if torch.is_grad_enabled() else exact_convolutions():
             return self.encoder(pictures * 2 - 1)
 
+    @torch.no_grad()
     def encode(self, pictures: Pictures) -> Tokens:
         """Tokens of pictures in [0, 1], one for each stride x stride pixels, row by row.
         Raises ValueError if a side is not a multiple of the stride."""
-        with exact_convolutions():
-            return as_sequence(self.quantizer.nearest(self.latents(pictures)))
+        return as_sequence(self.quantizer.nearest(self.latents(pictures)))
 
     def decode(self, tokens: Tokens, height: int) -> Pictures:
         """Pictures in [0, 1] of grids of tokens with `height` rows."""
