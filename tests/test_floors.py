@@ -16,13 +16,15 @@ HEAVY = (
     "scipy",
     "resvg_py",
     "torchmetrics",
+    "transformers",
+    "torch._dynamo",
 )
 HEAVY += ("fastapi", "gradio", "openai", "uvicorn")
 REFUSE = f"""
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {HEAVY!r}:
+        if any(f"{{name}}.".startswith(f"{{heavy}}.") for heavy in {HEAVY!r}):
             raise ImportError(f"{{name}} is not for the core")
 sys.meta_path.insert(0, Refuse())
 """
@@ -61,10 +63,26 @@ def test_a_floor_that_imports_upward_is_found(tmp_path):
     assert "muse.pipeline -> muse." in ran.stdout
 
 
-def test_the_core_draws_without_what_only_training_and_tests_need():
-    code = REFUSE + "import muse.pipeline, muse.sampling; from muse import Muse, SamplingOptions; print(Muse.__name__)"
+def test_the_core_draws_without_what_only_training_tests_and_other_models_need():
+    """Nor with `transformers` or the compiler of torch: either takes longer to be imported than a picture to draw."""
+    code = REFUSE + (
+        "from muse import Muse, SamplingOptions; muse = Muse.from_pretrained('emoji'); "
+        "print(muse.generate(['a red apple'], [1], options=SamplingOptions(steps=2), size='low')[0].size)"
+    )
     ran = python(code, CUDA_VISIBLE_DEVICES="")
-    assert ran.stdout == "Muse\n", ran.stderr
+    assert ran.stdout == "(256, 256)\n", ran.stderr
+
+
+def test_training_imports_no_metrics_and_no_text_encoders_for_a_version():
+    """Fabric would, of the whole of torchmetrics, and takes what it is shown in its place for it."""
+    code = (
+        "import sys, muse.training.superres, muse.training.vqgan; "
+        "print({'torchmetrics', 'transformers'} & {*sys.modules}); "
+        "from lightning_fabric.utilities.imports import _TORCHMETRICS_GREATER_EQUAL_1_0_0 as known; print(known); "
+        "from torchmetrics.functional.image import peak_signal_noise_ratio as psnr; print(psnr.__module__)"
+    )
+    ran = python(code)
+    assert ran.stdout == "set()\nTrue\ntorchmetrics.functional.image.psnr\n", ran.stderr
 
 
 def test_importing_muse_alone_imports_no_torch():

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from muse.requests import MAKE_ROOM, told_when_full
 
@@ -152,11 +153,28 @@ def load_module(cls: type[Module], config_class: type, folder: Path) -> Module:
     return module.eval()
 
 
+class Uninitialised(TorchFunctionMode):
+    """Weights stay as they are made, whatever `torch.nn.init` is asked to fill them with."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules that are made within have weights without memory or numbers, to be given those of a file. To draw
+    numbers for what has no memory, torch imports its compiler, which takes longer than a picture."""
+    with torch.device("meta"), Uninitialised():
+        yield
+
+
 def build_empty(cls: type[Module], config: Any, folder: Path) -> Module:
     """The module of a config, its weights without memory.
     Raises CheckpointError if there can be no such module."""
     try:
-        with torch.device("meta"):
+        with without_memory():
             return cls(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} does not describe a {cls.__name__}: {error}") from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from muse.checkpoint import WEIGHTS, is_narrow, read_weights, rounded, usual_mode, write_weights, writing
+from muse.models.bert import Bert, WordPieces
 from muse.requests import check_list
 from muse.shapes import TextMask, TextStates
 
@@ -46,6 +47,8 @@ class TextEncoder(nn.Module):
             raise FileNotFoundError(
                 f"the text encoder {folder} is not there; give a folder that transformers has saved"
             )
+        if (light := load_light(folder)) is not None:
+            return cls(*light)
         with quietly():
             encoder, report = load_narrow(folder) if is_narrow(folder) else load_plain(folder)
             check_loaded(encoder, report["missing_keys"], report["unexpected_keys"])
@@ -159,6 +162,14 @@ LOADING: dict[str, Any] = {
     "attn_implementation": "eager",  # for sequences as short as prompts twice as fast as the fused one
     "output_loading_info": True,
 }
+
+
+def load_light(folder: Path) -> tuple[Bert, WordPieces] | None:
+    """The encoder and the tokenizer of a folder that `transformers` is not needed for, as those of the model that
+    ships; None if it is, or to say what is wrong with them."""
+    tokenizer = WordPieces.from_folder(folder)
+    encoder = tokenizer and Bert.from_folder(folder)
+    return (encoder, tokenizer) if tokenizer is not None and encoder is not None else None
 
 
 def load_plain(folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -34,6 +32,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from muse.checkpoint import CONFIG, METRICS, Configured, read_json, save_module, write_whole
 from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
 from muse.training import state as saved
+from muse.training.fabric import DDPStrategy, Fabric
 from muse.training.loggers import LoggerName, open_loggers
 from muse.training.ranks import Ranks
 
