@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROMPT ?= a red apple, 3d style
 OUT ?= apple.png
 
-.PHONY: draw browser test check format bench wheel emoji clean
+.PHONY: draw browser ready test check format bench wheel emoji clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +35,10 @@ browser:  ## Debian's Chromium, in which the page is tested, where this user may
 		&& apt-get install --yes --quiet=2 --no-install-recommends chromium >/dev/null; } \
 		|| echo "There is no Chromium and you may not install it: the page's tests in a browser are left out."
 
-test: check browser  ## Everything that CI runs.
+ready:
+	@$(MAKE) --no-print-directory --jobs=2 browser check  # side by side, as either waits for downloads
+
+test: ready  ## Everything that CI runs.
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(if $(BROWSERS),,-m "not browser")
 
 format: $(VENV)/.installed-dev  ## Rewrite the code as the linter wants it.

@@ -2,10 +2,10 @@
 
     python -m projects.emoji.sweep --model MODEL --out FOLDER
 
-First guidance t with either ramp at 24 steps; then, each around the best of those, steps, samplers, temperatures and
-choice noise; of a cascade the base alone draws. The best is what has the highest mean share of the ceiling over all
-headline figures. Every finished cell is a line of FOLDER/cells.jsonl and is not run again, by the same weights in the
-same precision; FOLDER/sweep.json and FOLDER/sweep.png are made from all of them.
+First guidance t with either ramp at 24 steps; then, each around the best of those, steps, samplers, temperatures,
+choice noise and remasking; of a cascade the base alone draws. The best is what has the highest mean share of the
+ceiling over all headline figures. Every finished cell is a line of FOLDER/cells.jsonl and is not run again, by the same
+weights in the same precision; FOLDER/sweep.json and FOLDER/sweep.png are made from all of them.
 
 Its prompts are of another seed than the bench's own, by which a model is reported: what was chosen for how well it
 draws some prompts scores better on these than on others.
@@ -31,7 +31,7 @@ from projects.emoji.bench import HEADLINES, SPLITS, Bench, BenchOptions, Draw, R
 from projects.emoji.files import run_command, write_atomically
 from projects.emoji.judge import Judge
 
-Axis = Literal["guidance", "steps", "sampler", "temperature", "choice_noise"]
+Axis = Literal["guidance", "steps", "sampler", "temperature", "choice_noise", "remask"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 RAMPS: tuple[Ramp, ...] = get_args(Ramp)
@@ -40,6 +40,7 @@ VALUES: dict[Axis, tuple[Any, ...]] = {
     "sampler": get_args(Sampler),
     "temperature": (0.6, 0.8, 1.0, 1.2),
     "choice_noise": (0.0, 1.5, 3.0, 4.5, 6.0, 9.0),
+    "remask": (0.0, 0.1, 0.3, 0.6, 0.9),
 }
 """What each axis but guidance takes in turn."""
 STEPS = 24
