@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def folder(tmp_path):
     """A tiny BERT as `transformers` saves it."""
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size: Any = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     encoder = BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=12, **size))
     encoder.save_pretrained(tmp_path / "tiny")
     BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12).save_pretrained(tmp_path / "tiny")
