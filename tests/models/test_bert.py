@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from muse.models.bert import Bert, WordPieces
 from muse.models.text_encoder import TextEncoder, load_narrow, load_tokenizer

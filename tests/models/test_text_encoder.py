@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from muse.models.text_encoder import TextEncoder
 
