@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from muse.checkpoint import read_weights, write_weights
 from muse.models.bert import Bert, WordPieces
 from muse.models.text_encoder import TextEncoder, load_narrow, load_tokenizer
 from muse.pipeline import SHIPPED
@@ -133,5 +134,11 @@ def test_weights_of_another_shape_are_refused(folder, fields):
         TextEncoder.from_folder(folder)
 
 
-def test_a_pooler_is_not_missed(folder):
-    assert not any(name.startswith("pooler") for name in TextEncoder.from_folder(folder).encoder.state_dict())
+def test_a_pooler_and_what_older_files_hold_are_passed_over(folder):
+    before = TextEncoder.from_folder(folder)(["a red apple"])[0]
+    weights = read_weights(folder)
+    assert any(name.startswith("pooler.") for name in weights)
+    write_weights({**weights, "embeddings.position_ids": torch.arange(12)[None]}, folder)
+    encoder = TextEncoder.from_folder(folder)
+    assert isinstance(encoder.encoder, Bert)
+    assert encoder(["a red apple"])[0].equal(before)

@@ -57,6 +57,8 @@ PARTS = {
     "output.LayerNorm": "norm_narrow",
 }
 """What `transformers` calls the parts, in files, and their names here."""
+UNREAD = ("pooler.", "embeddings.position_ids")
+"""What else files may hold: what is made of the states, and what older versions kept of the places."""
 
 
 class BertLayer(nn.Module):
@@ -107,7 +109,7 @@ class Bert(nn.Module):
         weights = {
             renamed(name, PARTS): weight.float()
             for name, weight in read_weights(folder).items()
-            if not name.startswith("pooler.")
+            if not name.startswith(UNREAD)
         }
         shapes = {name: weight.shape for name, weight in weights.items()}
         if shapes != {name: weight.shape for name, weight in encoder.state_dict().items()}:
