@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -60,8 +60,9 @@ class TextEncoder(nn.Module):
         Raises OSError if they cannot be written."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        without_words = nullcontext() if isinstance(self.encoder, Bert) else quietly()
         # Beside it, as the encoder in use may read its weights from the very file.
-        with quietly(), writing(folder / WEIGHTS), TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+        with without_words, writing(folder / WEIGHTS), TemporaryDirectory(dir=folder, prefix=".saving-") as name:
             fresh = Path(name)
             # A copy, as the encoder in use must not be rounded.
             plain = torch.float32 if dtype == torch.int8 else dtype
