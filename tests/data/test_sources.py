@@ -278,6 +278,23 @@ def test_pictures_that_are_not_read_are_counted_and_named_where_there_are_no_oth
         PictureSet.of_folder(tmp_path)
 
 
+def test_pictures_that_are_not_read_are_counted_and_named_beside_others_too(tmp_path, caplog):
+    folder = plain_folder(tmp_path / "mine", 2)
+    open_source(str(folder))
+    assert "passed over" not in caplog.text
+    (folder / "deep").mkdir()
+    for name in ("a.HEIC", "b.heic", "deep/c.CR2"):
+        (folder / name).touch()
+    source = open_source(str(folder))
+    assert isinstance(source, FolderSource)
+    assert len(source) == 2
+    (said,) = [record.message for record in caplog.records]
+    assert said == (
+        f"{folder} has pictures that are passed over: 1 file ends in .cr2 and 2 files end in .heic, which is not read: "
+        "save them as JPEG or PNG"
+    )
+
+
 def test_what_is_nothing_is_refused_with_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"^\S+nowhere is no folder, .tar, .parquet or data set of the hub"):
         open_source(str(tmp_path / "nowhere"))

@@ -134,8 +134,8 @@ def pictures_among(paths: Sequence[Path], folder: Path) -> list[Path]:
     return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
 
 
-def not_read(paths: Iterable[Path], otherwise: str) -> str:
-    """What to do about files of which none is a picture that is read: some are of other formats, or else the advice."""
+def not_read(paths: Iterable[Path], otherwise: str = "") -> str:
+    """How many files are pictures of formats that are not read, and what to do about them; if none are, the advice."""
     counts = Counter(suffix for path in paths if (suffix := path.suffix.lower()) in NOT_READ)
     if not counts:
         return otherwise
@@ -157,6 +157,8 @@ class FolderSource(Pieces):
         if not self.paths:
             advice = not_read(files, "give a folder that has")
             raise ValueError(f"{folder} has no pictures, tars or parquet files in it; {advice}")
+        if passed_over := not_read(files):
+            log.warning("%s has pictures that are passed over: %s", folder, passed_over)
         texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
         self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
         self.metadata = [path for name in METADATA_FILES if (path := folder / name).is_file()]
