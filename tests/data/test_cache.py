@@ -158,7 +158,7 @@ SINCE = r"^{} has changed since \S+tokens was made of it; give another folder fo
         (swap, {}, OTHER.format("names of pictures differs")),
         (grow, {}, SINCE.format("0.txt")),
         (touch, {}, SINCE.format("4.png")),
-        (None, {"caption_column": "words"}, OTHER.format("--source.caption-column was None and is words")),
+        (None, {"picture_column": "scan"}, OTHER.format("--source.picture-column was None and is scan")),
         (None, {"rows_per_piece": 5}, OTHER.format("--source.rows-per-piece was 4 and is 5")),
     ],
 )

@@ -88,6 +88,20 @@ def test_a_column_that_no_metadata_has_is_asked_for_with_those_that_are_there(tm
     assert all_rows(open_source(str(folder)))[0].captions == ["picture 0", "the number 0"]
 
 
+@pytest.mark.parametrize("has_metadata", [False, True])
+def test_a_column_of_a_folder_without_any_is_refused_with_one_sentence(tmp_path, has_metadata):
+    """Metadata of no picture has none either."""
+    folder = plain_folder(tmp_path / "mine", 2)
+    if has_metadata:
+        (folder / "metadata.jsonl").write_text("\n")
+    sentence = (
+        r"^--source.caption-column is title and \S+mine has no columns, as only a metadata.jsonl or metadata.csv has; "
+        r"write one with file_name and title, or leave the option out and captions are those of the .txt files$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(folder), SourceOptions(caption_column="title"))
+
+
 def test_a_table_without_names_of_files_is_refused_by_its_line(tmp_path):
     folder = plain_folder(tmp_path / "mine")
     (folder / "metadata.csv").write_text("caption,file_name\na,0.png\nb\n")

@@ -177,9 +177,17 @@ class FolderSource(Pieces):
         return " and ".join(map(str, self.metadata))
 
     def check_columns(self) -> None:
-        """Raises ValueError if there is metadata of which no column is the one for captions."""
+        """Raises ValueError if there is metadata of which no column is the one for captions, or a column is asked for
+        and there is none: .txt files have no columns."""
+        wanted = self.options.caption_column
         if self.columns:
-            choose(self.columns, self.options.caption_column, CAPTION_COLUMNS, "caption", self.told_by)
+            choose(self.columns, wanted, CAPTION_COLUMNS, "caption", self.told_by)
+        elif wanted is not None:
+            raise ValueError(
+                f"--source.caption-column is {wanted} and {self.folder} has no columns, as only a "
+                f"{' or '.join(METADATA_FILES)} has; write one with file_name and {wanted}, or leave the option out "
+                "and captions are those of the .txt files"
+            )
 
     @property
     def has_captions(self) -> bool:
