@@ -325,6 +325,28 @@ def test_an_epoch_takes_every_row_once_and_never_one_that_is_held_out(whole):
     assert captions == {"picture", "the"}  # each of its captions, now and then
 
 
+def test_other_rows_as_many_have_another_content(tmp_path):
+    def contents(name):
+        source, tokens = open_source(str(tmp_path / name)), tmp_path / f"tokens-{name}"
+        assert isinstance(source, RowSource)
+        make(source, tokens)
+        return PicturesOfStep(source, SIZE, 4, 0).content, TokensOfStep(TokenCache(tokens), 4, 0).content
+
+    shutil.copytree(plain_folder(tmp_path / "one", 5), tmp_path / "moved")
+    pictures, rows = contents("one")
+    assert contents("moved") == (pictures, rows)
+    shutil.copy(tmp_path / "one/1.png", tmp_path / "moved/4.png")
+    (tmp_path / "moved/0.txt").write_text("another caption")
+    shutil.rmtree(tmp_path / "tokens-moved")
+    other_pictures, other_rows = contents("moved")
+    assert (other_pictures != pictures, other_rows != rows) == (True, True)
+    (tmp_path / "moved/4.png").unlink()
+    tar = tar_file(tmp_path / "a.tar", range(40))
+    source = open_source(str(tar), one_by_one=True)
+    assert isinstance(source, RowSource)
+    assert len(PicturesOfStep(source, SIZE, 4, 0).content) == 12
+
+
 def test_a_share_of_a_batch_is_the_same_rows_of_the_whole(whole):
     batches = pickle.loads(pickle.dumps(TokensOfStep(TokenCache(whole), 6, seed=3)))
     together, share = batches(5), batches.share(5, slice(1, None, 2))
