@@ -26,7 +26,7 @@ from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse, find_model, load_text_encoder
 from muse.training.decoder import with_larger_decoder
 from muse.training.estimate import estimate_base, estimate_decoder, estimate_vqgan
-from muse.training.export import average_of_folders, remember_parts
+from muse.training.export import average_of_folders, remember_parts, remembered_part
 from muse.training.recipes import (
     BASE_RECIPES,
     DECODER_RECIPES,
@@ -252,7 +252,9 @@ def test_a_run_is_exported_from_where_it_was_moved_with_what_lies_beside_it(enla
     for part in ("base", "vqgan"):
         shutil.copytree(f"runs/{part}", tmp_path / "moved" / part)
     parts = json.loads((tmp_path / "moved/base/parts.json").read_text())
-    assert parts == {"vqgan": "../vqgan/vqgan", "text_encoder": str(find_model("emoji") / "text_encoder")}
+    text_encoder = str(find_model("emoji") / "text_encoder")
+    absolute = {"vqgan": str(enlarged / "runs/vqgan/vqgan"), "text_encoder": text_encoder}
+    assert parts == {"vqgan": "../vqgan/vqgan", "text_encoder": text_encoder, "absolute": absolute}
     (enlarged / "runs/vqgan").rename(enlarged / "runs/away")
     try:
         assert main(["export", str(tmp_path / "moved/base"), str(tmp_path / "model")]) == 0
@@ -261,14 +263,26 @@ def test_a_run_is_exported_from_where_it_was_moved_with_what_lies_beside_it(enla
     assert Muse.from_pretrained(tmp_path / "model", "cpu").size == (16, 16)
 
 
+def test_a_run_that_was_copied_away_alone_finds_its_parts_where_they_were_but_what_lies_beside_it_first(here):
+    for part in ("vqgan", "text_encoder"):
+        (here / "runs" / part).mkdir(parents=True)
+    remember_parts(Path("runs/base"), vqgan=Path("runs/vqgan"), text_encoder=Path("runs/text_encoder"))
+    shutil.copytree("runs/base", "away/base")
+    for part in ("vqgan", "text_encoder"):
+        assert remembered_part(Path("away/base"), part) == here / "runs" / part
+    (here / "away/vqgan").mkdir()
+    assert remembered_part(Path("away/base"), "vqgan") == here / "away/vqgan"
+
+
 @pytest.mark.parametrize("is_absolute", [False, True])
 def test_a_run_whose_part_is_gone_is_refused_with_one_sentence(enlarged, tmp_path, monkeypatch, capsys, is_absolute):
-    """Runs of before note absolute paths."""
+    """Runs of before note absolute paths only, or relative ones only."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(enlarged / "runs/base", "runs/base")
     path = tmp_path / "runs/base/parts.json"
     place = str(tmp_path / "runs/vqgan/vqgan") if is_absolute else "../vqgan/vqgan"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "vqgan": place}))
+    parts = json.loads(path.read_text())
+    path.write_text(json.dumps({"vqgan": place, "text_encoder": parts["text_encoder"]}))
     assert main(["export", "runs/base", "out"]) == 2
     assert capsys.readouterr().err == (
         f"muse: runs/base/parts.json says that the run's vqgan is {place}, which is gone; "

@@ -1,5 +1,6 @@
 """Pictures to a token cache and back: whole, resumed, over several processes, and refused by another VQGAN."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -158,7 +159,7 @@ SINCE = r"^{} has changed since \S+tokens was made of it; give another folder fo
         (swap, {}, OTHER.format("names of pictures differs")),
         (grow, {}, SINCE.format("0.txt")),
         (touch, {}, SINCE.format("4.png")),
-        (None, {"caption_column": "words"}, OTHER.format("--source.caption-column was None and is words")),
+        (None, {"picture_column": "scan"}, OTHER.format("--source.picture-column was None and is scan")),
         (None, {"rows_per_piece": 5}, OTHER.format("--source.rows-per-piece was 4 and is 5")),
     ],
 )
@@ -250,6 +251,21 @@ def test_a_size_that_is_no_multiple_of_the_stride_is_refused(mine, tmp_path):
         make(mine, tmp_path, options=TokenizeOptions(size=18))
 
 
+@pytest.mark.parametrize(("high_size", "grid", "better"), [(40, 10, 32), (8, 2, 16)])
+def test_a_high_size_that_super_resolution_could_not_be_aligned_with_is_refused(
+    mine, tmp_path, high_size, grid, better
+):
+    sentence = (
+        rf"^high_size {high_size} makes {grid} x {grid} high tokens, no multiple of the 4 x 4 low ones, which "
+        rf"super-resolution cannot be aligned with; try {better}$"
+    )
+    options = dataclasses.replace(OPTIONS, high_size=high_size)
+    with pytest.raises(ValueError, match=sentence):
+        make(mine, tmp_path / "tokens", Networks(LOW, HIGH), options=options)
+    assert not (tmp_path / "tokens").exists()
+    make(mine, tmp_path / "tokens", Networks(LOW), options=options)  # without a VQGAN for them there are no high tokens
+
+
 def test_text_states_are_those_of_the_text_encoder(mine, tmp_path, tiny_t5):
     make(mine, tmp_path / "tokens", Networks(LOW, None, tiny_t5, "t5"))
     batch = TokensOfStep(TokenCache(tmp_path / "tokens"), 4, seed=0)(0)
@@ -307,6 +323,28 @@ def test_an_epoch_takes_every_row_once_and_never_one_that_is_held_out(whole):
     assert first != second
     captions = {caption.split()[0] for step in range(6) for caption in batches(step).captions}
     assert captions == {"picture", "the"}  # each of its captions, now and then
+
+
+def test_other_rows_as_many_have_another_content(tmp_path):
+    def contents(name):
+        source, tokens = open_source(str(tmp_path / name)), tmp_path / f"tokens-{name}"
+        assert isinstance(source, RowSource)
+        make(source, tokens)
+        return PicturesOfStep(source, SIZE, 4, 0).content, TokensOfStep(TokenCache(tokens), 4, 0).content
+
+    shutil.copytree(plain_folder(tmp_path / "one", 5), tmp_path / "moved")
+    pictures, rows = contents("one")
+    assert contents("moved") == (pictures, rows)
+    shutil.copy(tmp_path / "one/1.png", tmp_path / "moved/4.png")
+    (tmp_path / "moved/0.txt").write_text("another caption")
+    shutil.rmtree(tmp_path / "tokens-moved")
+    other_pictures, other_rows = contents("moved")
+    assert (other_pictures != pictures, other_rows != rows) == (True, True)
+    (tmp_path / "moved/4.png").unlink()
+    tar = tar_file(tmp_path / "a.tar", range(40))
+    source = open_source(str(tar), one_by_one=True)
+    assert isinstance(source, RowSource)
+    assert len(PicturesOfStep(source, SIZE, 4, 0).content) == 12
 
 
 def test_a_share_of_a_batch_is_the_same_rows_of_the_whole(whole):

@@ -88,6 +88,20 @@ def test_a_column_that_no_metadata_has_is_asked_for_with_those_that_are_there(tm
     assert all_rows(open_source(str(folder)))[0].captions == ["picture 0", "the number 0"]
 
 
+@pytest.mark.parametrize("has_metadata", [False, True])
+def test_a_column_of_a_folder_without_any_is_refused_with_one_sentence(tmp_path, has_metadata):
+    """Metadata of no picture has none either."""
+    folder = plain_folder(tmp_path / "mine", 2)
+    if has_metadata:
+        (folder / "metadata.jsonl").write_text("\n")
+    sentence = (
+        r"^--source.caption-column is title and \S+mine has no columns, as only a metadata.jsonl or metadata.csv has; "
+        r"write one with file_name and title, or leave the option out and captions are those of the .txt files$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(folder), SourceOptions(caption_column="title"))
+
+
 def test_a_table_without_names_of_files_is_refused_by_its_line(tmp_path):
     folder = plain_folder(tmp_path / "mine")
     (folder / "metadata.csv").write_text("caption,file_name\na,0.png\nb\n")
@@ -276,6 +290,23 @@ def test_pictures_that_are_not_read_are_counted_and_named_where_there_are_no_oth
         open_source(str(tmp_path))
     with pytest.raises(ValueError, match=rf"^\S+ has no pictures \(.*\); {advice}$"):
         PictureSet.of_folder(tmp_path)
+
+
+def test_pictures_that_are_not_read_are_counted_and_named_beside_others_too(tmp_path, caplog):
+    folder = plain_folder(tmp_path / "mine", 2)
+    open_source(str(folder))
+    assert "passed over" not in caplog.text
+    (folder / "deep").mkdir()
+    for name in ("a.HEIC", "b.heic", "deep/c.CR2"):
+        (folder / name).touch()
+    source = open_source(str(folder))
+    assert isinstance(source, FolderSource)
+    assert len(source) == 2
+    (said,) = [record.message for record in caplog.records]
+    assert said == (
+        f"{folder} has pictures that are passed over: 1 file ends in .cr2 and 2 files end in .heic, which is not read: "
+        "save them as JPEG or PNG"
+    )
 
 
 def test_what_is_nothing_is_refused_with_one_sentence(tmp_path):

@@ -38,6 +38,7 @@ COCO = json.dumps({"images": [], "annotations": [{"image_id": 1, "id": 2, "capti
         ("a.tsv", "\ufeffPrompt\tCategory\na fox\tAnimals\n", [Prompt("a fox", "Animals")]),
         ("a.jsonl", '\ufeff{"prompt": "an\u2028owl"}\r\n', [Prompt("an\u2028owl")]),
         ("metadata.jsonl", '{"caption": ["", "a fox", "a red fox"]}\n', [Prompt("a fox")]),
+        ("metadata.csv", 'file_name,text,tag\r\n1.png,"a fox, red",one\r\n\r\n', [Prompt("a fox, red", "one")]),
     ],
 )
 def test_prompts_are_read_with_their_groups(name, content, wanted, tmp_path):
@@ -60,7 +61,10 @@ def test_a_folder_has_its_prompts_in_a_file_or_beside_its_pictures(tmp_path):
     ("name", "content", "said"),
     [
         ("a.txt", "\n\n", "has no prompts"),
-        ("a.csv", "a fox", "holds no prompts"),
+        ("a.md", "a fox", "holds no prompts"),
+        ("a.csv", "a fox", "has no prompts"),
+        ("a.csv", "file_name\n1.png\n", "has no prompt or caption or text, only file_name"),
+        ("a.csv", "prompt\n" + "x" * 200_000 + "\n", "cannot be read as a table"),
         ("a.jsonl", "{", "cannot be read as prompts"),
         ("a.jsonl", "[1]\n", "is a list; wanted an object"),
         ("a.jsonl", '{"file": "1.png"}\n', "has no prompt or caption or text, only file"),
@@ -92,6 +96,10 @@ def test_captions_of_pictures_are_read_as_training_reads_them(tmp_path):
 def test_metadata_without_pictures_are_prompts(tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"prompt": "a fox", "group": "single"}\n')
     assert read_prompts(tmp_path) == [Prompt("a fox", "single")]
+    (tmp_path / "metadata.csv").write_text("file_name,caption,group\n1.png,an owl,pair\n")
+    assert read_prompts(tmp_path) == [Prompt("a fox", "single"), Prompt("an owl", "pair")]
+    (tmp_path / "metadata.jsonl").unlink()
+    assert read_prompts(tmp_path) == [Prompt("an owl", "pair")]
 
 
 def test_what_is_not_there_is_said_so(tmp_path):
@@ -107,7 +115,7 @@ def test_a_seed_of_which_pictures_have_no_seeds_is_refused(seed):
 
 
 def test_a_folder_without_captions_says_what_to_put_there(tmp_path):
-    with pytest.raises(ValueError, match=r"has no captions; put one of metadata.jsonl, prompts.jsonl"):
+    with pytest.raises(ValueError, match=r"has no captions; put one of metadata.jsonl, metadata.csv, prompts.jsonl"):
         read_prompts(tmp_path)
 
 

@@ -28,9 +28,13 @@ from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.training import state
+from muse.training.decoder import train_decoder
 from muse.training.engine import Engine, EngineOptions, NotFinite, Stopped, average_of, best_precision, learning_rate
 from muse.training.loggers import MODULES
 from muse.training.optimizers import CLASSES, AdaFactor
+from muse.training.perceptual import PerceptualLoss
+from muse.training.pictures import losses_of
+from muse.training.vqgan import train_vqgan
 from tests.training import tiny_runs
 from tests.training.tiny_runs import BATCHES, FINGERPRINT, NETWORKS, RUNS, options, signalling, tokens_at
 
@@ -471,7 +475,8 @@ class Rows:
     """Batches that know their order."""
 
     def __init__(self, **changes):
-        self.order = {"rows": 12, "held-out": 2, "batch-size": 4, "engine.seed": 0} | changes
+        order = {"rows": 12, "held-out": 2, "batch-size": 4, "engine.seed": 0, "content": "0123"}
+        self.order: dict[str, Any] = order | changes
 
     def __call__(self, step):
         return torch.ones(1)
@@ -487,7 +492,7 @@ def test_a_run_does_not_go_on_with_other_rows_held_out_or_another_seed(tmp_path,
     assert state_of(tmp_path)["step"] == 2
 
 
-@pytest.mark.parametrize("change", [{"rows": 20}, {"batch-size": 8}])
+@pytest.mark.parametrize("change", [{"rows": 20}, {"batch-size": 8}, {"content": "4567"}])
 def test_a_run_goes_on_with_more_rows_or_larger_batches_and_says_once_what_comes_of_it(tmp_path, change, caplog):
     Line(options(tmp_path, steps=2), Rows()).run()
     Line(options(tmp_path, steps=4), Rows(**change)).run()
@@ -498,6 +503,68 @@ def test_a_run_goes_on_with_more_rows_or_larger_batches_and_says_once_what_comes
     Line(options(tmp_path, steps=6), Rows(**change)).run()
     assert "goes on with" not in caplog.text
     assert state_of(tmp_path)["step"] == 6
+
+
+def test_more_rows_are_other_ones_and_that_is_said_once(tmp_path, caplog):
+    Line(options(tmp_path, steps=2), Rows()).run()
+    Line(options(tmp_path, steps=4), Rows(rows=20, content="4567")).run()
+    assert caplog.text.count("goes on with") == 1
+
+
+def told_of_changes(caplog):
+    """What was said since the last time of what a run goes on with."""
+    found = [record.message.split("was begun with ")[1] for record in caplog.records if "begun with" in record.message]
+    caplog.clear()
+    return [sentence.split(":")[0] for sentence in found]
+
+
+def test_a_run_that_goes_on_with_other_losses_says_so(tmp_path, caplog):
+    def run(steps, **changes):
+        training = tiny_runs.vqgan_training(options(tmp_path, steps=steps), **changes)
+        train_vqgan(training, tiny_runs.pictures_at, tiny_runs.pictures_at(99)[:2], None)
+        return told_of_changes(caplog)
+
+    assert run(2) == []
+    assert run(3, adversarial_weight=0.5, commitment_weight=1.0) == [
+        "adversarial-weight 0.1 and goes on with 0.5",
+        "commitment-weight 0.25 and goes on with 1.0",
+    ]
+    assert run(4, adversarial_weight=0.5, commitment_weight=1.0) == []
+    # A run of before has noted less.
+    order = {
+        name: value for name, value in json.loads((tmp_path / "order.json").read_text()).items() if "-" not in name
+    }
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    assert run(5) == []
+    training = tiny_runs.vqgan_training(options(tmp_path))
+    assert losses_of(training, PerceptualLoss())["perceptual"] != losses_of(training, None)["perceptual"]
+
+
+def test_a_decoder_that_goes_on_without_what_drew_says_so(tmp_path, caplog):
+    def run(steps, drawn):
+        train_decoder(
+            tiny_runs.decoder_training(options(tmp_path, steps=steps)),
+            tiny_runs.trained_vqgan(),
+            tiny_runs.pictures_at,
+            tiny_runs.pictures_at(99)[:2],
+            None,
+            drawn,
+        )
+        return told_of_changes(caplog)
+
+    class Drawn:
+        fingerprint = "0123"
+
+        def __call__(self, pictures, step):
+            return torch.zeros(len(pictures), 4 * 4, dtype=torch.long)
+
+    drawn = Drawn()
+    assert run(2, drawn) == []
+    assert run(3, drawn) == []
+    drawn.fingerprint = "4567"
+    assert run(4, drawn) == ["drawn-by 0123 and goes on with 4567"]
+    assert run(5, None) == ["drawn-by 4567 and goes on with none"]
+    assert run(6, None) == []
 
 
 def test_a_run_that_has_not_noted_the_order_of_its_rows_goes_on(tmp_path):

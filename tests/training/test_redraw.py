@@ -1,5 +1,6 @@
 """Pictures that super-resolution draws anew, for a decoder that shall paint over its mistakes."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -41,6 +42,18 @@ def test_what_becomes_of_a_picture_does_not_depend_on_those_beside_it(cascade, p
     assert together[2:].equal(redraw(pictures[2:], 5))
     assert together[[3, 0]].equal(redraw(pictures[[3, 0]], 5))
     assert not redraw(pictures[:1], 6).equal(together[:1])  # the next time it has other mistakes
+
+
+def test_what_draws_has_a_fingerprint_of_its_weights_whatever_it_computes_in(cascade):
+    def fingerprint():
+        return Redraw(muse, muse.vqgan_superres, 256).fingerprint
+
+    muse = deepcopy(cascade)
+    before = fingerprint()
+    muse.draw_in(torch.bfloat16)
+    assert fingerprint() == before
+    next(muse.superres.head.parameters()).data += 1
+    assert fingerprint() != before
 
 
 def test_a_share_is_chosen_by_the_pictures_and_the_step_alone():

@@ -28,7 +28,7 @@ class Evaluate:
     model: tyro.conf.Positional[str] = "emoji"
     """A model that ships, a folder, or a name on the hub, like owner/name; or the folder of a VQGAN alone."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(required)")] = None
-    """Prompts (.txt, .jsonl, .tsv, COCO's .json), or a folder with prompts and real pictures."""
+    """Prompts (.txt, .jsonl, .tsv, .csv, COCO's .json), or a folder with prompts and real pictures."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(optional)")] = None
     """A ready-made evaluation: coco-30k, cc3m, parti-prompts, geneval or emoji; other options still count."""
     metrics: Annotated[str | None, ByTheProtocol] = None
@@ -145,7 +145,7 @@ class Compare:
     other: tyro.conf.Positional[str]
     """Another model, or the same one with other options."""
     prompts: Path
-    """Prompts: .txt, .jsonl or .tsv."""
+    """Prompts: .txt, .jsonl, .tsv or .csv."""
     out: Path = Path("comparison")
     """Folder for compare.html, which raters get, and key.json, which says whose picture is whose."""
     n: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one a prompt)")] = None

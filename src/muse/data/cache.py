@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from muse.checkpoint import CheckpointError, read_json, write_whole
 from muse.data.batches import TokenBatch
-from muse.data.order import check_rows, order_of, shuffled
+from muse.data.order import check_rows, digest_of, order_of, sampled, shuffled
 from muse.requests import told_when_full
 
 INDEX = "cache.json"
@@ -173,18 +173,31 @@ class TokenCache:
 
     def row(self, index: int) -> dict[str, Any]:
         """The tokens, captions and text states of a row."""
+        piece, place = self._find(index)
+        return self._open(piece).row(place)
+
+    def called(self, index: int) -> list[str]:
+        """The name of a row, and its captions."""
+        piece, place = self._find(index)
+        return self._open(piece).called(place)
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """The shard of a row, and its place there."""
         piece = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self._open(piece).row(index - int(self.starts[piece]))
+        return piece, index - int(self.starts[piece])
 
 
 class Shard:
     """One file of a cache, mapped into memory."""
 
     def __init__(self, table: Any, info: CacheInfo):
-        self.info, self.captions = info, table["captions"]
+        self.info, self.names, self.captions = info, table["name"], table["captions"]
         self.low = matrix(table["low"], info.low)
         self.high = matrix(table["high"], info.high) if info.high is not None else None
         self.text = table["text"] if info.text_dim is not None else None
+
+    def called(self, index: int) -> list[str]:
+        return [self.names[index].as_py(), *self.captions[index].as_py()]
 
     def row(self, index: int) -> dict[str, Any]:
         row = {"low": self.low[index], "captions": self.captions[index].as_py()}
@@ -225,9 +238,14 @@ class TokensOfStep:
         self.cache, self.batch_size, self.seed, self.held_out, self.num = cache, batch_size, seed, held_out, num
 
     @property
-    def order(self) -> dict[str, int]:
+    def order(self) -> dict[str, int | str]:
         """What decides which rows come in which step."""
-        return order_of(len(self.cache), self.batch_size, self.held_out, self.seed)
+        return order_of(len(self.cache), self.batch_size, self.held_out, self.seed, self.content)
+
+    @functools.cached_property
+    def content(self) -> str:
+        """A digest of the names and captions of a few rows, which tells the cache from others with as many."""
+        return digest_of(json.dumps(self.cache.called(row)).encode() for row in sampled(len(self.cache)))
 
     def __call__(self, step: int) -> TokenBatch:
         return self.share(step, slice(None))

@@ -3,13 +3,15 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from muse.data.order import check_rows, order_of, shuffled
+from muse.data.order import check_rows, digest_of, order_of, sampled, shuffled
 from muse.data.pictures import CONVERTED, SKIPPED, Tally, Unusable, fit, read_picture
 from muse.data.sources import RowSource
 from muse.shapes import Pictures
@@ -21,6 +23,8 @@ STRIDES = 20
 AT_ONCE = 20
 """Rows whose places are computed together, as nearly always the first can be read."""
 KINDS = (*CONVERTED, *SKIPPED)
+FIRST_BYTES = 2**16
+"""So much of a file is read to tell it from another one."""
 
 
 class PicturesOfStep:
@@ -39,9 +43,15 @@ class PicturesOfStep:
         self.seen = torch.zeros(len(source), dtype=torch.int16).share_memory_()  # a bit for each kind, and one more
 
     @property
-    def order(self) -> dict[str, int]:
+    def order(self) -> dict[str, int | str]:
         """What decides which rows come in which step, and how large."""
-        return order_of(len(self.source), self.batch_size, self.held_out, self.seed) | {"size": self.size}
+        order = order_of(len(self.source), self.batch_size, self.held_out, self.seed, self.content)
+        return order | {"size": self.size}
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of the pictures of a few rows, which tells the source from others with as many."""
+        return digest_of(beginning_of(self.source.row(row).picture) for row in sampled(len(self.source)))
 
     def __call__(self, step: int) -> Pictures:
         return self.share(step, slice(None))
@@ -96,6 +106,19 @@ class PicturesOfStep:
     def sentence(self) -> str:
         """The tally in one line."""
         return self.tally.sentence("pictures that this run looked at were used")
+
+
+def beginning_of(picture: bytes | Path | None) -> bytes:
+    """The first bytes of a picture's file and how many it has; nothing if there is none."""
+    if isinstance(picture, bytes):
+        return picture[:FIRST_BYTES] + str(len(picture)).encode()
+    try:
+        if picture is not None:
+            with picture.open("rb") as file:
+                return file.read(FIRST_BYTES) + str(picture.stat().st_size).encode()
+    except OSError:
+        pass
+    return b""
 
 
 def bits_of(kinds: Iterable[str]) -> int:

@@ -1,10 +1,15 @@
 """Seeded shuffles of any length that take no memory: where a place goes is computed, not looked up."""
 
+import hashlib
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Int
 
 Places = Int[np.ndarray, " place"]
 ROUNDS = 6
+SAMPLED = 16
+"""Rows of a data set that are looked at to tell it from another."""
 
 
 def shuffled(places: Places, num: int, seed: tuple[int, ...]) -> Places:
@@ -30,9 +35,29 @@ def check_rows(num: int, batch_size: int, held_out: int, what: str) -> None:
         raise ValueError(f"{what} and {held_out} are held out; hold out fewer")
 
 
-def order_of(rows: int, batch_size: int, held_out: int, seed: int) -> dict[str, int]:
-    """What decides which rows come in which step, by the names that the command line has for it."""
-    return {"rows": rows, "held-out": held_out, "batch-size": batch_size, "engine.seed": seed}
+def order_of(rows: int, batch_size: int, held_out: int, seed: int, content: str) -> dict[str, int | str]:
+    """What decides which rows come in which step, by the names that the command line has for it, and the digest of
+    what some of them hold."""
+    return {
+        "rows": rows,
+        "held-out": held_out,
+        "batch-size": batch_size,
+        "engine.seed": seed,
+        "content": content,
+    }
+
+
+def sampled(num: int) -> list[int]:
+    """The numbers of a few of `num` rows, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, num - 1, min(num, SAMPLED)).astype(np.int64)).tolist()
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """Twelve hexadecimal digits that differ where the parts do."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:12]
 
 
 def rounds(numbers: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from muse.images import FORMATS, orientation, upright
 
@@ -20,8 +20,14 @@ SUFFIXES = frozenset(
 """How the names of picture files end."""
 DATA_FORMATS = (*FORMATS, "AVIF", "JPEG2000", "TGA")
 """What is read of pictures to learn from or to compare with, whatever their names are; none runs foreign programs."""
-NOT_READ = (".heic", ".heif", ".hif", ".dng", ".psd", ".svg")
-"""Endings of pictures that are none of these."""
+NOT_READ = frozenset(
+    (
+        *(".heic", ".heif", ".hif", ".jxl", ".psd", ".xcf", ".svg", ".svgz"),
+        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw"),
+        *(() if features.check("avif") else (".avif",)),
+    )
+)
+"""Endings of pictures that are none of these, or that this Pillow was built without."""
 
 CONVERTED = ("animated", "rotated", "transparent", "16-bit", "CMYK", "palette", "grey")
 SKIPPED = ("damaged", "too large", "without a picture", "without a range")

@@ -134,8 +134,8 @@ def pictures_among(paths: Sequence[Path], folder: Path) -> list[Path]:
     return [path for path in pictures if runs.isdisjoint(path.parents)] if runs else pictures
 
 
-def not_read(paths: Iterable[Path], otherwise: str) -> str:
-    """What to do about files of which none is a picture that is read: some are of other formats, or else the advice."""
+def not_read(paths: Iterable[Path], otherwise: str = "") -> str:
+    """How many files are pictures of formats that are not read, and what to do about them; if none are, the advice."""
     counts = Counter(suffix for path in paths if (suffix := path.suffix.lower()) in NOT_READ)
     if not counts:
         return otherwise
@@ -157,6 +157,8 @@ class FolderSource(Pieces):
         if not self.paths:
             advice = not_read(files, "give a folder that has")
             raise ValueError(f"{folder} has no pictures, tars or parquet files in it; {advice}")
+        if passed_over := not_read(files):
+            log.warning("%s has pictures that are passed over: %s", folder, passed_over)
         texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
         self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
         self.metadata = [path for name in METADATA_FILES if (path := folder / name).is_file()]
@@ -175,9 +177,17 @@ class FolderSource(Pieces):
         return " and ".join(map(str, self.metadata))
 
     def check_columns(self) -> None:
-        """Raises ValueError if there is metadata of which no column is the one for captions."""
+        """Raises ValueError if there is metadata of which no column is the one for captions, or a column is asked for
+        and there is none: .txt files have no columns."""
+        wanted = self.options.caption_column
         if self.columns:
-            choose(self.columns, self.options.caption_column, CAPTION_COLUMNS, "caption", self.told_by)
+            choose(self.columns, wanted, CAPTION_COLUMNS, "caption", self.told_by)
+        elif wanted is not None:
+            raise ValueError(
+                f"--source.caption-column is {wanted} and {self.folder} has no columns, as only a "
+                f"{' or '.join(METADATA_FILES)} has; write one with file_name and {wanted}, or leave the option out "
+                "and captions are those of the .txt files"
+            )
 
     @property
     def has_captions(self) -> bool:

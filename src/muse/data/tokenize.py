@@ -121,7 +121,7 @@ def tokenize(
 
 def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInfo:
     """What a cache will hold.
-    Raises ValueError if a VQGAN cannot take pictures of that size."""
+    Raises ValueError if a VQGAN cannot take pictures of that size, or the grids are not for super-resolution."""
 
     def grids(vqgan: VQGAN | None, size: int) -> Grids | None:
         if vqgan is None:
@@ -131,11 +131,19 @@ def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInf
             raise ValueError(f"size {size} is not a multiple of {stride}; try {max(size // stride, 1) * stride}")
         return Grids(vqgan.fingerprint(), size // stride, size // stride, vqgan.config.num_codes)
 
-    low = grids(networks.low, options.size)
+    low, high = grids(networks.low, options.size), grids(networks.high, options.high_size)
     assert low is not None
+    if networks.high is not None and high is not None and high.height % low.height:
+        # Each low token shall cover whole high ones (`SuperResConfig.aligned`, which the recipes ask for).
+        step = low.height * networks.high.config.stride
+        raise ValueError(
+            f"high_size {options.high_size} makes {high.height} x {high.width} high tokens, no multiple of the "
+            f"{low.height} x {low.width} low ones, which super-resolution cannot be aligned with; "
+            f"try {max(options.high_size // step, 1) * step}"
+        )
     text_dim = networks.text_encoder.dim if networks.text_encoder is not None else None
     made_of = f"{name}, {options.size} pixels" + (f" and {options.high_size} pixels" if networks.high else "")
-    return CacheInfo(low, grids(networks.high, options.high_size), text_dim, networks.text_name, made_of)
+    return CacheInfo(low, high, text_dim, networks.text_name, made_of)
 
 
 def begin(folder: Path, info: CacheInfo, source: Source) -> None:

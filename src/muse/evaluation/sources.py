@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from muse.data.options import SourceOptions
 from muse.data.pictures import DATA_FORMATS, SUFFIXES
-from muse.data.sources import METADATA, FolderSource, files_below, not_read, pictures_below
+from muse.data.sources import METADATA_FILES, FolderSource, files_below, not_read, pictures_below, records_of
 from muse.images import orientation, to_rgb
 from muse.requests import LARGEST_SEED
 
@@ -60,7 +60,7 @@ class Request:
 
 
 def read_prompts(source: Path) -> list[Prompt]:
-    """The prompts of a file (.txt, .jsonl, .tsv, or COCO's captions as .json) or of a folder.
+    """The prompts of a file (.txt, .jsonl, .tsv, .csv, or COCO's captions as .json) or of a folder.
 
     A folder has one of PROMPT_FILES, or pictures with captions as training reads them.
     Raises ValueError or OSError, in one sentence, if there are none or they cannot be read."""
@@ -69,11 +69,11 @@ def read_prompts(source: Path) -> list[Prompt]:
         prompts = read_prompts(found[0]) if found else read_captions(source)
         if prompts:
             return prompts
-        files = ", ".join((METADATA, *PROMPT_FILES))
+        files = ", ".join((*METADATA_FILES, *PROMPT_FILES))
         raise ValueError(f"{source} has no captions; put one of {files} in it, or a .txt a picture")
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}; give a file of prompts or a folder")
-    readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".json": read_coco}
+    readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".csv": read_csv, ".json": read_coco}
     if source.suffix not in readers:
         raise ValueError(f"{source} holds no prompts; give a folder or a file ending in {', '.join(readers)}")
     try:
@@ -113,6 +113,12 @@ def read_tsv(path: Path) -> Iterator[Prompt]:
         yield prompt_of(dict(zip(heads, row, strict=False)), path)
 
 
+def read_csv(path: Path) -> Iterator[Prompt]:
+    """By the names in the first row, as training reads tables."""
+    for _, record in records_of(path):
+        yield prompt_of(record, path)
+
+
 def read_coco(path: Path) -> Iterator[Prompt]:
     for annotation in json.loads(path.read_text(encoding=UTF_8))["annotations"]:
         yield Prompt(annotation["caption"].strip())
@@ -120,9 +126,10 @@ def read_coco(path: Path) -> Iterator[Prompt]:
 
 def read_captions(folder: Path) -> list[Prompt]:
     """The first caption of each picture that has any, in the order of the pictures' names, of all that training reads;
-    those of a metadata.jsonl without pictures are prompts as in any other file."""
+    those of METADATA_FILES without pictures are prompts as in any other file."""
     if not pictures_below(folder):
-        return read_prompts(folder / METADATA) if (folder / METADATA).is_file() else []
+        found = [path for name in METADATA_FILES if (path := folder / name).is_file()]
+        return [prompt for path in found for prompt in read_prompts(path)]
     source = FolderSource(folder, SourceOptions())
     rows = map(source.row, range(len(source)))
     return [Prompt(row.captions[0]) for row in rows if row.captions]

@@ -61,6 +61,9 @@ class DecoderStage(PictureStage):
         larger.encoder.requires_grad_(False)
         larger.quantizer.requires_grad_(False)
         super().__init__(training, larger, perceptual)
+        self.engine.noted["drawn-by"] = None if drawn is None else getattr(drawn, "fingerprint", "another function")
+        if drawn is not None:
+            self.engine.noted["drawn-share"] = self.drawn_share
 
     def run(self, batch_at: Callable[[int], Pictures], watched: Pictures, dtype: torch.dtype | None = None) -> Path:
         """As that of any picture stage.

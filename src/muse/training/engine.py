@@ -134,11 +134,19 @@ LOCK = ".lock"
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
 ORDER = "order.json"
-"""A file of a run's folder that says what decides which rows come in which step."""
+"""A file of a run's folder that says what decides which rows come in which step, and what else a run should keep."""
+LOSSES = (
+    *("perceptual", "perceptual-weight", "adversarial-weight", "gradient-weight", "commitment-weight"),
+    *("discriminator-from", "adversarial-from", "quantize-from"),
+)
+"""What the losses of pictures are made of."""
 WHEN_CHANGED = {
     "rows": "others are held out, so validation may know what it is shown",
     "batch-size": "some rows of this epoch come twice or not at all",
     "size": "it has learned from pictures of the old one",
+    "content": "these are other rows, and others are held out, so validation may know what it is shown",
+    **dict.fromkeys(LOSSES, "it has learned by the old losses, which are not to be compared with those to come"),
+    **dict.fromkeys(("drawn-by", "drawn-share"), "it has learned to paint other tokens than it is given now"),
 }
 """What of the order a run may go on with another value of, and what comes of it."""
 
@@ -159,7 +167,7 @@ class Ordered(Protocol):
     """Batches that know what decides which rows come in which step, by the names that the command line has for it."""
 
     @property
-    def order(self) -> Mapping[str, int]: ...
+    def order(self) -> Mapping[str, int | str]: ...
 
 
 class Stopped(SystemExit):
@@ -287,6 +295,8 @@ class Engine:
         if options.graph and self.ranks.count > 1:
             raise ValueError(f"graph is for one process and {self.ranks.count} were started; leave one of the two out")
         self.step = 0
+        self.noted: dict[str, Any] = {}
+        """What a stage wants kept in ORDER beside that of its batches, by the names in WHEN_CHANGED."""
         self._asked_to_stop = 0  # the number of the signal
         self._time_used = 0.0  # of the minutes that the run has, as a share; the same in every process
 
@@ -393,23 +403,30 @@ class Engine:
                     )
 
     def check_order(self, batch_at: object) -> None:
-        """Warn if the run was begun with other rows, or batches or pictures of another size.
+        """Warn if the run was begun with other rows, batches or pictures of another size, or else that was noted.
         Raises ValueError if rows that it was trained on are to be held out, or all rows would come in another order."""
         file = self.options.folder / ORDER
-        if not isinstance(batch_at, Ordered) or not self.has_begun or not file.is_file():
+        if not self.has_begun or not file.is_file():
             return
-        theirs, folder = read_json(file), self.options.folder
-        for name, ours in batch_at.order.items():
-            if (found := theirs.get(name, ours)) == ours:
+        order, theirs, folder = self.order_with(batch_at), read_json(file), self.options.folder
+        for name, ours in order.items():
+            if (found := theirs.get(name, ours)) == ours:  # runs of before have noted less
                 continue
+            if name == "content" and theirs.get("rows") != order.get("rows"):
+                continue  # more rows are other ones
             if name not in WHEN_CHANGED:
                 raise ValueError(
                     f"the run in {folder} was begun with --{name} {found}, and this one has {ours}; give the same, or "
                     "another folder"
                 )
             if self.ranks.is_first:
-                sentence = "the run in %s was begun with %s %d and goes on with %d: %s"
-                log.warning(sentence, folder, name, found, ours, WHEN_CHANGED[name])
+                begun = f"no {name}" if found is None else f"{name} {found}"
+                sentence = "the run in %s was begun with %s and goes on with %s: %s"
+                log.warning(sentence, folder, begun, "none" if ours is None else ours, WHEN_CHANGED[name])
+
+    def order_with(self, batch_at: object) -> dict[str, Any]:
+        """What ORDER holds of a run on these batches."""
+        return {**(batch_at.order if isinstance(batch_at, Ordered) else {}), **self.noted}
 
     def save(self, state: Mapping[str, saved.Stateful]) -> None:
         """Write the checkpoint; the one before it stays whole until this one is.
@@ -535,8 +552,8 @@ class Engine:
                 if keep is not None and is_kept:
                     keep(options.folder / "kept" / f"step-{self.step:08}")
                 if is_saved:
-                    if isinstance(batch_at, Ordered) and self.ranks.is_first:
-                        write_whole(options.folder / ORDER, json.dumps(batch_at.order) + "\n")
+                    if self.ranks.is_first and (order := self.order_with(batch_at)):
+                        write_whole(options.folder / ORDER, json.dumps(order) + "\n")
                     self.save(state)
                     metrics |= after_save(self.step)
                 if is_reported:

@@ -20,17 +20,20 @@ from muse.pipeline import INDEX, Muse, parts_of
 PARTS = "parts.json"
 """Where a run of a transformer remembers the folders of what it was trained with: the base its `vqgan` and
 `text_encoder`, super-resolution the `model` that it enlarges and its own `vqgan_superres`. Relative ones are seen from
-the run's folder."""
+the run's folder; ABSOLUTE has the same where they lay when they were noted, for a run that was taken away alone."""
+ABSOLUTE = "absolute"
+"""The field of PARTS whose places are tried second."""
 DECAY = 0.7
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
 
 
 def remember_parts(run: Path, **folders: Path) -> None:
     """Note the folders of the other parts of the model, by the names in PARTS: as seen from the run where they lie
-    beside it, or below what does, so that they may be moved together."""
+    beside it, or below what does, so that they may be moved together, and where they are now."""
     run.mkdir(parents=True, exist_ok=True)
     parts = {name: str(seen_from(run.absolute(), folder.absolute())) for name, folder in folders.items()}
-    write_whole(run / PARTS, json.dumps(parts, indent=2) + "\n")
+    absolute = {name: os.path.normpath(folder.absolute()) for name, folder in folders.items()}
+    write_whole(run / PARTS, json.dumps({**parts, ABSOLUTE: absolute}, indent=2) + "\n")
 
 
 def seen_from(run: Path, folder: Path) -> Path:
@@ -45,13 +48,15 @@ def remembered_part(run: Path, name: str) -> Path:
     parts = read_json(run / PARTS)
     if not isinstance(parts.get(name), str):
         raise CheckpointError(f"{run / PARTS} does not say where the run's {name} is; write its folder there")
-    folder = Path(os.path.normpath(run.absolute() / parts[name]))
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{run / PARTS} says that the run's {name} is {parts[name]}, which is gone; put it back, or write there "
-            "where it is now"
-        )
-    return folder
+    absolute = parts.get(ABSOLUTE)  # runs of before have none
+    places = [parts[name], absolute.get(name) if isinstance(absolute, dict) else None]
+    for place in places:
+        if isinstance(place, str) and (folder := Path(os.path.normpath(run.absolute() / place))).is_dir():
+            return folder
+    raise CheckpointError(
+        f"{run / PARTS} says that the run's {name} is {parts[name]}, which is gone; put it back, or write there "
+        "where it is now"
+    )
 
 
 def average_of_folders(folders: Sequence[Path], decay: float = DECAY) -> dict[str, Tensor]:

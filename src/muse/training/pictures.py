@@ -5,17 +5,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from muse.data.order import digest_of
 from muse.images import contact_sheet, to_images
 from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN
 from muse.shapes import Pictures
-from muse.training.engine import Engine, EngineOptions, Metrics, average_of
+from muse.training.engine import LOSSES, Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import adversarial_loss, discriminator_loss, gradient_loss
 from muse.training.perceptual import PerceptualLoss
 
@@ -58,6 +60,20 @@ def check_weights(**weights: float) -> None:
             raise ValueError(f"{name} is {weight}; give a finite number of at least 0")
 
 
+def losses_of(training: PictureTraining, perceptual: PerceptualLoss | None) -> dict[str, Any]:
+    """What the losses of a run are made of, by the names in LOSSES."""
+    options = {name.replace("_", "-"): value for name, value in vars(training).items()}
+    found = {"perceptual": None if perceptual is None else digest_of_weights(perceptual), **options}
+    return {name: found[name] for name in LOSSES if name in found}
+
+
+def digest_of_weights(*modules: nn.Module) -> str:
+    """Twelve hexadecimal digits that change with the weights; the same for those that were rounded to bfloat16."""
+    tensors = [tensor for module in modules for _, tensor in sorted(module.state_dict().items())]
+    rounded = (tensor.detach().to("cpu", torch.bfloat16).contiguous().reshape(-1) for tensor in tensors)
+    return digest_of(tensor.view(torch.uint8).numpy().tobytes() for tensor in rounded)
+
+
 class PictureStage(ABC):
     """The networks, optimizers and averages of one run; what needs a gradient is trained."""
 
@@ -73,6 +89,7 @@ class PictureStage(ABC):
             raise ValueError("graph is for the steps of transformers and a VQGAN is trained; leave out --engine.graph")
         self.training = training
         self.engine = Engine(training.engine)
+        self.engine.noted = losses_of(training, perceptual)
         self.vqgan = vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.discriminator = PatchDiscriminator(training.discriminator)
         self.average = average_of(self.vqgan, training.engine.ema_decay)

@@ -3,6 +3,7 @@
 import hashlib
 import zlib
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 from muse.models.vqgan import VQGAN
 from muse.pipeline import Muse
 from muse.shapes import Pictures, Tokens
+from muse.training.pictures import digest_of_weights
 
 
 class Redraw:
@@ -39,6 +41,12 @@ class Redraw:
             )
         self.muse = muse
         self.options = replace(muse.superres_defaults, guidance=0.0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the networks that draw, but not with the arithmetic."""
+        superres, _ = self.muse.high
+        return digest_of_weights(self.muse.vqgan, superres)
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures, step: int) -> Tokens:
