@@ -121,7 +121,7 @@ def tokenize(
 
 def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInfo:
     """What a cache will hold.
-    Raises ValueError if a VQGAN cannot take pictures of that size, or the grids are not for super-resolution."""
+    Raises ValueError if a VQGAN cannot take pictures of that size."""
 
     def grids(vqgan: VQGAN | None, size: int) -> Grids | None:
         if vqgan is None:
@@ -134,12 +134,12 @@ def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInf
     low, high = grids(networks.low, options.size), grids(networks.high, options.high_size)
     assert low is not None
     if networks.high is not None and high is not None and high.height % low.height:
-        # Each low token shall cover whole high ones (`SuperResConfig.aligned`, which the recipes ask for).
         step = low.height * networks.high.config.stride
-        raise ValueError(
-            f"high_size {options.high_size} makes {high.height} x {high.width} high tokens, no multiple of the "
-            f"{low.height} x {low.width} low ones, which super-resolution cannot be aligned with; "
-            f"try {max(options.high_size // step, 1) * step}"
+        log.warning(
+            "high_size %d makes %d x %d high tokens, no multiple of the %d x %d low ones: super-resolution must be "
+            "trained without model.aligned on them, which most recipes set; with it, try %d",
+            *(options.high_size, high.height, high.width, low.height, low.width),
+            max(options.high_size // step, 1) * step,
         )
     text_dim = networks.text_encoder.dim if networks.text_encoder is not None else None
     made_of = f"{name}, {options.size} pixels" + (f" and {options.high_size} pixels" if networks.high else "")
