@@ -8,15 +8,21 @@ OUT ?= apple.png
 
 .PHONY: draw browser ready test check format bench wheel emoji clean
 
+# What is installed is compiled by all cores at once afterwards; pip would do it one file after the other.
+INSTALL = $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+COMPILE = $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # some packages hold files of old Pythons
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) --editable .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(INSTALL) --editable ".[dev]"
 	# Apart from the rest, and without the torchvision that it asks for: tests compare with its formulas.
-	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/peers --constraint constraints.txt torch-fidelity
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/peers torch-fidelity
+	$(COMPILE)
 	touch $@
 
 draw: $(VENV)/.installed  ## Draw PROMPT with the shipped model into OUT.
@@ -38,6 +44,7 @@ browser:  ## Debian's Chromium, in which the page is tested, where this user may
 ready:
 	@$(MAKE) --no-print-directory --jobs=2 browser check  # side by side, as either waits for downloads
 
+test: export PYTHONDONTWRITEBYTECODE =  # or each process that the tests start compiles all of ours once more
 test: ready  ## Everything that CI runs.
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(if $(BROWSERS),,-m "not browser")
 

@@ -11,7 +11,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import sys
 import unittest.mock
 from pathlib import Path
@@ -274,10 +273,7 @@ def test_a_signal_to_the_whole_group_of_processes_leaves_the_workers_to_the_engi
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_killed_outright_and_resumed_equals_the_unbroken_one(tmp_path, stage, unbroken):
-    command = [sys.executable, "-m", "tests.training.tiny_runs", stage, str(tmp_path), "5"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill(stage, tmp_path, "step", 5)
     assert state_of(tmp_path)["step"] == 4
     assert set(metrics_of(tmp_path)) == {1, 2, 3, 4, 5}
     RUNS[stage](options(tmp_path))
@@ -294,13 +290,9 @@ def test_a_run_that_has_taken_its_steps_says_so(tmp_path, caplog):
     assert set(metrics_of(tmp_path)) == {1, 2, 3}
 
 
-def kill_at_random(stage, folder, rng):
-    """Begin a run, or go on with it, and kill it before any of its steps; or while it saves: when a file of the
-    checkpoint is to be flushed, or when the whole one is to take its name. Returns where it was killed."""
-    latest = state.latest(folder / "checkpoints")
-    done = int(latest.name.removeprefix("step-")) if latest else 0
-    where = rng.choice(["step", "step", "fsync", "replace"])
-    step = rng.randrange(done, options(folder).steps) if where == "step" else -1
+def kill(stage, folder, where, step):
+    """Begin a run, or go on with it, and kill it before a step; or while it saves: when a file of the checkpoint is to
+    be flushed ("fsync"), or when the whole one is to take its name ("replace")."""
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
@@ -308,9 +300,17 @@ def kill_at_random(stage, folder, rng):
                 setattr(os, where, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
             RUNS[stage](options(folder), signalling(BATCHES[stage], step, signal.SIGKILL))
         os._exit(1)
-    place = f"step {step}" if where == "step" else f"{where} after step {done}"
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, place
-    return place
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, f"{where} {step}"
+
+
+def kill_at_random(stage, folder, rng):
+    """Kill a run before any of its steps, or while it saves; where it was killed."""
+    latest = state.latest(folder / "checkpoints")
+    done = int(latest.name.removeprefix("step-")) if latest else 0
+    where = rng.choice(["step", "step", "fsync", "replace"])
+    step = rng.randrange(done, options(folder).steps) if where == "step" else -1
+    kill(stage, folder, where, step)
+    return f"step {step}" if where == "step" else f"{where} after step {done}"
 
 
 @pytest.mark.parametrize("stage", STAGES)

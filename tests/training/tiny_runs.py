@@ -5,8 +5,6 @@ python tests/training/tiny_runs.py base FOLDER 4     takes steps until it kills 
 
 import os
 import re
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,9 +213,3 @@ def signalling(batch_at: Callable[[int], Any], at: int, number: int) -> Callable
         return batch_at(step)
 
     return with_signal
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    stage, folder, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    RUNS[stage](options(folder), signalling(BATCHES[stage], last, signal.SIGKILL))
