@@ -1,7 +1,4 @@
-"""Runs small enough for a test, of every stage, that a test can stop at any step.
-
-python tests/training/tiny_runs.py base FOLDER 4     takes steps until it kills itself before the fifth
-"""
+"""Runs small enough for a test, of every stage, that a test can stop at any step."""
 
 import os
 import re
