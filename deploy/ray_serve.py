@@ -83,7 +83,7 @@ def deployment(replicas: Replicas, options: Serve | None = None) -> serve.Applic
 
     @serve.deployment(
         name="muse",
-        max_ongoing_requests=options.max_queue + options.max_batch,
+        max_ongoing_requests=options.max_queue + options.batch(on_gpu=replicas.gpus > 0),
         graceful_shutdown_timeout_s=options.shutdown_seconds,
         autoscaling_config={
             "min_replicas": replicas.min_replicas,

@@ -303,6 +303,17 @@ def test_requests_that_meet_are_drawn_together_and_each_gets_the_picture_it_woul
     assert apart == alone(tiny_muse, APPLE, 9, steps=2)
 
 
+@pytest.mark.parametrize(("options", "batches"), [({}, 3), ({"max_batch": 8}, 1)])
+def test_on_a_processor_pictures_are_drawn_one_by_one_if_nothing_else_is_said(serving, options, batches):
+    served = serving(**options)
+    assert len(served.client().images.generate(prompt=APPLE, n=3).data) == 3
+    assert metrics(served)["muse_batch_pictures_count"] == batches
+
+
+def test_on_a_gpu_some_are_drawn_at_once_if_nothing_else_is_said():
+    assert (Serve().batch(on_gpu=True), Serve(max_batch=2).batch(on_gpu=True)) == (8, 2)
+
+
 def test_a_full_queue_sends_clients_away_for_a_while(serving, brake, aside):
     served = serving(max_queue=2)
     running = aside(served.client().images.generate, prompt=APPLE)

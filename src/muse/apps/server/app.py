@@ -42,7 +42,8 @@ class ImageServer:
     def __init__(self, muse: Muse, serve: Serve):
         self.muse, self.serve, self.started = muse, serve, int(time.time())
         self.metrics = Metrics(lambda: self.worker.num_waiting)
-        self.worker = Worker(partial(draw, muse), serve.max_queue, serve.max_batch, self.metrics.on_batch)
+        batch = serve.batch(on_gpu=muse.device.type != "cpu")
+        self.worker = Worker(partial(draw, muse), serve.max_queue, batch, self.metrics.on_batch)
         self.openers = anyio.CapacityLimiter(MOST_OPENERS)
         self.readers = anyio.CapacityLimiter(1)
         self.store = PictureStore(serve.url_mb * 1e6, serve.url_seconds)

@@ -13,6 +13,8 @@ from muse.requests import MOST_TRIED, Precision
 
 MOST_PICTURES = 10
 """Pictures of one request, as the OpenAI API has it."""
+ON_GPU = 8
+"""Pictures drawn side by side on a GPU, if nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ class Serve:
     """Ask for a bearer key: one of those in this file, one a line."""
     public_url: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: as asked)")] = None
     """What the addresses of pictures begin with, if clients reach the server by another name."""
-    max_batch: int = 8
-    """Pictures drawn side by side while others wait; 1 draws one after another."""
+    max_batch: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=f"(default: {ON_GPU} on a GPU, else 1)")
+    ] = None
+    """Pictures drawn side by side while others wait; on a processor that takes as long as one after another."""
     max_queue: int = 32
     """Pictures that may wait; beyond them clients are told to come again (429)."""
     max_steps: int = 100
@@ -61,7 +65,8 @@ class Serve:
     def __post_init__(self) -> None:
         """Raises ValueError for a value outside its range."""
         check_whole("port", self.port, 0, 65535)
-        check_whole("max_batch", self.max_batch, 1, 1024)
+        if self.max_batch is not None:
+            check_whole("max_batch", self.max_batch, 1, 1024)
         check_whole("max_queue", self.max_queue, 1, 100_000)
         check_whole("max_steps", self.max_steps, 1, 10_000)
         check_whole("max_best_of", self.max_best_of, 1, MOST_TRIED)
@@ -71,6 +76,10 @@ class Serve:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a finite number above 0")
         if self.public_url is not None and not re.fullmatch(r"https?://[^\s?#]+", self.public_url):
             raise ValueError(f"public_url is {self.public_url!r}; give one like https://pictures.example.org")
+
+    def batch(self, on_gpu: bool) -> int:
+        """Pictures drawn side by side at most."""
+        return self.max_batch or (ON_GPU if on_gpu else 1)
 
     @property
     def most_pictures(self) -> int:
