@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import tyro
 from tqdm import tqdm
 
-from muse.evaluation.drawing import fingerprint_of
+from muse.checkpoint import fingerprint_of
 from muse.evaluation.evaluate import draw_with
 from muse.evaluation.report import git_commit
 from muse.guidance import Ramp

@@ -1,12 +1,13 @@
 """A module and its folder: config.json and model.safetensors, as diffusers and transformers lay them out."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import stat
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -231,6 +232,17 @@ def is_narrow(folder: Path) -> bool:
             return any(name.endswith(SCALES) for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError):
         return False
+
+
+def fingerprint_of(modules: Iterable[nn.Module], dtype: torch.dtype | None = None) -> str:
+    """Sixteen hexadecimal digits that change with any weight of any of the modules, or with what it is in `dtype`."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            whole = tensor.detach().to("cpu", dtype).contiguous().reshape(-1)
+            digest.update(f"{name} {tuple(tensor.shape)} {whole.dtype}".encode())
+            digest.update(whole.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def count_parameters(folder: Path) -> int:

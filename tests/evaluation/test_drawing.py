@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from muse.evaluation.drawing import PictureCache, Shard, company_of, draw_all, fingerprint_of
+from muse.checkpoint import fingerprint_of
+from muse.evaluation.drawing import PictureCache, Shard, company_of, draw_all
 from muse.evaluation.sources import Prompt, requests_for
 from muse.images import read_png_text
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
 
 from muse.evaluation.sources import Request
@@ -53,17 +52,6 @@ class Timing:
     def as_json(self) -> dict[str, Any]:
         typical = round(median(self.seconds), 4) if self.seconds else None
         return {"batches_drawn": len(self.seconds), "pictures_a_batch": self.batch, "seconds_a_batch": typical}
-
-
-def fingerprint_of(modules: Iterable[nn.Module]) -> str:
-    """Sixteen hexadecimal digits that change with any weight of any of the modules."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            whole = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(whole.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def company_of(device: torch.device, batch: int) -> dict[str, Any]:

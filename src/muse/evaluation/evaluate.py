@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from muse import __version__
-from muse.checkpoint import CONFIG, load_module, read_json, writing
+from muse.checkpoint import CONFIG, fingerprint_of, load_module, read_json, writing
 from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
-from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, company_of, draw_all, fingerprint_of
+from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, company_of, draw_all
 from muse.evaluation.intervals import Figure, around, mean_of, wilson
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import (

@@ -168,9 +168,9 @@ LOADING: dict[str, Any] = {
 def load_light(folder: Path) -> tuple[Bert, WordPieces] | None:
     """The encoder and the tokenizer of a folder that `transformers` is not needed for, as those of the model that
     ships; None if it is, or to say what is wrong with them."""
-    tokenizer = WordPieces.from_folder(folder)
-    encoder = tokenizer and Bert.from_folder(folder)
-    return (encoder, tokenizer) if tokenizer is not None and encoder is not None else None
+    if (tokenizer := WordPieces.from_folder(folder)) is None or (encoder := Bert.from_folder(folder)) is None:
+        return None
+    return encoder, tokenizer
 
 
 def load_plain(folder: Path) -> tuple[Any, dict[str, Any]]:

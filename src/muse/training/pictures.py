@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from muse.data.order import digest_of
+from muse.checkpoint import fingerprint_of
 from muse.images import contact_sheet, to_images
 from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN
@@ -63,15 +63,8 @@ def check_weights(**weights: float) -> None:
 def losses_of(training: PictureTraining, perceptual: PerceptualLoss | None) -> dict[str, Any]:
     """What the losses of a run are made of, by the names in LOSSES."""
     options = {name.replace("_", "-"): value for name, value in vars(training).items()}
-    found = {"perceptual": None if perceptual is None else digest_of_weights(perceptual), **options}
+    found = {"perceptual": None if perceptual is None else fingerprint_of([perceptual], torch.bfloat16), **options}
     return {name: found[name] for name in LOSSES if name in found}
-
-
-def digest_of_weights(*modules: nn.Module) -> str:
-    """Twelve hexadecimal digits that change with the weights; the same for those that were rounded to bfloat16."""
-    tensors = [tensor for module in modules for _, tensor in sorted(module.state_dict().items())]
-    rounded = (tensor.detach().to("cpu", torch.bfloat16).contiguous().reshape(-1) for tensor in tensors)
-    return digest_of(tensor.view(torch.uint8).numpy().tobytes() for tensor in rounded)
 
 
 class PictureStage(ABC):

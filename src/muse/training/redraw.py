@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from muse.checkpoint import fingerprint_of
 from muse.models.vqgan import VQGAN
 from muse.pipeline import Muse
 from muse.shapes import Pictures, Tokens
-from muse.training.pictures import digest_of_weights
 
 
 class Redraw:
@@ -44,9 +44,9 @@ class Redraw:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with the networks that draw, but not with the arithmetic."""
+        """Sixteen hexadecimal digits that change with the networks that draw, but not with the arithmetic."""
         superres, _ = self.muse.high
-        return digest_of_weights(self.muse.vqgan, superres)
+        return fingerprint_of([self.muse.vqgan, superres], torch.bfloat16)
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures, step: int) -> Tokens:
