@@ -26,7 +26,12 @@ def of_layer(config: TransformerConfig, words: int, *, has_text: bool) -> int:
     positions, dim = config.height * config.width, config.dim
     attend_self = of_being_attended(config) + 2 * dim**2 + 4 * positions * dim
     attend_text = (4 * dim**2 + 4 * words * dim) if has_text else 0
-    return attend_self + attend_text + 4 * dim * config.mlp_dim
+    return attend_self + attend_text + of_mlp(config)
+
+
+def of_mlp(config: TransformerConfig) -> int:
+    """Of one position in the MLP of a layer."""
+    return 4 * config.dim * config.mlp_dim
 
 
 def of_being_attended(config: TransformerConfig) -> int:
@@ -78,10 +83,12 @@ def of_training_step(
     told_share: float = 1 - CAPTION_DROP,
 ) -> int:
     """Of one step on a batch: forward once, and twice that backward, but for the text, which wants no gradient. Logits
-    are of hidden positions, and what reads a text of samples that have one, by their mean shares if not given."""
+    and the last layer's MLP are of hidden positions, and what reads a text of samples that have one, by their mean
+    shares if not given."""
     positions, told = config.height * config.width, told_share * batch
     alone, beside_text = (of_layer(config, words, has_text=has_text) for has_text in (False, True))
     of_layers = config.depth * positions * (batch * alone + told * (beside_text - alone))
+    of_layers -= (1 - hidden_share) * batch * positions * of_mlp(config)
     of_head = hidden_share * batch * positions * (of_features(config) + of_logits(config))
     of_text = told * (3 * of_reading(config, words) - 2 * words * config.text_dim * config.dim)
     return round(3 * (of_layers + of_head) + of_text)

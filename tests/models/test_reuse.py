@@ -256,6 +256,28 @@ def test_with_the_unconditional_branch_kept_of_the_same_tokens_nothing_changes(w
     hook.remove()
 
 
+@EACH
+def test_training_learns_the_same_of_hidden_tokens_though_the_last_layer_computes_no_others(which, request):
+    """Of 40 and 30 hidden tokens: their logits, and the gradient of every weight."""
+    network, tokens = request.getfixturevalue(which), half_hidden()
+    is_hidden, told = tokens == MASK_ID, slice(1)
+
+    def gradients(at):
+        text = TEXT[told], IS_WORD[told]
+        logits = network(tokens, network.read(*text) if which == "base" else network.read(LOW_TOKENS, *text), at)
+        logits = logits if at is not None else logits[is_hidden]
+        return logits, torch.autograd.grad(logits.square().sum(), list(network.parameters()))
+
+    seen = []
+    hook = network.layers[-1].mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1]))
+    (some, of_some), (every, of_every) = gradients(is_hidden), gradients(None)
+    hook.remove()
+    assert seen == [(70,), (2, POSITIONS)]
+    torch.testing.assert_close(some, every)
+    for ours, plain in zip(of_some, of_every, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
+
+
 @pytest.mark.parametrize("remask", [0.0, 0.3])
 @torch.no_grad()
 def test_a_picture_of_a_batch_is_the_picture_alone_though_its_neighbour_has_more_to_draw(base, remask):

@@ -17,6 +17,8 @@ from muse.shapes import Places, Tokens
 States = Float[Tensor, "batch position dim"]
 Wanted = Int[Tensor, "batch wanted"]
 """Where among the states that are given those are whose new states are wanted."""
+Index = tuple[Int[Tensor, " chosen"], Int[Tensor, " chosen"]]
+"""Samples and positions of some states, not equally many of each sample."""
 Heads = Float[Tensor, "batch head position features"]
 # There may be fewer texts than samples: the axis has a name of its own.
 TextHeads = Float[Tensor, "text head word features"]
@@ -66,12 +68,15 @@ def attend(query: Heads, key: TextHeads, value: TextHeads, is_visible: Words | N
     if not is_plain_faster(query, key.shape[2]):
         mask = None if is_visible is None else is_visible[:, None, None, :]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    bias = query.new_zeros(1, 1, 1)
-    if is_visible is not None:
-        bias = bias.masked_fill(~is_visible[:, None], -torch.inf).repeat_interleave(query.shape[1], 0)
+    scale = query.shape[-1] ** -0.5
     queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))
-    # One call that scales, too, and adds what hides words: each for itself would go through all scores once more.
-    scores = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+    if is_visible is None:
+        scores = (queries * scale) @ keys.transpose(1, 2)
+    else:
+        hiding = query.new_zeros(1, 1, 1).masked_fill(~is_visible[:, None], -torch.inf)
+        # One call that scales, too, and adds what hides words: each for itself would go through all scores once more.
+        hiding = hiding.repeat_interleave(query.shape[1], 0)
+        scores = torch.baddbmm(hiding, queries, keys.transpose(1, 2), alpha=scale)
     return (scores.softmax(dim=-1) @ values).unflatten(0, query.shape[:2])
 
 
@@ -92,7 +97,8 @@ class SelfAttention(nn.Module):
 
         With `kept`, keys and values of every position as they were computed last are renewed, and attended to: so
         positions whose states are not given have their say all the same."""
-        query, key_value = self.query_key_value(states).tensor_split((states.shape[-1],), dim=-1)
+        dim = states.shape[-1]
+        query, key_value = self.query_key_value(states).split((dim, 2 * dim), dim=-1)
         if kept is not None:
             key_value = kept.renewed(key_value, places)
         if wanted is not None:
@@ -189,7 +195,7 @@ class FeedForward(nn.Module):
         self.widen = nn.Linear(dim, hidden_dim, bias=False)
         self.narrow = nn.Linear(hidden_dim, dim, bias=False)
 
-    def forward(self, states: States) -> States:
+    def forward(self, states: Features) -> Features:
         return self.narrow(F.gelu(self.widen(states)))
 
 
@@ -250,18 +256,23 @@ class TransformerLayer(nn.Module):
         kept: Kept | None = None,
         places: Places | None = None,
         wanted: Wanted | None = None,
-    ) -> Float[Tensor, "batch wanted dim"]:
-        """States of every position, or of those at `places`, after this layer; or of the `wanted` ones among them."""
+        index: Index | None = None,
+    ) -> Float[Tensor, "*position dim"]:
+        """States of every position, or of those at `places`, after this layer; or of the `wanted` ones among them; or
+        of those of an `index`, one after the other."""
         changes = self.dropout(self.attend_self(self.norm_self(states), kept, places, wanted))
         states = (states if wanted is None else take(states, wanted)) + changes
         if text is not None and is_word is not None:
             states = self._attend_text(states, text, is_word)
+        if index is not None:
+            states = states[index]
         return states + self.dropout(self.mlp(self.norm_mlp(states)))
 
     def _attend_text(self, states: States, text: tuple[TextHeads, TextHeads], is_word: Words) -> States:
-        told, untold = states[: len(is_word)], states[len(is_word) :]
-        told = told + self.dropout(self.attend_text(self.norm_text(told), *text, is_word))
-        return torch.cat([told, untold]) if len(untold) else told
+        if len(is_word) < len(states):
+            told, untold = states.split((len(is_word), len(states) - len(is_word)))
+            return torch.cat([self._attend_text(told, text, is_word), untold])
+        return states + self.dropout(self.attend_text(self.norm_text(states), *text, is_word))
 
     def ends(self) -> tuple[nn.Linear, ...]:
         """The last layer of each way around a shortcut."""

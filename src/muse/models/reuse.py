@@ -42,16 +42,19 @@ EARLY = 2 / 3
 """The share of steps after which, by the cosine, half of the tokens are hidden."""
 
 
-def through(layers: Stack, states: States, text: Context | None, focus: Focus) -> Float[Tensor, "batch place dim"]:
+def through(
+    layers: Stack, states: States, text: Context | None, focus: Focus, chosen: Hidden | None = None
+) -> Float[Tensor, "*position dim"]:
     """The states of every position after all layers, or of the places that the focus wants: the last layer computes no
-    others, but lets them be attended to."""
+    others, but lets them be attended to. Or of `chosen` positions, one after the other: its MLP computes no others."""
     if focus.places is not None:
         states = take(states, focus.places)
     is_word = text.is_word if text is not None else None
+    index = None if chosen is None else chosen.nonzero(as_tuple=True)
     for i, layer in enumerate(layers):
         keys_values = text.keys_values[i] if text is not None else None
-        wanted = focus.wanted if i == len(layers) - 1 else None
-        states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places, wanted)
+        ends = (focus.wanted, index) if i == len(layers) - 1 else ()
+        states = layer(states, keys_values, is_word, focus.of_layer(i), focus.places, *ends)
     return states
 
 

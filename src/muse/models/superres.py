@@ -240,8 +240,8 @@ class SuperResTransformer(nn.Module):
         states = self.embed(tokens) + self.positions()
         if context.start is not None:
             states = states + context.start
-        states = through(self.layers, states, context, focus)
-        return logits_of(self.head, self.norm(states if at is None else states[at]), merge)
+        states = through(self.layers, states, context, focus, at)
+        return logits_of(self.head, self.norm(states), merge)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ class MaskedTransformer(nn.Module):
         check_grid(tokens, self.config.height, self.config.width)
         if text is not None and len(text) > len(tokens):
             raise ValueError(f"{len(text)} texts came for {len(tokens)} grids of tokens; give at most one for each")
-        states = through(self.layers, self.embed(tokens) + self.positions(), text, focus)
-        return logits_of(self.head, self.norm(states if at is None else states[at]), merge)
+        states = through(self.layers, self.embed(tokens) + self.positions(), text, focus, at)
+        return logits_of(self.head, self.norm(states), merge)
 
 
 def drop_captions(num: int, probability: float, generator: torch.Generator) -> int:
