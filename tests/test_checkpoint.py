@@ -5,6 +5,7 @@ import os
 import resource
 import stat
 import unittest.mock
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from muse.checkpoint import (
     load_module,
     read_json,
     save_module,
+    write_tensors,
     write_whole,
 )
 from muse.models.transformer import MaskedTransformer, TransformerConfig
@@ -143,6 +145,22 @@ def test_a_text_for_which_a_disk_has_no_room_is_named_and_leaves_the_old_one(tmp
     ):
         write_whole(tmp_path / "a.json", "more")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["{}"]
+
+
+def test_processes_of_the_same_number_write_a_file_at_once_and_each_time_it_is_whole(tmp_path):
+    """As on several machines, in containers whose processes have equal numbers: here they are threads of one."""
+    texts = [str(i) * 1000 for i in range(4)]
+
+    def write(text):
+        for _ in range(100):
+            write_whole(tmp_path / "a.json", text)
+            write_tensors(tmp_path / "a.safetensors", {"a": torch.full((100,), float(text[0]))})
+            assert (tmp_path / "a.json").read_text() in texts
+            assert len(load_file(tmp_path / "a.safetensors")["a"].unique()) == 1
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        list(pool.map(write, texts))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy import ndimage
 from torch import Tensor
 
+from muse.checkpoint import write_tensors
 from muse.images import to_tensor
 from muse.shapes import Pictures
 from projects.emoji import recipe
@@ -257,9 +258,7 @@ class Judge:
         cache = folder / "judge" / f"{key.hexdigest()[:16]}.safetensors"
         if not cache.exists():
             cache.parent.mkdir(parents=True, exist_ok=True)
-            fresh = cache.with_suffix(".tmp")
-            save_file({"features": Gallery.of(art, network).features}, fresh)
-            fresh.replace(cache)
+            write_tensors(cache, {"features": Gallery.of(art, network).features})
         return cls(network, Gallery(gallery_records(art), load_file(cache)["features"]))
 
     def features(self, images: Sequence[Image.Image]) -> Features:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
+import secrets
 import stat
 import typing
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from muse.requests import MAKE_ROOM, told_when_full
+from muse.requests import MAKE_ROOM, fresh_file, told_when_full
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 METRICS = "metrics.jsonl"
@@ -44,13 +44,8 @@ class Configured(Protocol):
 def write_whole(path: Path, content: str) -> None:
     """Write a text file so that a reader never sees half of it, however many processes write it.
     Raises OSError if it cannot be written; nothing half-written is left."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with told_when_full(path):
-            fresh.write_text(content)
-            os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with fresh_file(path) as fresh:
+        fresh.write_text(content)
 
 
 @contextmanager
@@ -66,7 +61,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def usual_mode(folder: Path) -> int:
     """The mode of a file that this process makes in a folder; safetensors lets nobody else read what it writes."""
-    probe = folder / ".mode.tmp"
+    probe = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         probe.touch()
         return stat.S_IMODE(probe.stat().st_mode)
@@ -93,18 +88,16 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
     """Write the tensors of a folder, which stays whole meanwhile.
     Raises OSError if they cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / (WEIGHTS + ".tmp")
-    try:
-        with writing(folder / WEIGHTS):
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-                fresh,
-                metadata={"format": "pt"},
-            )
-        fresh.chmod(usual_mode(folder))
-        os.replace(fresh, folder / WEIGHTS)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_tensors(folder / WEIGHTS, weights)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors, so that a reader never sees half of them, however many processes write them.
+    Raises OSError if they cannot be written; nothing half-written is left."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with writing(path), fresh_file(path) as fresh:
+        save_file(whole, fresh, metadata={"format": "pt"})
+        fresh.chmod(usual_mode(path.parent))
 
 
 def rounded(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

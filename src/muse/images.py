@@ -1,11 +1,8 @@
 """PIL pictures to tensors and back, and to files that say how they were made."""
 
 import math
-import os
-import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from muse.requests import check_kind, check_list, told_when_full, whole_number
+from muse.requests import check_kind, check_list, fresh_file, whole_number
 from muse.shapes import Pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
@@ -166,18 +163,6 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> 
     for i, image in enumerate(images):
         sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
     return sheet
-
-
-@contextmanager
-def fresh_file(path: Path | str) -> Iterator[Path]:
-    """Where to write a file that takes the name `path` once it is whole; if anything goes wrong, nothing is left."""
-    fresh = Path(path).with_name(f".{secrets.token_hex(8)}.tmp")  # nothing else has it, and it is short enough anywhere
-    try:
-        with told_when_full(path):
-            yield fresh
-            os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def save_png(image: Image.Image, path: Path | str, text: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import numbers
 import operator
 import os
 import random
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,19 @@ def told_when_full(path: Path | str) -> Iterator[None]:
         if not is_full(error):
             raise
         raise OSError(f"{told_path(path)} cannot be written ({error.strerror}); {MAKE_ROOM}") from error
+
+
+@contextmanager
+def fresh_file(path: Path | str) -> Iterator[Path]:
+    """Where to write a file that takes the name `path` once it is whole, however many processes of however many
+    machines write it; if anything goes wrong, nothing is left."""
+    fresh = Path(path).with_name(f".{secrets.token_hex(8)}.tmp")  # nothing else has it, and it is short enough anywhere
+    try:
+        with told_when_full(path):
+            yield fresh
+            os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def check_out(path: Path | None) -> None:

@@ -29,6 +29,18 @@ def network(tokens, is_hidden, step):
     return table[tokens] + table[tokens].roll(1, dims=1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_sampled_in_float32(dtype):  # aMUSEd: fp16 softmax and Gumbel give -inf
+    num_codes = 8192
+    logits = (4 * torch.randn(1, POSITIONS, num_codes, generator=seeded())).to(dtype)
+    options = EditOptions(iterations=20, share=0.5, top_k=None)
+    start = torch.zeros(1, POSITIONS, dtype=torch.long)
+    drawn, expected = (
+        edit(start, lambda *_, given=given: given, options, seeded(), num_codes) for given in (logits, logits.float())
+    )
+    assert drawn.equal(expected)
+
+
 def wanting(code):
     def predict(tokens, is_hidden, step):
         return torch.zeros(*tokens.shape, NUM_CODES).index_fill(-1, torch.tensor([code]), 50.0)

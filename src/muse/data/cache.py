@@ -10,7 +10,6 @@ and a row costs what it weighs."""
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from jaxtyping import Int
 from muse.checkpoint import CheckpointError, read_json, write_whole
 from muse.data.batches import TokenBatch
 from muse.data.order import check_rows, digest_of, order_of, sampled, shuffled
-from muse.requests import told_when_full
+from muse.requests import fresh_file
 
 INDEX = "cache.json"
 FORMAT = 1
@@ -100,16 +99,13 @@ def write_shard(folder: Path, piece: int, columns: dict[str, Any], info: CacheIn
     import pyarrow as pa
 
     schema = schema_of(info).arrow_schema
-    path = folder / shard_name(piece)
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        arrays = [column_of(columns[field.name], field.type) for field in schema]
-        with told_when_full(path):
-            with pa.OSFile(str(fresh), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-                stream.write_batch(pa.record_batch(arrays, schema=schema))
-            os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    arrays = [column_of(columns[field.name], field.type) for field in schema]
+    with (
+        fresh_file(folder / shard_name(piece)) as fresh,
+        pa.OSFile(str(fresh), "wb") as file,
+        pa.ipc.new_stream(file, schema) as stream,
+    ):
+        stream.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def column_of(values: Any, kind: Any) -> Any:

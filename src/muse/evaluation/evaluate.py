@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from muse import __version__
-from muse.checkpoint import CONFIG, fingerprint_of, load_module, read_json, writing
+from muse.checkpoint import CONFIG, fingerprint_of, load_module, read_json, write_tensors
 from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
 from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, company_of, draw_all
@@ -452,10 +452,7 @@ class Evaluation:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [network(pictures.read(part)) for part in progress(parts_of(len(pictures)), network.name)]
-            fresh = path.with_suffix(".tmp")
-            with writing(path):
-                save_file({"features": torch.cat(rows)}, fresh)
-            fresh.replace(path)
+            write_tensors(path, {"features": torch.cat(rows)})
         return load_file(path)["features"]
 
     def reference_of(self, network: FeatureNetwork) -> FrechetReference:

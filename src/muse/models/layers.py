@@ -119,12 +119,12 @@ class Kept:
 
     def renewed(self, new: KeysValues, places: Places | None) -> Float[Tensor, "batch grid keys_and_values"]:
         """What is kept with what is new of all positions, or of some, written over it in place; of the first samples
-        only, if no more are new: the others are not computed again."""
+        only, if no more are new: the others are not computed again. No gradient goes through them."""
         if places is None or self.key_value is None:
-            self.key_value = new
+            self.key_value = new.detach()
         else:
             self.key_value = self.key_value[: len(new)]
-            self.key_value.index_put_(at(places), new)
+            self.key_value.index_put_(at(places), new.detach())
         return self.key_value
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from muse.masking import halton_order, hidden_counts, hidden_places, lowest
-from muse.sampling.options import SamplingOptions
+from muse.sampling.options import EditOptions, SamplingOptions
 from muse.shapes import Counts, Hidden, Logits, PlaceLogits, Places, Predict, Scores, Step, Tokens
 
 Noise = Float[Tensor, "2 batch position"]
@@ -132,28 +132,60 @@ def reveal(
     any_broken: list[Tensor] = []
 
     for step, count in zip(plan.steps, plan.counts, strict=True):
-        logits, places = logits_at(predict, tokens, is_hidden, step, mask_id)
         token_noise, choice_noise = noise_at(step.index)
-        log_probs = logits.float().log_softmax(dim=-1)  # a softmax over 8192 codes loses digits in bf16
-        drawn = draw_codes(log_probs, token_noise.gather(1, places), options.temperature, options.top_k)
-        drawn_log_probs = log_probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
-        is_drawn = is_hidden.gather(1, places)
-        any_broken.append((drawn_log_probs.isnan() & is_drawn).any())
+        drawn = draw_tokens(predict, tokens, is_hidden, step, mask_id, token_noise, options)
+        places, is_drawn = drawn.places, drawn.is_drawn
+        any_broken.append(drawn.is_broken)
 
         if plan.halton is None:
-            scores = confidence(drawn_log_probs, choice_noise.gather(1, places), options.choice_noise, step)
+            scores = confidence(drawn.log_probs, choice_noise.gather(1, places), options.choice_noise, step)
         else:
             scores = plan.halton[places]
         again = remasked(is_ours & ~is_hidden, kept_log_probs, choice_noise, count, options, step)
         # Known tokens have infinite confidence: editing needs no decoder of its own.
         stays_hidden = lowest(scores.masked_fill(~is_drawn, math.inf), count - again.sum(1))
         is_revealed = is_drawn & ~stays_hidden
-        kept_log_probs = put(kept_log_probs, places, is_revealed, drawn_log_probs)
-        tokens = put(tokens, places, is_revealed, drawn).masked_fill(again, mask_id)
+        kept_log_probs = put(kept_log_probs, places, is_revealed, drawn.log_probs)
+        tokens = put(tokens, places, is_revealed, drawn.tokens).masked_fill(again, mask_id)
         is_hidden = is_hidden.scatter(1, places, stays_hidden) | again
         if callback is not None:
             callback(StepReport(step, tokens.clone(), is_hidden.clone(), log_probs=kept_log_probs.clone()))
     return tokens, torch.stack(any_broken)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one step drew, at some places of each sample."""
+
+    places: Places
+    """The hidden places of each sample, and others where it has fewer than its neighbours."""
+    tokens: Tokens
+    """A code for each."""
+    log_probs: Scores
+    """How likely each was, in nats."""
+    is_drawn: Hidden
+    """Which of the places were hidden: nothing was drawn for the others."""
+    is_broken: Bool[Tensor, ""]
+    """Whether the logits of a hidden place were NaN or +inf."""
+
+
+def draw_tokens(
+    predict: Predict,
+    tokens: Tokens,
+    is_hidden: Hidden,
+    step: Step,
+    mask_id: int,
+    noise: Scores,
+    options: SamplingOptions | EditOptions,
+) -> Drawn:
+    """A code for every hidden token, by a uniform of each position; in float32, whatever the logits come in, as a
+    softmax over 8192 codes loses digits in bf16.
+    Raises ValueError if the logits do not fit the tokens."""
+    logits, places = logits_at(predict, tokens, is_hidden, step, mask_id)
+    log_probs, is_drawn = logits.float().log_softmax(dim=-1), is_hidden.gather(1, places)
+    drawn = draw_codes(log_probs, noise.gather(1, places), options.temperature, options.top_k)
+    of_drawn = log_probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+    return Drawn(places, drawn, of_drawn, is_drawn, (of_drawn.isnan() & is_drawn).any())
 
 
 def logits_at(

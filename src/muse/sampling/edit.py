@@ -11,9 +11,8 @@ from muse.requests import check_strength
 from muse.sampling.decode import (
     StepReport,
     check_tokens,
-    draw_codes,
     draw_noise,
-    logits_at,
+    draw_tokens,
     one_for_each,
     put,
     raise_if_broken,
@@ -53,11 +52,10 @@ def edit(
         step = Step(index, options.iterations, num_hidden, 2 * num_hidden)
         token_noise, choice_noise = draw_noise(generators, num_positions).to(tokens.device)
         is_hidden = lowest(choice_noise, counts) & ~is_done.unsqueeze(1)
-        logits, places = logits_at(predict, tokens.masked_fill(is_hidden, mask_id), is_hidden, step, mask_id)
-        log_probs, is_drawn = logits.float().log_softmax(dim=-1), is_hidden.gather(1, places)
-        drawn = draw_codes(log_probs, token_noise.gather(1, places), options.temperature, options.top_k)
-        any_broken.append((log_probs.isnan().any(-1) & is_drawn).any())
-        tokens = put(tokens, places, is_drawn, drawn)
+        masked = tokens.masked_fill(is_hidden, mask_id)
+        drawn = draw_tokens(predict, masked, is_hidden, step, mask_id, token_noise, options)
+        any_broken.append(drawn.is_broken)
+        tokens = put(tokens, drawn.places, drawn.is_drawn, drawn.tokens)
         if callback is not None:
             callback(StepReport(step, tokens.clone(), torch.zeros_like(is_hidden)))
         if options.most_changed is not None:
