@@ -325,6 +325,39 @@ def test_the_fingerprint_changes_with_the_encoder_and_the_codebook_and_not_with_
     assert len({first, second, vqgan.fingerprint()}) == 3
 
 
+OTHERWISE = {
+    "channels": (8, 16, 16),
+    "blocks": 2,
+    "decoder_channels": (16, 8, 16),
+    "decoder_blocks": 2,
+    "num_codes": 64,
+    "code_dim": 8,
+    "attention": True,
+    "level_attention": True,
+    "norm_groups": 2,
+    "encoder_kernels": (3, 1, 1),
+    "encoder_norm": "place",
+    "decoder_padding": "replicate",
+    "patch": 2,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(VQGANConfig)])
+def test_whatever_of_the_config_makes_other_tokens_makes_another_fingerprint(name):
+    """Also what no weight tells, as the groups that an import of a bare checkpoint has to guess."""
+    config = dataclasses.replace(TINY, **{name: OTHERWISE[name]})
+    one, other = vqgan_of(TINY), vqgan_of(config)
+    for part in ("encoder", "quantizer"):
+        if {key: each.shape for key, each in getattr(one, part).state_dict().items()} == {
+            key: each.shape for key, each in getattr(other, part).state_dict().items()
+        }:
+            getattr(other, part).load_state_dict(getattr(one, part).state_dict())
+    given = pictures(num=4, height=32, width=32)
+    is_same = one.config.stride == other.config.stride and one.encode(given).equal(other.encode(given))
+    assert is_same == (one.fingerprint() == other.fingerprint())
+    assert is_same == name.startswith("decoder_")
+
+
 def test_the_fingerprint_is_that_of_the_values_not_of_their_layout():
     vqgan = vqgan_of(TINY)
     before = vqgan.fingerprint()

@@ -284,9 +284,11 @@ class VQGAN(nn.Module):
         return self.decode(self.encode(pictures), pictures.shape[-2] // self.config.stride)
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change when any picture's tokens could: of the encoder and the codebook.
+        """Twelve hexadecimal digits that change when any picture's tokens could: of the encoder and the codebook, and
+        of how the encoder normalises, which no weight tells, where that is not as published.
         The decoder may be finetuned without changing it."""
-        digest = hashlib.sha256()
+        norm = (self.config.encoder_norm, self.config.norm_groups if self.config.encoder_norm == "group" else 0)
+        digest = hashlib.sha256(b"" if norm == ("group", VQGANConfig.norm_groups) else repr(norm).encode())
         for part in (self.encoder, self.quantizer):
             for name, tensor in sorted(part.state_dict().items()):
                 digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
