@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from muse.images import check_num_pixels, to_images, to_tensor
-from muse.requests import as_whole
+from muse.requests import MOST_WINDOWS, as_whole
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -33,7 +33,6 @@ MOST_BEYOND = 2.0
 """No window onto a hole is longer than so many short sides of its picture; the rest of it would see nothing."""
 SMALLEST_WINDOW = 32
 """Pixels of the longer side of one of several windows, however thin the picture is."""
-MOST_WINDOWS = 1024
 MOST_SHRUNK = 40
 """A picture that is longer than so many of its short sides is not seen as a whole: too little of it would be left."""
 DRIFT = 0.1
@@ -420,7 +419,9 @@ def matched_to_surroundings(drawn: Picture, seen: View) -> Picture:
 def nearness(is_there: Known, reach: float) -> Float[Tensor, "1 row column"]:
     """1 within a part and beside it, falling to 0 as far away as `reach`, in widths of the canvas."""
     pixels = max(round(reach * is_there.shape[1]), 1)
-    share = F.avg_pool2d(is_there[None].float(), 2 * pixels + 1, 1, pixels, count_include_pad=False)
+    share, side = is_there[None].float(), 2 * pixels + 1
+    for kernel, padding in (((1, side), (0, pixels)), ((side, 1), (pixels, 0))):  # a square's mean is that of its rows'
+        share = F.avg_pool2d(share, kernel, 1, padding, count_include_pad=False)
     return (2 * share).clamp(max=1)
 
 

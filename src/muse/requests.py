@@ -19,6 +19,8 @@ LARGEST_SEED = 2**63 - 1
 MAKE_ROOM = "make room on the disk, or write to another"
 MOST_TRIED = 1000
 """Seeds that are tried for one picture."""
+MOST_WINDOWS = 1024
+"""Windows in which one picture is drawn."""
 
 
 def told_path(path: Path | str) -> str:

@@ -77,6 +77,17 @@ def test_margins_widen_a_picture(served, tiny_muse, photo):
     assert pixels(answer) == [wanted.tobytes()]
 
 
+@pytest.mark.parametrize("side", [{}, {"left": 4}])
+def test_what_would_take_the_only_worker_for_hours_is_refused(side, served):
+    """A file of a few hundred bytes: one pixel by so many that it is drawn in hundreds of windows."""
+    size, alpha = (1, 16_000), 255 if side else 0
+    with pytest.raises(openai.BadRequestError) as error:
+        served.client().images.edit(
+            image=png(Image.new("RGBA", size, (9, 9, 9, alpha))), prompt=PROMPT, extra_body=FEW | side
+        )
+    assert "windows one after the other, and at most 64 go; send a picture that is less long" in error.value.message
+
+
 def test_without_a_mask_the_whole_picture_is_turned_into_the_prompt(served, tiny_muse, photo):
     own = {"seed": 3, "iterations": 4, "share": 0.3, "guidance": 1.0, "refresh": 3}
     answer = served.client().images.edit(image=png(photo), prompt=PROMPT, extra_body=own)

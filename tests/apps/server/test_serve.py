@@ -467,6 +467,16 @@ def test_health_and_readiness_and_metrics_are_told(served):
     assert "secret" not in "".join(told)
 
 
+def test_monitors_may_ask_for_heads(served):
+    for path in ("/healthz", "/readyz", "/v1/models", "/metrics"):
+        with urllib.request.urlopen(urllib.request.Request(served.url + path, method="HEAD"), timeout=30) as response:
+            assert (response.status, response.read()) == (200, b"")
+            assert int(response.headers["Content-Length"]) > 0
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(urllib.request.Request(served.url + "/v1/images/edits", method="HEAD"), timeout=30)
+    assert error.value.code == 405
+
+
 def test_a_path_that_nobody_knows_is_a_404_of_the_api_and_no_new_metric(served):
     for path in ("/v1/images/paint", "/wp-login.php", "/v1/images/generations"):
         with pytest.raises(urllib.error.HTTPError) as error:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from muse.apps.server.options import Serve
 from muse.apps.server.pictures import MOST_SIDE
 from muse.apps.server.wire import EditRequest, GenerationRequest, ImageRequest, VariationRequest
 from muse.apps.wishes import Alteration, Drawing, alterations
-from muse.canvas import Margins
+from muse.canvas import Box, Margins, bounds, inpainting_windows, outpainting_windows
 from muse.editing import CONTEXT
 from muse.pipeline import Muse
 from muse.requests import random_seeds
@@ -64,6 +64,8 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
             raise bad_value("mask", "a picture is either widened by margins, or filled by a mask")
         asked.refuse(OF_MASKS + OF_ITERATIONS, "it does not go with margins")
         size = check_widened(image.size, Margins(**margins), serve)
+        inner = Box(margins.get("left", 0), margins.get("top", 0), *image.size)
+        check_windows(serve, partial(outpainting_windows, inner, size, muse.size))
         options = asked.options(muse.defaults, serve)
         make = partial(muse.outpaint, image, Margins(**margins), asked.prompt, options=options, **more)
         verb, told = "outpaint", {"margins": json.dumps(dataclasses.asdict(Margins(**margins)))}
@@ -71,6 +73,7 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
         asked.refuse(OF_ITERATIONS, "it does not go with a mask")
         size, options = image.size, asked.options(muse.defaults, serve)
         context = CONTEXT if asked.context is None else asked.context
+        check_windows(serve, partial(inpainting_windows, bounds(np.asarray(hole) > 0), size, muse.size, context))
         make = partial(muse.inpaint, image, hole, asked.prompt, context=context, options=options, **more)
         verb, told = "inpaint", {"context": str(context)}
     else:
@@ -189,6 +192,17 @@ def check_widened(size: tuple[int, int], margins: Margins, serve: Serve) -> tupl
         side = next(side for side in SIDES if getattr(margins, side))
         raise bad_value(side, problem)
     return wide
+
+
+def check_windows(serve: Serve, windows: Callable[[], Sequence[Box]]) -> None:
+    """Raises ApiError if a picture would be drawn in more windows than this server draws."""
+    try:
+        num = len(windows())
+    except ValueError as error:
+        raise bad_value("image", str(error)) from error
+    if num > serve.max_windows:
+        problem = f"it would be drawn in {num:,} windows one after the other, and at most {serve.max_windows:,} go"
+        raise bad_value("image", f"{problem}; send a picture that is less long and thin, or fill less of it")
 
 
 def size_name(size: tuple[int, int]) -> str:

@@ -58,6 +58,9 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the same answer; the server that sends it leaves out its body
         started, request_id, status, is_stream = time.monotonic(), secrets.token_hex(8), 0, False
         notes: dict[str, Any] = {}
         scope["muse.notes"] = notes
@@ -91,7 +94,7 @@ class Gate:
             # No response at all: the client went away.
             status = status or 499
             self.metrics.on_request(route_of(scope), status, seconds)
-            fields = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
+            fields = {"request_id": request_id, "method": method, "path": scope["path"][:200]}
             log.info("request", extra={FIELDS: {**fields, "status": status, "seconds": round(seconds, 4), **notes}})
 
 

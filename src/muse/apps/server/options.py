@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from muse.requests import MOST_TRIED, Precision
+from muse.requests import MOST_TRIED, MOST_WINDOWS, Precision
 
 MOST_PICTURES = 10
 """Pictures of one request, as the OpenAI API has it."""
@@ -44,6 +44,9 @@ class Serve:
     """Decoding steps that a request may ask for, and that are taken of more if it asks for none."""
     max_best_of: int = 16
     """Seeds that a request may have tried for each picture; 1 tries none."""
+    max_windows: int = 64
+    """Windows in which a picture that is filled or widened may be drawn, one after the other; long and thin ones have
+    many."""
     max_body_mb: float = 16.0
     """The largest request, in megabytes."""
     max_megapixels: float = 4.0
@@ -70,6 +73,7 @@ class Serve:
         check_whole("max_queue", self.max_queue, 1, 100_000)
         check_whole("max_steps", self.max_steps, 1, 10_000)
         check_whole("max_best_of", self.max_best_of, 1, MOST_TRIED)
+        check_whole("max_windows", self.max_windows, 1, MOST_WINDOWS)
         check_whole("shutdown_seconds", self.shutdown_seconds, 0, 86_400)
         for name in ("max_body_mb", "max_megapixels", "body_seconds", "url_mb", "url_seconds"):
             if not 0 < getattr(self, name) < math.inf:
