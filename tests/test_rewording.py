@@ -66,7 +66,6 @@ def test_a_thing_that_was_in_no_caption_is_called_by_the_nearest_name(text, want
     [
         ("", []),
         ("a red dog, o'clock", []),
-        ("🦊!", []),
         ("a photo of a dog", []),
         ("a dog in watercolor", []),
         ("in the style of picasso", []),
@@ -231,3 +230,48 @@ def test_where_it_is_not_known_how_captions_are_put_only_things_are_called_other
     plain = replace(THREE, phrasing=None)
     text = "cat emoji next to a tiger, flat."
     assert reworded(text, plain, lambda things: ["cat"]) == text.replace("tiger", "cat")
+
+
+# -- pictorial characters
+
+
+PICTURED = replace(
+    THREE,
+    words=THREE.words | whole_words("octopus octopuses two three and"),
+    names=(*THREE.names, "octopus"),
+    characters={
+        "\N{CAT FACE}": ("a cat", "cats"),
+        "\N{OCTOPUS}": ("an octopus", "octopuses"),
+        "\N{RED APPLE}": ("a red apple", "red apples"),
+        "\N{COOKED RICE}": ("rice", "rice"),
+        "\N{CAT FACE}\u200d\N{HEAVY BLACK HEART}": ("a cat with wry smile", "cats with wry smile"),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("\N{CAT FACE}", "a cat"),
+        ("\N{OCTOPUS}!", "an octopus"),
+        ("\N{COOKED RICE}, flat style", "rice, flat style"),
+        ("an \N{CAT FACE}\N{VARIATION SELECTOR-16} above a \N{OCTOPUS}", "a cat above an octopus"),
+        ("\N{CAT FACE} and \N{OCTOPUS}", "a cat and an octopus"),
+        ("\N{CAT FACE} \N{CAT FACE}\N{OCTOPUS}", "two cats and an octopus"),
+        ("three \N{CAT FACE}", "three cats"),
+        ("the \N{CAT FACE}\N{OCTOPUS}", "the cat and an octopus"),
+        (12 * "\N{CAT FACE}", "ten cats"),
+        ("\N{CAT FACE}\u200d\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}", "a cat with wry smile"),
+        # By what Unicode calls it, and from there by the nearest name.
+        ("\N{ROCKET}", "a red apple"),
+        # Beside words that name something they are no more than an ornament.
+        ("a red apple \N{RED APPLE}", "a red apple"),
+        ("\N{RED APPLE} a cat\N{CAT FACE}", "a cat"),
+        ("a cat\N{RED APPLE}orange", "a cat orange"),
+        # No picture of a thing.
+        ("a cat\N{TRADE MARK SIGN}", "a cat\N{TRADE MARK SIGN}"),
+        ("a cat \N{REGIONAL INDICATOR SYMBOL LETTER D}", "a cat \N{REGIONAL INDICATOR SYMBOL LETTER D}"),
+    ],
+)
+def test_a_pictorial_character_is_called_by_what_it_shows(text, wanted):
+    assert reworded(text, PICTURED, lambda things: ["red apple" for _ in things]) == wanted

@@ -15,6 +15,7 @@ KNOWN = Vocabulary(
     ("red apple", "dog"),
     frozenset(["a", "red", "apple", "dog", "dogs", "o'clock", "été", "flat", "style"]),
     Phrasing(("a drawing of",), ("above",), (Style(("flat style", "flat"), frozenset(["dog"])),), frozenset(["dog"])),
+    {"🍎": ("a red apple", "red apples")},
 )
 
 
@@ -94,6 +95,13 @@ def test_the_prompt_to_be_drawn_names_what_the_model_knows_and_a_sentence_says_s
         assert len(note) < 120
 
 
+@pytest.mark.parametrize("prompt", ["!!!", " 123", "🍎", "\u200b"])
+def test_a_prompt_that_says_nothing_is_told(prompt, tiny_muse, monkeypatch):
+    monkeypatch.setattr(tiny_muse, "vocabulary", KNOWN)
+    assert advice(tiny_muse, prompt) == f'no caption that tiny learnt from holds "{prompt.strip()}"'
+    assert advice(tiny_muse, "") is None
+
+
 def test_super_resolution_leaves_what_a_model_knows(cascade, tiny_muse, monkeypatch):
     monkeypatch.setattr(tiny_muse, "vocabulary", KNOWN)
     assert enlarging(tiny_muse, cascade.superres, cascade.vqgan_superres, "larger").vocabulary == KNOWN
@@ -122,12 +130,16 @@ DAMAGED += [
         WHOLE | {"styles": [{"phrases": ["flat"], "unseen": "a"}]},
     )
 ]
+DAMAGED += [
+    json.dumps({"names": ["a"], "words": ["a"], "characters": characters})
+    for characters in ([], {"🍎": "a red apple"}, {"🍎": ["a red apple"]})
+]
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, "[]", "no"])
 def test_a_damaged_vocabulary_is_refused_in_one_sentence(content, own_folder):
     (own_folder / VOCABULARY).write_text(content)
-    with pytest.raises(CheckpointError, match=rf"{VOCABULARY} (has (no lists|a damaged)|holds a|is damaged)"):
+    with pytest.raises(CheckpointError, match=rf"{VOCABULARY} (has (no lists|a damaged|damaged characters)|holds a|is damaged)"):
         Muse.from_pretrained(own_folder, "cpu")
 
 
@@ -151,5 +163,8 @@ def test_the_shipped_model_knows_what_its_captions_named():
         "a cat sitting next to a bicycle": "a cat and a bicycle",
         "a face with monocle with a top hat, flat style": "a face with monocle and a top hat, flat style",
         "a rocket in front of a spaceship": "a rocket and a passenger ship",
+        "🦊": "a fox",
+        "🦊🦊 above a 🐙": "two foxes above an octopus",
+        "a 🐻\u200d❄️ on a sky blue background": "a polar bear on a sky blue background",
     }.items():
         assert muse.reword(prompt) == wanted

@@ -60,7 +60,14 @@ def whole_vocabulary(records: Sequence[Record], meanings: Mapping[str, Sequence[
     words = vocabulary(records).union(*map(words_in, phrases))
     bare = frozenset(name for name in names if not article(name).startswith(("a ", "an ")))
     phrasing = Phrasing(LEADS, tuple(RELATION_PHRASES.values()), tuple(styles), bare)
-    return Vocabulary(tuple(names), words, phrasing)
+    characters = {characters_of(record): spoken_name(record.concept) for record in records}
+    said = {character: (article(name), plural(name)) for character, name in characters.items()}
+    return Vocabulary(tuple(names), words, phrasing, said)
+
+
+def characters_of(record: Record) -> str:
+    """The characters of a picture, without the selector that asks for a picture."""
+    return "".join(chr(int(each, 16)) for each in record.codepoint.split("-"))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ What a person writes is read by rule, and left alone wherever a rule does not fi
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from muse.vocabulary import COMMON, WORD, Named, Phrasing, Style, Vocabulary, has_digit, whole_words, words_of
 
-COUNTS = whole_words("one two three four five six seven eight nine ten")
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+COUNTS = frozenset(NUMBERS)
 JOINING = whole_words(
     "above across against along among around atop behind below beneath beside between beyond inside near next off onto "
     "opposite outside past through towards underneath upon within without"
@@ -98,14 +101,21 @@ SIDES = {
     ("bottom", "top"): "below",
 }
 """Where the first and the second thing are, each said for itself, and what that is between both."""
+PICTORIAL = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa\U0001f400-\U0001faff]")
+"""Characters that are pictures, whether or not a vocabulary has them; no letters of flags."""
+VARIED = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
+"""What only says how such a character is to look."""
+JOINED = string.whitespace + "\u200d"
+"""What stands between characters that belong together."""
 Nearest = Callable[[Sequence[str]], Sequence[str]]
 """Things to a name for each."""
 Match = re.Match[str]
 
 
 def reworded(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
-    """A text in words that captions held, as far as rules can tell: by `with_known_things`; and if it is known how
-    captions are put, by all the rules below."""
+    """A text in words that captions held, as far as rules can tell: by `with_named_characters` and `with_known_things`;
+    and if it is known how captions are put, by all the rules below."""
+    text = with_named_characters(text, vocabulary)
     if vocabulary.phrasing is None or len(text) > MOST_LETTERS:
         return with_known_things(text, vocabulary, nearest)
     text = without_frame(text, vocabulary, vocabulary.phrasing)
@@ -113,6 +123,96 @@ def reworded(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
     text = with_known_relation(text, vocabulary, vocabulary.phrasing.relations)
     text = without_unseen_style(text, vocabulary, vocabulary.phrasing.styles)
     return with_articles(text, vocabulary, vocabulary.phrasing)
+
+
+# -- pictorial characters ----------------------------------------------------------------------------------------------
+
+
+Said = tuple[str, str]
+"""One and several of what a character shows: "a fox", "foxes"."""
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Pictorial characters of a text, one after the other."""
+
+    shown: tuple[tuple[Said, int], ...]
+    """What they show, and how many of it stand together."""
+    start: int
+    end: int
+    """Where they are in the text."""
+
+    def in_words(self, opening: str) -> str:
+        """What they show, behind an opening word, if one is there: "a fox and two dogs"."""
+        (first, num), *others = self.shown
+        begun = told(first, num) if not opening else first[opening.lower() in COUNTS - {"one"}]
+        if opening and begun == first[0]:
+            begun = without_article(begun)
+        begun = f"{suited(opening, begun)} {begun}" if opening else begun
+        return " and ".join([begun, *(told(said, num) for said, num in others)])
+
+
+def told(said: Said, num: int) -> str:
+    """So many of what a character shows; ten of more."""
+    return said[0] if num == 1 else f"{NUMBERS[min(num, len(NUMBERS)) - 1]} {said[1]}"
+
+
+def without_article(one: str) -> str:
+    """ "an octopus" without its article."""
+    return one.removeprefix("an ").removeprefix("a ")
+
+
+def with_named_characters(text: str, vocabulary: Vocabulary) -> str:
+    """A text in which pictorial characters are called by what they show, as captions said it, or else as Unicode has
+    it: "🦊🦊 above a 🏠" is "two foxes above a house". Beside words that name something they add nothing, and are left
+    out: "a red apple 🍎"."""
+    plain = VARIED.sub("", text)
+    found = list(characters_in(plain, vocabulary))
+    if not found:
+        return text
+    rest = plain
+    for each in reversed(found):
+        rest = f"{rest[: each.start]} {rest[each.end :]}"
+    names_something, parts, end = names_any(words_of(rest), vocabulary), [], 0
+    for each in found:
+        before, after, end = plain[end : each.start].rstrip(), plain[each.end :], each.end
+        words, following = WORD.findall(before), WORD.match(after.lstrip())
+        last = words[-1] if words and before.endswith(words[-1]) else ""
+        is_opened, is_described = last.lower() in DETERMINERS, last.lower() not in ("", *BETWEEN)
+        is_before_thing = following is not None and following.group().lower() in DETERMINERS
+        if names_something and not is_opened and (is_described or is_before_thing):
+            said = ""
+        elif is_opened:
+            before, said = before[: len(before) - len(last)].rstrip(), each.in_words(last)
+        else:
+            said = each.in_words("")
+        is_apart = bool(said and before) and (before[-1].isalnum() or before[-1] in ",;:.!?&+")
+        parts += [before, " " if is_apart else "", said, " " if following and not after[:1].isspace() else ""]
+    return "".join([*parts, plain[end:]]).strip()
+
+
+def characters_in(text: str, vocabulary: Vocabulary) -> Iterator[Characters]:
+    """The pictorial characters of a text, those that stand together in one."""
+    known = "|".join(map(re.escape, sorted(vocabulary.characters, key=len, reverse=True)))
+    one = re.compile(f"{known}|{PICTORIAL.pattern}" if known else PICTORIAL.pattern)
+    together: list[Match] = []
+    for match in (*one.finditer(text), None):
+        if match is not None and (not together or not text[together[-1].end() : match.start()].strip(JOINED)):
+            together.append(match)
+            continue
+        said = [what_it_shows(each.group(), vocabulary) for each in together]
+        shown = tuple((each, len(list(same))) for each, same in groupby(said))
+        if together:
+            yield Characters(shown, together[0].start(), together[-1].end())
+        together = [] if match is None else [match]
+
+
+def what_it_shows(character: str, vocabulary: Vocabulary) -> Said:
+    """One and several of what a character shows, as captions said it, or else as Unicode has it."""
+    if character in vocabulary.characters:
+        return vocabulary.characters[character]
+    name = unicodedata.name(character, "unknown character").lower()
+    return f"{suited('a', name)} {name}", f"{name}s"
 
 
 # -- what is said around things ----------------------------------------------------------------------------------------

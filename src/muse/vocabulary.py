@@ -73,6 +73,8 @@ class Vocabulary:
     """Every word that they hold, in lower case."""
     phrasing: Phrasing | None = None
     """None if it is not known."""
+    characters: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    """Pictorial characters, and how captions say one and several of what each shows: "🦊" is "a fox", "foxes"."""
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Vocabulary | None":
@@ -88,7 +90,15 @@ class Vocabulary:
         phrasing = content.get("phrasing")
         if not (phrasing is None or is_phrasing(phrasing)):
             raise CheckpointError(f"{path} has a damaged phrasing; get the checkpoint again")
-        return cls(tuple(names), frozenset(word.lower() for word in words), phrasing and phrasing_of(phrasing))
+        characters = content.get("characters", {})
+        if not (isinstance(characters, dict) and all(is_texts(said, 2) for said in characters.values())):
+            raise CheckpointError(f"{path} has damaged characters; get the checkpoint again")
+        return cls(
+            tuple(names),
+            frozenset(word.lower() for word in words),
+            phrasing and phrasing_of(phrasing),
+            {character: (said[0], said[1]) for character, said in characters.items()},
+        )
 
     def save(self, folder: Path) -> None:
         """Write it into a model folder."""
@@ -96,6 +106,8 @@ class Vocabulary:
         if self.phrasing is not None:
             styles = [{"phrases": style.phrases, "unseen": sorted(style.unseen)} for style in self.phrasing.styles]
             content["phrasing"] = asdict(self.phrasing) | {"styles": styles, "bare": sorted(self.phrasing.bare)}
+        if self.characters:
+            content["characters"] = dict(sorted(self.characters.items()))
         write_whole(folder / VOCABULARY, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
     def unknown(self, text: str) -> list[str]:

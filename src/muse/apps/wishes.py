@@ -14,6 +14,7 @@ from muse.apps.worker import Drawn, Glimpse, Watch, Wish
 from muse.editing import Progress
 from muse.pipeline import Muse, Size
 from muse.sampling import SamplingOptions, StepReport
+from muse.vocabulary import words_of
 
 Make = Callable[[Sequence[int], Callable[[Progress], None]], list[Image.Image]]
 """An editing verb of `Muse`, all but its seeds and its callback given."""
@@ -29,9 +30,12 @@ def advice(muse: Muse, prompt: str) -> str | None:
     """A sentence for whoever asks in words that were in no caption that the model learnt from; None if all were, or if
     it is not known which.
     Raises ValueError if such a word is too long."""
-    unknown = muse.vocabulary.unknown(prompt)[:MOST_UNKNOWN] if muse.vocabulary is not None else []
-    if not unknown:
+    if muse.vocabulary is None:
         return None
+    unknown = muse.vocabulary.unknown(prompt)[:MOST_UNKNOWN]
+    if not unknown:
+        says_nothing = prompt.strip() and muse.vocabulary.words.isdisjoint(words_of(prompt))
+        return f"no caption that {muse.name} learnt from holds {quoted(prompt.strip())}" if says_nothing else None
     told = " or ".join(f"{quoted(word)} (nearest: {', '.join(muse.nearest_names(word))})" for word in unknown)
     return f"no caption that {muse.name} learnt from holds {told}"
 
