@@ -23,6 +23,7 @@ from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, drop_captions
+from muse.requests import check_choices
 from muse.shapes import Hidden, Tokens
 from muse.training.engine import MAY_CHANGE, Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
@@ -55,6 +56,7 @@ class MaskedTraining:
     """The shape of the transformer."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("caption_drop", "caption_mix", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
