@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTraining:
-    """What the training of either transformer can be told; the defaults are Muse's."""
+    """What the training of either transformer can be told; the defaults are Muse's, but where a field says what Muse
+    has instead."""
 
     engine: EngineOptions
     caption_drop: float = 0.1
@@ -43,8 +44,8 @@ class MaskedTraining:
     """Share of the captions that is mixed with another one, so that the network learns to draw one thing where a text
     may mean several, as words do that it never met (docs/log.md)."""
     optimizer: OptimizerName = "adamw"
-    """AdamW; AdaFactor, of half the moments, with which Muse was trained; or Muon, whose steps take a quarter longer on
-    a small model and lead further (docs/log.md)."""
+    """AdamW; AdaFactor, of half the moments, with which Muse was trained, as its recipes say; or Muon, whose steps take
+    a quarter longer on a small model and lead further (docs/log.md). Small models have memory for all moments."""
     weight_decay: float = 0.045
     """How strongly matrices and tables are drawn to 0, in shares of the learning rate a step."""
     label_smoothing: float = 0.0

@@ -251,9 +251,10 @@ def base_debug() -> BaseRecipe:
 def superres_paper_738m() -> SuperResRecipe:
     """The super-resolution transformer of Muse, trained after the base as that is. Never run by us."""
     engine = replace(base_paper_3b().training.engine, folder=Path("runs/superres"), steps=1_000_000)
-    return SuperResRecipe(
-        SuperResTraining(engine=engine, model=SUPERRES_PRESETS["superres-738m"], optimizer="adafactor"), held_out=2048
+    training = SuperResTraining(
+        engine=engine, model=SUPERRES_PRESETS["superres-738m"], low_corruption=0.0, optimizer="adafactor"
     )
+    return SuperResRecipe(training, held_out=2048)
 
 
 def superres_laptop() -> SuperResRecipe:
