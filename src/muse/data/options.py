@@ -22,4 +22,5 @@ class SourceOptions:
     """Rows that are worked on, and stored, together, where the source is not in pieces itself."""
 
     def __post_init__(self) -> None:
-        keep_whole(self, "rows_per_piece")
+        # tyro would tell of a range in words of its own; `open_source` looks at that.
+        keep_whole(self, "rows_per_piece", least=None)

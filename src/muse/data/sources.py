@@ -536,6 +536,8 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
     Files and the hub are streamed, or, if rows shall be read `one_by_one` in any order, brought into the cache of
     `datasets` first. Raises ValueError, in one sentence, if there is nothing to be read."""
     options, path = options or SourceOptions(), Path(source)
+    if options.rows_per_piece < 1:
+        raise ValueError(f"rows_per_piece is {options.rows_per_piece}; give a whole number of at least 1")
     if path.is_dir():
         if (path / "state.json").is_file():
             return TableSource(library().load_from_disk(source), options, source)

@@ -40,7 +40,7 @@ class DecoderTraining(PictureTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep_whole(self, "decoder_blocks")
+        keep_whole(self, "decoder_blocks", least=None)  # the old decoder says how few are too few
         if self.drawn_share is not None and not 0 <= self.drawn_share <= 1:
             raise ValueError(f"drawn_share is {self.drawn_share}; give a share from 0 to 1")
 
