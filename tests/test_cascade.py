@@ -333,6 +333,39 @@ def test_other_numbers_of_texts_are_refused(num_texts, cascade, low):
             draw()
 
 
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda text, is_word: (text, is_word[:, :-1]),
+            r"is_word is of shape \(3, 9\) for states of shape \(3, 10, 32\); give a flag for each word of each text",
+        ),
+        (
+            lambda text, is_word: (text, is_word[:2]),
+            r"is_word is of shape \(2, 10\) for states of shape \(3, 10, 32\); give a flag for each word of each text",
+        ),
+        (
+            lambda text, is_word: (text[..., 0], is_word),
+            r"is_word is of shape \(3, 10\) for states of shape \(3, 10\); give a flag for each word of each text",
+        ),
+        (
+            lambda text, is_word: (text[..., 1:], is_word),
+            "states of 31 numbers came and the transformer reads 32; give those of the model's own text encoder",
+        ),
+    ],
+)
+def test_states_of_other_words_or_another_width_are_refused(change, sentence, cascade, texts, low):
+    text, is_word = change(*texts)
+    for draw in (
+        lambda: cascade.generate_from_states(text, is_word, SEEDS),
+        lambda: cascade.draw_base(text, is_word, SEEDS, cascade.defaults),
+        lambda: cascade.draw_superres(low, text, is_word, SEEDS, SUPERRES_DEFAULTS),
+    ):
+        with pytest.raises(ValueError, match=f"^{sentence}$"):
+            draw()
+
+
 def test_half_of_super_resolution_is_refused(cascade):
     parts = cascade.text_encoder, cascade.vqgan, cascade.base
     with pytest.raises(CheckpointError, match=r"^vqgan_superres is missing; super-resolution takes both"):

@@ -305,10 +305,10 @@ class Muse(Editing):
     ) -> list[Image.Image]:
         """As `generate`, for prompts that the text encoder has read already.
         States of `len(seeds)` prompts, and then those of equally many negative prompts, or none.
-        Raises ValueError if there are other numbers of states."""
+        Raises ValueError if there are other numbers of states, or they are not those of the model's text encoder."""
         check_size(size, self)
         seeds = check_seeds(seeds)
-        check_states(text, seeds)
+        check_states(text, is_word, seeds, self.base.config.text_dim)
         options, above = self._options(options, superres_options)
         text, is_word = text.to(self.device), is_word.to(self.device)
         low = self.draw_base(text, is_word, seeds, options, callback)
@@ -393,8 +393,8 @@ class Muse(Editing):
     ) -> Tokens:
         """Low-resolution tokens of texts; the second half of twice as many texts are negative prompts.
         `start` has the mask id where tokens are to be drawn; all are if it is not given.
-        Raises ValueError if there are negative prompts and guidance is 0."""
-        check_states(text, seeds)
+        Raises ValueError if there are negative prompts and guidance is 0, or for states as `generate_from_states`."""
+        check_states(text, is_word, seeds, self.base.config.text_dim)
         check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
         predict, config = self.predict_base(text, is_word, len(seeds), options), self.base.config
         start = self._all_hidden(config, len(seeds)) if start is None else start
@@ -412,10 +412,11 @@ class Muse(Editing):
         start: Tokens | None = None,
     ) -> Tokens:
         """High-resolution tokens of low-resolution ones and texts, as `draw_base` draws low-resolution ones of texts.
-        Raises ValueError if the model has no super-resolution, or a low-resolution token is hidden or no code."""
+        Raises ValueError if the model has no super-resolution, a low-resolution token is hidden or no code, or for
+        states as `generate_from_states`."""
         superres, vqgan = self.high
         config = superres.config
-        check_states(text, seeds)
+        check_states(text, is_word, seeds, config.text_dim)
         check_codes(low, config.low_num_codes)
         upsampling = Upsampling.of(config, self.vqgan, vqgan)
 
@@ -609,11 +610,22 @@ def check_size(size: Any, muse: Muse) -> None:
         raise ValueError(f"model {muse.name!r} has no super-resolution; take one that has, or size 'low'")
 
 
-def check_states(text: Texts, seeds: Sequence[int]) -> None:
-    """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts, or none at all."""
+def check_states(text: Texts, is_word: Words, seeds: Sequence[int], text_dim: int) -> None:
+    """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts, or none at all; or
+    if they are not of the width that a transformer reads, or of other words than `is_word` tells of."""
     if len(text) not in (0, len(seeds), 2 * len(seeds)):
         raise ValueError(
             f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
+        )
+    if text.ndim != 3 or text.shape[:2] != is_word.shape:
+        raise ValueError(
+            f"is_word is of shape {tuple(is_word.shape)} for states of shape {tuple(text.shape)}; give a flag for each "
+            "word of each text"
+        )
+    if text.shape[2] != text_dim:
+        raise ValueError(
+            f"states of {text.shape[2]} numbers came and the transformer reads {text_dim}; give those of the model's "
+            "own text encoder"
         )
 
 

@@ -8,15 +8,18 @@ import random
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "float8"]
 """The arithmetic that networks draw in; auto takes bfloat16 where the machine computes in it, else float32. int8, on
 processors, and float8, on GPUs, round the products of the transformers' layers."""
 LARGEST_SEED = 2**63 - 1
 MAKE_ROOM = "make room on the disk, or write to another"
+UNIONS = (Union, UnionType)
+"""What Python makes of Literal | None, and of int | None."""
 MOST_TRIED = 1000
 """Seeds that are tried for one picture."""
 MOST_WINDOWS = 1024
@@ -80,20 +83,56 @@ def as_whole(value: Any) -> int | None:
         return None
 
 
-def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def whole_number(name: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
     """A whole number, of numpy too, as Python's own.
-    Raises ValueError for what is none, or outside its range."""
+    Raises ValueError for what is none, or outside its range, if there is one."""
     whole = as_whole(value)
-    if whole is None or whole < least or (most is not None and whole > most):
-        wanted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-        raise ValueError(f"{name} is {value!r}; give a whole number {wanted}")
+    if whole is None or (least is not None and whole < least) or (most is not None and whole > most):
+        wanted = f" of at least {least}" if most is None else f" from {least} to {most:,}"
+        raise ValueError(f"{name} is {value!r}; give a whole number{'' if least is None else wanted}")
     return whole
 
 
-def keep_whole(options: Any, name: str, least: int = 1, most: int | None = None) -> None:
+def keep_whole(options: Any, name: str, least: int | None = 1, most: int | None = None) -> None:
     """Keep a field of a frozen dataclass as a `whole_number`.
     Raises ValueError for what is none, or outside its range."""
     object.__setattr__(options, name, whole_number(name, getattr(options, name), least, most))
+
+
+def check_choices(options: Any) -> None:
+    """Look at every field of a dataclass whose type names its values: a Literal or bool, one that may be None too, or a
+    tuple of a Literal.
+    Raises ValueError for a value that is not named."""
+    kinds = get_type_hints(type(options))
+    for name in (field.name for field in fields(options)):
+        kind, value = kinds[name], getattr(options, name)
+        is_several = get_origin(kind) is tuple
+        choices = choices_of(get_args(kind)[0] if is_several else kind)
+        if choices and not (is_some(value, choices) if is_several else is_one(value, choices)):
+            wish = "a tuple of" if is_several else "one of"
+            raise ValueError(f"{name} is {value!r}; give {wish} {', '.join(map(repr, choices))}")
+
+
+def choices_of(kind: Any) -> tuple[str | bool | None, ...]:
+    """The values that a type names, as a Literal and bool do; () for a type that names none, or others besides."""
+    if kind is bool:
+        return (True, False)
+    if kind is NoneType:
+        return (None,)
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    each = [choices_of(one) for one in get_args(kind)] if get_origin(kind) in UNIONS else []
+    return sum(each, ()) if all(each) else ()
+
+
+def is_one(value: Any, choices: tuple[str | bool | None, ...]) -> bool:
+    """Whether a value is one of some choices; 1 equals True and is no flag."""
+    return isinstance(value, str | bool | None) and value in choices
+
+
+def is_some(values: Any, choices: tuple[str | bool | None, ...]) -> bool:
+    """Whether all values of a tuple, or of a list, are choices."""
+    return isinstance(values, tuple | list) and all(is_one(value, choices) for value in values)
 
 
 def is_number(value: Any) -> bool:

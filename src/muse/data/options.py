@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from muse.requests import keep_whole
+
 
 @dataclass(frozen=True)
 class SourceOptions:
@@ -18,3 +20,7 @@ class SourceOptions:
     """The configuration of a data set of the hub."""
     rows_per_piece: int = 1000
     """Rows that are worked on, and stored, together, where the source is not in pieces itself."""
+
+    def __post_init__(self) -> None:
+        # tyro would tell of a range in words of its own; `open_source` looks at that.
+        keep_whole(self, "rows_per_piece", least=None)

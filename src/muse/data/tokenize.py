@@ -23,7 +23,7 @@ from muse.data.pictures import Tally, Unusable, fit, read_picture
 from muse.data.sources import METADATA_FILES, FolderSource, Row, Source, Traits
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
-from muse.requests import told_path
+from muse.requests import keep_whole, told_path
 from muse.shapes import Pictures
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,9 @@ class TokenizeOptions:
     """Threads that read and scale pictures."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number below 1."""
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1")
+        """Raises ValueError for what is no whole number, or one below 1."""
+        for name in vars(self):
+            keep_whole(self, name)
         for name in ("size", "high_size"):
             if getattr(self, name) > LARGEST_SIZE:
                 raise ValueError(f"{name} is {getattr(self, name):,} pixels; give at most {LARGEST_SIZE:,}")

@@ -19,6 +19,7 @@ from muse.evaluation.metrics import Features, PerPicture
 from muse.evaluation.networks import BATCH, FeatureNetwork, MissingWeights, hash_of_folder, load_exported
 from muse.models.text_encoder import TextEncoder
 from muse.pipeline import load_text_encoder
+from muse.requests import keep_whole
 from muse.shapes import TextMask, TextStates
 
 Directions = Float[Tensor, "sample shared"]
@@ -38,6 +39,10 @@ class AlignmentConfig:
     """Features of a picture."""
     dim: int = 256
     """Features in which both meet."""
+
+    def __post_init__(self) -> None:
+        for name in ("text_dim", "image_dim", "dim"):
+            keep_whole(self, name)
 
 
 class AlignmentTowers(nn.Module):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from muse.pipeline import Size
+from muse.requests import check_choices, keep_whole
 
 DRAWN_METRICS = MappingProxyType(
     {
@@ -65,9 +66,9 @@ class EvaluationOptions:
                 raise ValueError(f"there is no metric {metric!r}; give one or more of {', '.join(METRICS)}")
         least = {"num": 1, "per_prompt": 1, "resize": 8, "seed": 0, "batch": 1, "resamples": 100, "neighbours": 1}
         for name, fewest in least.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < fewest):
-                raise ValueError(f"{name} is {value!r}; give a whole number of at least {fewest}")
+            if getattr(self, name) is not None or name not in ("num", "resize"):
+                keep_whole(self, name, fewest)
+        check_choices(self)
 
     @property
     def draws(self) -> bool:

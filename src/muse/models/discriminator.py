@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from muse.models.group_norm import GroupNorm
+from muse.requests import keep_whole
 from muse.shapes import Pictures
 
 
@@ -20,6 +21,10 @@ class DiscriminatorConfig:
     """Layers that halve the picture."""
     norm_groups: int = 8
     """Groups of every group normalisation."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "layers", "norm_groups"):
+            keep_whole(self, name)
 
 
 class PatchDiscriminator(nn.Module):

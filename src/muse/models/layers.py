@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from muse.requests import keep_whole
+from muse.requests import check_choices, keep_whole
 from muse.shapes import Places, Tokens
 
 States = Float[Tensor, "batch position dim"]
@@ -318,6 +318,7 @@ def check_transformer(config: Any) -> None:
     Raises ValueError if a transformer cannot have this shape."""
     for name in ("num_codes", "height", "width", "dim", "depth", "heads", "mlp_dim", "text_dim"):
         keep_whole(config, name)
+    check_choices(config)
     dim, heads, dropout = config.dim, config.heads, config.dropout
     if dim % heads:
         fitting = max(num for num in range(1, max(dim // 64, 1) + 1) if dim % num == 0)

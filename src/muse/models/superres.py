@@ -3,7 +3,7 @@ Muse, section 2.4; sizes in Tables 1 and 6."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -90,15 +90,11 @@ class SuperResConfig:
         check_transformer(self)
         for name in ("low_num_codes", "low_height", "low_width"):
             keep_whole(self, name)
-        keep_whole(self, "low_depth", least=0)
-        if self.attention not in get_args(Attention):
-            raise ValueError(
-                f"attention is {self.attention!r}; give one of {', '.join(map(repr, get_args(Attention)))}"
-            )
+        for name in ("low_depth", "upsampled_dim"):
+            keep_whole(self, name, least=0)
+        keep_whole(self, "block", least=None)
         if self.attention == "multi-axis":
             self._check_multi_axis()
-        if self.upsampled_dim < 0:
-            raise ValueError(f"upsampled_dim is {self.upsampled_dim}; give the features of a latent, or 0")
         if self.aligned and (self.height % self.low_height or self.width % self.low_width):
             raise ValueError(
                 f"a grid of {self.height} x {self.width} cannot be aligned with one of {self.low_height} x "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from muse.models.group_norm import GroupNorm
 from muse.models.quantizer import VectorQuantizer, as_grid, as_sequence
 from muse.precision import exact_convolutions
-from muse.requests import keep_whole, whole_number
+from muse.requests import check_choices, keep_whole, whole_number
 from muse.shapes import Pictures, Tokens
 
 Padding = Literal["zeros", "replicate"]
@@ -59,6 +59,7 @@ class VQGANConfig:
     def __post_init__(self) -> None:
         for name in ("blocks", "decoder_blocks", "num_codes", "code_dim", "norm_groups", "patch"):
             keep_whole(self, name)
+        check_choices(self)
         decoder = self.decoder_channels or self.channels
         kernels = self.encoder_kernels
         if kernels is not None and (len(kernels) != len(self.channels) or any(side not in (1, 3) for side in kernels)):

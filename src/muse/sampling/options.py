@@ -1,10 +1,10 @@
 """Everything that can be turned when a picture is drawn."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from muse.guidance import Ramp
-from muse.requests import check_kind, is_number, keep_whole
+from muse.requests import check_choices, check_kind, is_number, keep_whole
 
 MOST_STEPS = 10_000
 """More than any grid has tokens."""
@@ -43,14 +43,13 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         keep_whole(self, "steps", most=MOST_STEPS)
         _keep_amount(self, "guidance", most=STRONGEST)
-        _check_choice("guidance_ramp", self.guidance_ramp, get_args(Ramp))
-        _check_choice("sampler", self.sampler, get_args(Sampler))
         _keep_amount(self, "temperature", most=STRONGEST)
         if self.top_k is not None:
             keep_whole(self, "top_k")
         _keep_amount(self, "choice_noise", most=STRONGEST)
         _keep_amount(self, "remask", most=1)
         keep_whole(self, "refresh", most=MOST_STEPS)
+        check_choices(self)
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,6 @@ def _keep_share(options: Any, name: str) -> None:
     if not is_number(value) or not 0 < value <= 1:
         raise ValueError(f"{name} is {value!r}; give a number above 0, at most 1")
     object.__setattr__(options, name, float(value))
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, choices))}")
 
 
 def given_or(name: str, options: Options | None, otherwise: Options) -> Options:

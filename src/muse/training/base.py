@@ -18,7 +18,8 @@ from muse.training.masked import MaskedStage, MaskedTraining
 
 @dataclass(frozen=True, kw_only=True)
 class BaseTraining(MaskedTraining):
-    """What the base transformer's training can be told; the defaults are Muse's."""
+    """What the base transformer's training can be told; the defaults are Muse's, but where a field says what Muse has
+    instead."""
 
     model: TransformerConfig = field(default_factory=TransformerConfig)
 

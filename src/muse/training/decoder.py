@@ -11,6 +11,7 @@ from torch import nn
 from muse.checkpoint import load_module
 from muse.models.quantizer import as_grid
 from muse.models.vqgan import VQGAN, Decoder, Padding, ResNetBlock, SpatialAttention, Upsample, VQGANConfig
+from muse.requests import keep_whole
 from muse.shapes import Pictures, Tokens
 from muse.training.engine import Metrics
 from muse.training.perceptual import PerceptualLoss
@@ -39,6 +40,7 @@ class DecoderTraining(PictureTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        keep_whole(self, "decoder_blocks", least=None)  # the old decoder says how few are too few
         if self.drawn_share is not None and not 0 <= self.drawn_share <= 1:
             raise ValueError(f"drawn_share is {self.drawn_share}; give a share from 0 to 1")
 

@@ -31,6 +31,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from muse.checkpoint import CONFIG, METRICS, Configured, read_json, save_module, write_whole
 from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
+from muse.requests import check_choices, keep_whole
 from muse.training import state as saved
 from muse.training.fabric import DDPStrategy, Fabric
 from muse.training.loggers import LoggerName, open_loggers
@@ -101,6 +102,11 @@ class EngineOptions:
     """Decides every batch and every draw."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("steps", "warmup", "accumulate", "workers", "save_every", "log_every", "seed"):
+            keep_whole(self, name, least=None)
+        if self.keep_every is not None:
+            keep_whole(self, "keep_every")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a run takes at least 1")
         if not 0 <= self.warmup <= self.steps:
@@ -111,10 +117,9 @@ class EngineOptions:
             raise ValueError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
         if self.graph and (self.accumulate > 1 or self.recompute or self.strategy == "fsdp"):
             raise ValueError("graph is given with accumulate, recompute or fsdp; a step is one graph without them")
-        counts = {"accumulate": self.accumulate, "save_every": self.save_every, "keep_every": self.keep_every}
-        for name, count in (counts | {"log_every": self.log_every}).items():
-            if count is not None and count < 1:
-                raise ValueError(f"{name} is {count}; give at least 1")
+        for name in ("accumulate", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}; give a finite number above 0")
         if not 0 <= self.final_rate <= 1:

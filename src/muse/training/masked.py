@@ -23,6 +23,7 @@ from muse.models.layers import Texts, Words
 from muse.models.superres import SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, drop_captions
+from muse.requests import check_choices
 from muse.shapes import Hidden, Tokens
 from muse.training.engine import MAY_CHANGE, Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import hidden_token_loss
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTraining:
-    """What the training of either transformer can be told; the defaults are Muse's."""
+    """What the training of either transformer can be told; the defaults are Muse's, but where a field says what Muse
+    has instead."""
 
     engine: EngineOptions
     caption_drop: float = 0.1
@@ -42,8 +44,8 @@ class MaskedTraining:
     """Share of the captions that is mixed with another one, so that the network learns to draw one thing where a text
     may mean several, as words do that it never met (docs/log.md)."""
     optimizer: OptimizerName = "adamw"
-    """AdamW; AdaFactor, of half the moments, with which Muse was trained; or Muon, whose steps take a quarter longer on
-    a small model and lead further (docs/log.md)."""
+    """AdamW; AdaFactor, of half the moments, with which Muse was trained, as its recipes say; or Muon, whose steps take
+    a quarter longer on a small model and lead further (docs/log.md). Small models have memory for all moments."""
     weight_decay: float = 0.045
     """How strongly matrices and tables are drawn to 0, in shares of the learning rate a step."""
     label_smoothing: float = 0.0
@@ -55,6 +57,7 @@ class MaskedTraining:
     """The shape of the transformer."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("caption_drop", "caption_mix", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")

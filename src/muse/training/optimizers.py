@@ -34,6 +34,7 @@ def optimizer_for(
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, capturable=is_captured, fused=True)
     if name == "adafactor":
         return AdaFactor(groups, lr=learning_rate, betas=betas)
+    assert name == "muon"  # as the options of a training promise
     return Muon(muon_groups(module, weight_decay), lr=learning_rate, betas=betas)
 
 

@@ -16,6 +16,7 @@ from muse.checkpoint import fingerprint_of
 from muse.images import contact_sheet, to_images
 from muse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from muse.models.vqgan import VQGAN
+from muse.requests import check_choices, keep_whole
 from muse.shapes import Pictures
 from muse.training.engine import LOSSES, Engine, EngineOptions, Metrics, average_of
 from muse.training.losses import adversarial_loss, discriminator_loss, gradient_loss
@@ -41,6 +42,9 @@ class PictureTraining:
     """The step from which the decoder feels it; later than `discriminator_from`, so that it can judge by then."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("discriminator_from", "adversarial_from"):
+            keep_whole(self, name, least=0)
         check_weights(
             perceptual_weight=self.perceptual_weight,
             adversarial_weight=self.adversarial_weight,

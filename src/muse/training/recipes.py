@@ -14,6 +14,7 @@ from muse.models.superres import PRESETS as SUPERRES_PRESETS
 from muse.models.superres import SuperResConfig
 from muse.models.transformer import PRESETS, TransformerConfig
 from muse.models.vqgan import VQGANConfig
+from muse.requests import keep_whole
 from muse.training.base import BaseTraining
 from muse.training.decoder import DecoderTraining
 from muse.training.engine import EngineOptions
@@ -34,7 +35,7 @@ class VQGANRecipe:
     """Pictures that training never sees; their reconstructions are drawn and compared at every checkpoint."""
 
     def __post_init__(self) -> None:
-        check_size(self.size)
+        keep_counts(self)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class BaseRecipe:
     held_out: int = 64
     """Rows of the cache that training never sees; the loss on them is reported at every checkpoint."""
 
+    def __post_init__(self) -> None:
+        keep_counts(self)
+
 
 @dataclass(frozen=True)
 class SuperResRecipe:
@@ -57,6 +61,9 @@ class SuperResRecipe:
     """Pairs of token grids in the batch of a step, of all processes together."""
     held_out: int = 64
     """Rows of the cache that training never sees; the loss on them is reported at every checkpoint."""
+
+    def __post_init__(self) -> None:
+        keep_counts(self)
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,16 @@ class DecoderRecipe:
     """The VQGAN that the recipe was made for, with which a dry run counts that is given none."""
 
     def __post_init__(self) -> None:
-        check_size(self.size)
+        keep_counts(self)
 
 
-def check_size(size: int) -> None:
-    """Raises ValueError if pictures would have no pixels."""
-    if size < 1:
-        raise ValueError(f"size is {size}; give a whole number of at least 1")
+def keep_counts(recipe: VQGANRecipe | BaseRecipe | SuperResRecipe | DecoderRecipe) -> None:
+    """Keep the counts of a recipe as Python's own numbers.
+    Raises ValueError if pictures would have no pixels, or batches no samples."""
+    if isinstance(recipe, VQGANRecipe | DecoderRecipe):
+        keep_whole(recipe, "size")
+    keep_whole(recipe, "batch_size")
+    keep_whole(recipe, "held_out", least=0)
 
 
 # -- the VQGAN ----------------------------------------------------------------------------------------------------
@@ -241,9 +251,10 @@ def base_debug() -> BaseRecipe:
 def superres_paper_738m() -> SuperResRecipe:
     """The super-resolution transformer of Muse, trained after the base as that is. Never run by us."""
     engine = replace(base_paper_3b().training.engine, folder=Path("runs/superres"), steps=1_000_000)
-    return SuperResRecipe(
-        SuperResTraining(engine=engine, model=SUPERRES_PRESETS["superres-738m"], optimizer="adafactor"), held_out=2048
+    training = SuperResTraining(
+        engine=engine, model=SUPERRES_PRESETS["superres-738m"], low_corruption=0.0, optimizer="adafactor"
     )
+    return SuperResRecipe(training, held_out=2048)
 
 
 def superres_laptop() -> SuperResRecipe:

@@ -20,12 +20,15 @@ from muse.training.masked import Draw, MaskedStage, MaskedTraining
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResTraining(MaskedTraining):
-    """What the super-resolution transformer's training can be told; the defaults are Muse's."""
+    """What the super-resolution transformer's training can be told; the defaults are Muse's, but where a field says
+    what Muse has instead."""
 
     model: SuperResConfig = field(default_factory=SuperResConfig)
     low_corruption: float = 0.1
     """Mean share of the low-resolution tokens that are drawn anew, any code as likely as another: in sampling they come
-    from the base, which makes mistakes. Each picture's own share is drawn, from 0 to twice the mean."""
+    from the base, which makes mistakes. Each picture's own share is drawn, from 0 to twice the mean. Muse names none,
+    and so its recipe has 0; the default is our guard against those mistakes, which cost more than it gave in the one
+    short run that was also made without (docs/log.md)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from muse.checkpoint import load_module
 from muse.models.vqgan import VQGAN, VQGANConfig
+from muse.requests import keep_whole
 from muse.shapes import Pictures
 from muse.training.codebook import CodebookTracker
 from muse.training.engine import Metrics
@@ -34,6 +35,7 @@ class VQGANTraining(PictureTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        keep_whole(self, "quantize_from", least=0)
         check_weights(commitment_weight=self.commitment_weight)
         if self.quantize_from >= self.engine.steps:
             raise ValueError(
