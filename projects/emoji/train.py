@@ -4,7 +4,6 @@ The recipe suits two cores. `--steps` and `--batch` make a run longer and its ba
 
 import copy
 import logging
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import Muse, find_model
+from muse.processes import local_rank
 from muse.shapes import Pictures, Tokens
 from muse.training.base import train_base
 from muse.training.decoder import DecoderTraining, Drawn, train_decoder
@@ -179,7 +179,7 @@ def scenes_for(art: dataset.EmojiArt, batch: int, training: PictureRun) -> tuple
     of worker processes would keep up with it, else by a worker beside the training."""
     if not torch.cuda.is_available():
         return PicturesOfStep(art, batch, SEEN), training
-    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # the engine, which sets this process's, comes later
+    device = f"cuda:{local_rank()}"  # the engine, which sets this process's, comes later
     painter = Painter(art, usable(art, held_out=False), batch, seed=SEEN, device=device)
     return painter, replace(training, engine=replace(training.engine, workers=0))
 

@@ -3,8 +3,8 @@
     apt-get install tuxpaint-stamps-default
     python -m projects.stamps.prepare --out runs-local/stamps/my-pictures
 
-The stamps come under several free licences, which their package names (/usr/share/doc/tuxpaint-stamps-default); no
-stamp and no weight trained on one is in this repository.
+The stamps are under the GPL, version 2 or later (/usr/share/doc/tuxpaint-stamps-default/copyright). This repository
+has 16 of them, reduced, in docs/stamps-sheet.png (see NOTICE), and no weights trained on them.
 """
 
 import shutil

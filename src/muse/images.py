@@ -65,9 +65,14 @@ def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
     check_num_pixels(image.size)
     if image.mode in WITHOUT_A_RANGE:
         raise ValueError(f"a picture of mode {image.mode} came, which cannot be shown as it is; save it as RGB, 8 bits")
+    return as_rgb(image, behind)
+
+
+def as_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
+    """What `to_rgb` makes of a picture, of any size; the numbers of a wider whole type are taken for 16 bits."""
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
     image = upright(image)
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         image = as_8_bits(image)
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, behind)
@@ -128,7 +133,13 @@ def check_num_pixels(size: tuple[int, int]) -> None:
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """One picture as colours in [0, 1], channels first."""
-    return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+    return to_batch([image])[0]
+
+
+def to_batch(images: Sequence[Image.Image]) -> Pictures:
+    """Pictures of one size as a batch in [0, 1], channels first; in memory the channels come last."""
+    rows = [np.asarray(image if image.mode == "RGB" else image.convert("RGB")) for image in images]
+    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -483,6 +483,36 @@ def test_what_cannot_be_done_is_refused_with_one_sentence(command, sentence, tmp
 
 
 @pytest.mark.parametrize(
+    ("command", "rank", "num", "sentence"),
+    [
+        ("tokenize pictures out", "1", "1", r"RANK is '1' and WORLD_SIZE '1'; give whole numbers, RANK the smaller$"),
+        ("tokenize pictures out", "one", "2", r"RANK is 'one' and WORLD_SIZE '2'; give whole numbers"),
+        ("train vqgan debug pictures", "1", "1", r"RANK is '1' and WORLD_SIZE '1'; give whole"),
+        ("train vqgan debug pictures", "0", "2", r"RANK is 0 and WORLD_SIZE 2 without torchrun; start"),
+        ("train vqgan debug pictures", "1", "2", r"RANK is 1 and WORLD_SIZE 2 without torchrun; start"),
+    ],
+)
+def test_processes_that_do_not_know_of_each_other_are_refused(command, rank, num, sentence, here, monkeypatch, capsys):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", num)
+    plain_folder(here / "pictures", 3)
+    assert main(command.split()) == 2
+    assert re.fullmatch(rf"muse: {sentence}.*\n", capsys.readouterr().err)
+    assert [path.name for path in here.iterdir()] == ["pictures"]
+
+
+def test_a_process_without_torchrun_that_is_the_only_one_trains_and_speaks(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    plain_folder(tmp_path / "pictures", 8)
+    train = f"train vqgan debug {tmp_path / 'pictures'} --size 16 --engine.steps 2 --engine.folder {tmp_path / 'out'}"
+    assert main(train.split()) == 0
+    assert capsys.readouterr().out.startswith(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
     ("command", "sentence"),
     [
         ("train base debug --dry-run --model.heads 0", "heads is 0; give a whole number of at least 1"),

@@ -22,7 +22,8 @@ from muse.data.options import SourceOptions
 from muse.data.order import shuffled
 from muse.data.pictures import fit, read_picture
 from muse.data.sources import RowSource, open_source
-from muse.data.tokenize import Networks, TokenizeOptions, as_batch, tokenize
+from muse.data.tokenize import Networks, TokenizeOptions, tokenize
+from muse.images import to_batch
 from tests.data.picture_folders import (
     SIZE,
     awkward_folder,
@@ -73,8 +74,8 @@ def test_a_cache_holds_the_tokens_and_captions_of_every_picture(whole, mine):
         row = cache.row(i)
         assert row["captions"] == [f"picture {i}", f"the number {i}"]
         with torch.no_grad():
-            assert row["low"].tolist() == LOW.encode(as_batch([fit(image, 16)]))[0].tolist()
-            assert row["high"].tolist() == HIGH.encode(as_batch([fit(image, 32)]))[0].tolist()
+            assert row["low"].tolist() == LOW.encode(to_batch([fit(image, 16)]))[0].tolist()
+            assert row["high"].tolist() == HIGH.encode(to_batch([fit(image, 32)]))[0].tolist()
     assert len(np.unique(np.stack([cache.row(i)["low"] for i in range(10)]))) > 5
     assert cache.info.high is not None
     assert (cache.info.low.height, cache.info.high.width, cache.info.low.num_codes) == (4, 8, 32)

@@ -10,6 +10,7 @@ from muse.data.options import SourceOptions
 from muse.data.pictures import SUFFIXES, Tally, Unusable, clean, fit, read_picture
 from muse.data.sources import FolderSource
 from muse.evaluation.sources import PictureSet
+from muse.images import open_image
 from tests.data.picture_folders import BROKEN_EXIF, TURNED, awkward_folder, encoded, picture
 
 
@@ -146,6 +147,15 @@ def test_a_tally_says_all_counts_in_one_line():
     assert tally.sentence() == ("997 of 1,000 pictures used; skipped 1 damaged, 2 without a caption; converted 3 CMYK")
     tally.add(Tally(captions_cut=4))
     assert tally.sentence().endswith("; converted 3 CMYK; cut 4 captions to what the text encoder reads")
+
+
+def test_every_grey_of_16_bits_is_the_nearest_of_8_in_training_and_in_editing(tmp_path):
+    levels = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    (tmp_path / "a.pgm").write_bytes(b"P5 256 256 65535\n" + levels.astype(">u2").tobytes())
+    nearest = np.round(levels / 257)
+    for read in (open_image(tmp_path / "a.png"), *(read_picture(tmp_path / f"a.{kind}")[0] for kind in ("png", "pgm"))):
+        assert (np.asarray(read) == nearest[..., None]).all()
 
 
 def test_numbers_of_which_nobody_says_what_white_is_are_unusable_and_16_bits_are_not(tmp_path):

@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 
 from muse.checkpoint import fingerprint_of
-from muse.evaluation.drawing import PictureCache, Shard, company_of, draw_all
+from muse.evaluation.drawing import PictureCache, company_of, draw_all
 from muse.evaluation.sources import Prompt, requests_for
 from muse.images import read_png_text
+from muse.processes import Shard
 
 REQUESTS = requests_for([Prompt("a fox"), Prompt("an owl"), Prompt("a cat")], 22, 1, seed=1)
 
@@ -91,20 +92,6 @@ def test_a_kept_picture_says_its_prompt_and_seed(tmp_path):
 def test_the_first_rank_gives_up_on_others_that_never_come(tmp_path):
     with pytest.raises(TimeoutError, match=r"pictures of other ranks are missing .* run the command again"):
         draw_all(Drawer(), REQUESTS, cache_in(tmp_path), 4, Shard(0, 2), patience=0.05)
-
-
-@pytest.mark.parametrize(("rank", "num"), [("2", "2"), ("-1", "2"), ("a", "2"), ("0", "0")])
-def test_ranks_that_cannot_be_are_refused(rank, num, monkeypatch):
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", num)
-    with pytest.raises(ValueError, match="RANK is"):
-        Shard.from_environment()
-
-
-def test_without_torchrun_there_is_one_rank(monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert Shard.from_environment() == Shard(0, 1)
 
 
 def test_a_fingerprint_changes_with_any_weight_and_with_its_type():

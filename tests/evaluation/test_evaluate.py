@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from muse.checkpoint import CheckpointError
-from muse.evaluation.drawing import Shard
 from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of, sweep_values, with_sampling
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import FrechetReference
@@ -17,6 +16,7 @@ from muse.evaluation.protocols import EvaluationOptions
 from muse.evaluation.report import file_names
 from muse.evaluation.sources import PictureSet, read_prompts, reference_folder, requests_for
 from muse.pipeline import Muse
+from muse.processes import Shard
 from muse.sampling import SamplingOptions
 
 pytestmark = pytest.mark.xdist_group("evaluation")  # one worker sets up once what they share

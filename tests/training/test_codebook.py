@@ -22,8 +22,9 @@ def rows_of(latents):
     return latents.movedim(1, -1).reshape(-1, latents.shape[1])
 
 
-def follow(tracker, quantizer, latents):
-    return tracker.follow(quantizer, latents, quantizer.nearest(latents))
+def follow(tracker, quantizer, latents, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tracker.follow(quantizer, latents, quantizer.nearest(latents), generator)
 
 
 @pytest.fixture
@@ -201,10 +202,23 @@ def test_a_tracker_taken_up_again_goes_on_as_if_never_stopped(quantizer):
             tracker = CodebookTracker(4, 2, decay=0.8)
             tracker.load_state_dict(saved)
             quantizer.codebook.copy_(codes)
-        torch.manual_seed(5)
         follow(tracker, quantizer, clusters(seed=9))
         ends.append((quantizer.codebook.clone(), tracker.counts.clone(), tracker.sums.clone()))
     assert all(first.equal(second) for first, second in zip(*ends, strict=True))
+
+
+def test_where_dead_codes_go_is_drawn_by_the_generator_alone():
+    ends = []
+    for global_seed, seed in ((0, 0), (1, 0), (0, 1)):
+        torch.manual_seed(0)
+        quantizer, tracker = VectorQuantizer(8, 2).requires_grad_(False), CodebookTracker(8, 2)
+        torch.manual_seed(global_seed)
+        untouched = torch.get_rng_state()
+        assert follow(tracker, quantizer, clusters(), seed) >= 4
+        assert torch.get_rng_state().equal(untouched)
+        ends.append(quantizer.codebook.clone())
+    assert ends[0].equal(ends[1])
+    assert not ends[0].equal(ends[2])
 
 
 def test_no_gradient_flows_through_the_tracker(quantizer):

@@ -55,6 +55,17 @@ def test_no_codes_are_used_before_their_step(tmp_path):
     assert not stage.vqgan.quantizer.codebook.equal(codes)
 
 
+def test_the_seed_and_the_step_alone_draw_where_dead_codes_go(tmp_path):
+    ends = []
+    for i, (global_seed, step) in enumerate(((1, 7), (2, 7), (1, 8))):
+        stage = stage_of(tmp_path / str(i), quantize_from=0, discriminator_from=NEVER, adversarial_from=NEVER)
+        torch.manual_seed(global_seed)
+        assert stage.step(pictures_at(0), step)["codes_revived"] > 0
+        ends.append(stage.vqgan.quantizer.codebook.clone())
+    assert ends[0].equal(ends[1])
+    assert not ends[0].equal(ends[2])
+
+
 def test_codebook_usage_and_perplexity_are_logged(tmp_path):
     stage = stage_of(tmp_path)
     metrics = [stage.step(pictures_at(step), step) for step in range(6)][-1]

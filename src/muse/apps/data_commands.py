@@ -1,7 +1,6 @@
 """`muse tokenize` and `muse import-vqgan`. Torch is imported by the commands."""
 
 import logging
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,13 +50,14 @@ class Tokenize:
         from muse.models.vqgan import VQGAN, VQGANConfig
         from muse.pipeline import load_text_encoder
         from muse.precision import default_device
+        from muse.processes import Shard, local_rank
 
         options = TokenizeOptions(self.size, self.high_size, self.batch_size, self.threads)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-        index, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        shard = Shard.from_environment()
         device = default_device() if self.device == "auto" else self.device
         if device == "cuda":
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            device = f"cuda:{local_rank()}"
 
         def vqgan(place: str, part: str) -> VQGAN:
             return load_module(VQGAN, VQGANConfig, part_of(place, part)).to(device)
@@ -70,7 +70,7 @@ class Tokenize:
             str(text) if text else None,
         )
         source = open_source(self.pictures, self.source)
-        tally = tokenize(source, self.pictures, self.out, networks, options, index, count)
+        tally = tokenize(source, self.pictures, self.out, networks, options, shard.rank, shard.num_ranks)
         if tally is not None:
             print(f"{self.out}  ({tally.sentence()})")
 

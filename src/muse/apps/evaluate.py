@@ -67,9 +67,9 @@ class Evaluate:
 
     def run(self) -> None:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be evaluated."""
-        from muse.evaluation.drawing import Shard
         from muse.evaluation.evaluate import sweep_values, with_sampling
         from muse.evaluation.report import as_markdown
+        from muse.processes import Shard
 
         shard = Shard.from_environment()
         evaluation = self.evaluation()
@@ -80,12 +80,12 @@ class Evaluate:
         sampling = with_sampling(muse.defaults, self.sampling) if muse else None
         if self.sweep and sampling:
             evaluation.sweep(*sweep_values(self.sweep, sampling), shard)
-            if shard.rank == 0:
+            if shard.is_first:
                 print((self.out / "sweep.md").read_text(), end="")
         elif report := evaluation.run(sampling, shard):
             evaluation.write(report)
             print(as_markdown(report), end="")
-        if shard.rank == 0:
+        if shard.is_first:
             print(f"\nAll of it: {self.out}")
 
     def evaluation(self) -> "Evaluation":
@@ -214,9 +214,12 @@ class CompareVotes:
 
 
 def rank_device() -> str | None:
-    """The accelerator of this rank under torchrun; None leaves the choice to the model."""
+    """The accelerator of this rank under torchrun; None leaves the choice to the model.
+    Raises ValueError if LOCAL_RANK is no whole number."""
     import torch
 
+    from muse.processes import local_rank
+
     if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        return f"cuda:{os.environ['LOCAL_RANK']}"
+        return f"cuda:{local_rank()}"
     return None

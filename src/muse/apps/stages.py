@@ -4,7 +4,6 @@ A new stage is a dataclass with `recipe` first, a `recipes` and a `run`, and a l
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -29,6 +28,7 @@ from muse.models.transformer import MaskedTransformer
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import INDEX, OF_A_RUN, Muse, find_model, load_text_encoder
 from muse.precision import default_device, dtype_for
+from muse.processes import Shard
 from muse.requests import check_request
 from muse.training.base import train_base
 from muse.training.decoder import train_decoder
@@ -381,7 +381,7 @@ def part_of(place: str, part: str) -> Path:
 
 def is_first() -> bool:
     """True in the process that speaks for all."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return Shard.from_environment().is_first
 
 
 def require(given: object, what: str, wish: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from muse.data.order import check_rows, digest_of, order_of, sampled, shuffled
 from muse.data.pictures import CONVERTED, SKIPPED, Tally, Unusable, fit, read_picture
 from muse.data.sources import RowSource
+from muse.images import to_tensor
 from muse.shapes import Pictures
 
 HELD_OUT, TRAINED, CROPPED = 4, 5, 6
@@ -92,7 +93,7 @@ class PicturesOfStep:
             self.seen[row] = LOOKED_AT | bits_of([str(error)])
             return None
         self.seen[row] = LOOKED_AT | bits_of(kinds)
-        return torch.from_numpy(np.asarray(fit(image, self.size, crop)).copy()).permute(2, 0, 1).float() / 255
+        return to_tensor(fit(image, self.size, crop))
 
     @property
     def tally(self) -> Tally:

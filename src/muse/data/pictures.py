@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
-from muse.images import FORMATS, orientation, upright
+from muse.images import FORMATS, as_rgb, orientation
 
 SUFFIXES = frozenset(
     (
@@ -79,7 +79,7 @@ def read_picture(source: bytes | Path) -> tuple[Image.Image, frozenset[str]]:
     """A file as an upright 8-bit RGB picture, and the kinds of conversion that took.
 
     It is one of DATA_FORMATS, whatever its name. Of an animation the first frame; transparent parts are laid on white;
-    16-bit greys keep their upper 8 bits; the camera's note of which way is up is obeyed. Raises Unusable if it cannot
+    16-bit greys are rounded to 8 bits; the camera's note of which way is up is obeyed. Raises Unusable if it cannot
     be read to its end, or holds numbers of which nobody says what white is."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -88,7 +88,7 @@ def read_picture(source: bytes | Path) -> tuple[Image.Image, frozenset[str]]:
             image.load()
             if image.mode == "F" or (image.mode == "I" and image.format not in OF_16_BITS):
                 raise Unusable("without a range")
-            return to_rgb(upright(image)), kinds
+            return as_rgb(image), kinds
     except Image.DecompressionBombError as error:
         raise Unusable("too large") from error
     except Unusable:
@@ -109,16 +109,6 @@ def kinds_of(image: Image.Image) -> frozenset[str]:
         "grey": image.mode in ("L", "1", "LA"),
     }
     return frozenset(kind for kind, is_so in kinds.items() if is_so)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow as RGB, on white where it is transparent."""
-    if image.mode.startswith("I"):  # 16 bits, in a wider integer or not
-        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def fit(image: Image.Image, size: int, place: tuple[float, float] = (0.5, 0.5)) -> Image.Image:

@@ -21,10 +21,10 @@ from muse.checkpoint import read_json, write_whole
 from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
 from muse.data.pictures import Tally, Unusable, fit, read_picture
 from muse.data.sources import METADATA_FILES, FolderSource, Row, Source, Traits
+from muse.images import to_batch
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
 from muse.requests import keep_whole, told_path
-from muse.shapes import Pictures
 
 log = logging.getLogger(__name__)
 LARGEST_SIZE = 16_384
@@ -267,7 +267,7 @@ def encode(batch: list[tuple[Row, list[Image.Image]]], networks: Networks, rows:
     grids = (rows.low, rows.high)
     for i, vqgan in enumerate([networks.low, networks.high]):
         if vqgan is not None:
-            pictures = as_batch([pictures[i] for _, pictures in batch])
+            pictures = to_batch([pictures[i] for _, pictures in batch])
             grids[i].append(vqgan.encode(pictures.to(next(vqgan.parameters()).device)).cpu().numpy())
     for row, _ in batch:
         rows.names.append(row.name)
@@ -277,11 +277,6 @@ def encode(batch: list[tuple[Row, list[Image.Image]]], networks: Networks, rows:
         text, is_word = (each.cpu() for each in networks.text_encoder(captions))
         states = iter(t[w].half().numpy().reshape(-1) for t, w in zip(text, is_word, strict=True))
         rows.text.extend([next(states) for _ in row.captions] for row, _ in batch)
-
-
-def as_batch(images: list[Image.Image]) -> Pictures:
-    """RGB images of one size as a batch in [0, 1]."""
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
 
 
 def close(folder: Path, info: CacheInfo, num_pieces: int) -> Tally | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from muse.evaluation.sources import Request
 from muse.images import save_png
+from muse.processes import Shard
 
 FORMAT = 2
 """Counts up when the same request would be kept under the same name and yet be another picture."""
@@ -24,22 +24,6 @@ PATIENCE = 600.0
 
 Draw = Callable[[list[str], list[int]], list[Image.Image]]
 """Prompts and seeds to pictures."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of the work is this process's, by the environment that torchrun sets."""
-
-    rank: int = 0
-    num_ranks: int = 1
-
-    @classmethod
-    def from_environment(cls) -> "Shard":
-        """Raises ValueError if RANK and WORLD_SIZE are no such pair."""
-        rank, num_ranks = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-        if not (rank.isdecimal() and num_ranks.isdecimal() and int(rank) < int(num_ranks)):
-            raise ValueError(f"RANK is {rank!r} and WORLD_SIZE {num_ranks!r}; give whole numbers, RANK the smaller")
-        return cls(int(rank), int(num_ranks))
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,7 @@ def draw_all(
                 if not (path := cache.path_of(request)).exists():
                     cache.save(image, path, prompt=request.prompt.text, seed=request.seed)
             bar.update(len(some))
-    if shard.rank == 0 and shard.num_ranks > 1:
+    if shard.is_first and shard.num_ranks > 1:
         wait_for([cache.path_of(request) for request in requests], patience)
     return Timing(tuple(seconds), max(map(len, missing), default=batch))
 

@@ -20,7 +20,7 @@ from muse import __version__
 from muse.checkpoint import CONFIG, fingerprint_of, load_module, read_json, write_tensors
 from muse.evaluation.alignment import AlignmentScorer
 from muse.evaluation.clip import HUB_NAME, ClipScorer
-from muse.evaluation.drawing import Draw, PictureCache, Shard, Timing, company_of, draw_all
+from muse.evaluation.drawing import Draw, PictureCache, Timing, company_of, draw_all
 from muse.evaluation.intervals import Figure, around, mean_of, wilson
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import (
@@ -61,6 +61,7 @@ from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import INDEX, Judge, Muse, Size, find_model, read_defaults
 from muse.precision import default_device
+from muse.processes import Shard
 from muse.requests import told_path
 from muse.sampling import SamplingOptions
 
@@ -218,10 +219,10 @@ class Evaluation:
         """Draw and score; None on every rank but the first, which does not score.
         `sampling` is how the model draws, its own defaults if not given."""
         shard = shard or Shard()
-        if shard.rank == 0:
+        if shard.is_first:
             self.find_networks()
         setting = self.draw(sampling, shard)
-        return self.score(setting) if shard.rank == 0 else None
+        return self.score(setting) if shard.is_first else None
 
     def draw(self, sampling: SamplingOptions | None, shard: Shard) -> Setting:
         """Draw what is missing."""

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from muse.checkpoint import CheckpointError, fill, first_line, read_state
+from muse.evaluation.exported import load_program
 from muse.evaluation.inception import SIDE, Inception
 from muse.evaluation.metrics import Features
 from muse.images import to_tensor
@@ -109,13 +110,16 @@ def load_features(where: str | Path | None, device: torch.device | str = "cpu") 
 
 
 def load_exported(path: Path, device: torch.device | str = "cpu") -> FeatureNetwork:
-    """A file of `torch.export.save`: pictures in [0, 1], of a size that it fixes, to one row of features each."""
+    """A file of `torch.export.save`: pictures in [0, 1], of a size that it fixes, to one row of features each.
+    Raises MissingWeights if there is none, CheckpointError if it is no such network or brings code along."""
     if not path.is_file():
         raise MissingWeights(f"there is no file {path}; give the exported network as --features")
     try:
-        exported = torch.export.load(path)
+        exported = load_program(path)
         side = int(input_shape(exported)[-1])
         module = exported.module().to(device)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever the archive holds
         raise CheckpointError(f"{path} is no exported network ({first_line(error)}); export it again") from error
     return FeatureNetwork(

@@ -33,10 +33,12 @@ class CodebookTracker(nn.Module):
         quantizer: VectorQuantizer,
         latents: Float[Tensor, "batch dim h w"],
         tokens: Int[Tensor, "batch h w"],
+        generator: torch.Generator,
         ranks: Ranks = ALONE,
     ) -> Int[Tensor, ""]:
         """Move the codebook towards a batch of latents, of which each process has a share; returns how many codes were
-        revived. Every process ends with the same codebook."""
+        revived. The generator, of the latents' device, draws where these go. Every process ends with the same codebook,
+        the one that the first process draws."""
         rows = rearrange(latents, "batch dim h w -> (batch h w) dim").float()
         errors = (rows - quantizer.codebook[tokens.flatten()]).square().sum(1)
         counts, sums = counts_and_sums(quantizer, rows, tokens.flatten())
@@ -46,7 +48,7 @@ class CodebookTracker(nn.Module):
         errors = ranks.gather(errors.reshape(len(latents), -1))
         # Of broken latents the loss is told to be no number; a draw of such errors would fail before that.
         weights = errors.flatten().nan_to_num(0.0, posinf=0.0) + 1e-8
-        picks = torch.multinomial(weights, quantizer.num_codes, replacement=True)
+        picks = torch.multinomial(weights, quantizer.num_codes, replacement=True, generator=generator)
         fresh = rows_of_all(rows, ranks.from_first(picks), errors.shape[1], ranks)
         return self._revive(quantizer, fresh, errors.numel())
 

@@ -31,6 +31,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from muse.checkpoint import CONFIG, METRICS, Configured, read_json, save_module, write_whole
 from muse.precision import default_device, has_native_bfloat16, prefer_fast_float32
+from muse.processes import Shard, is_of_torchrun
 from muse.requests import check_choices, keep_whole
 from muse.training import state as saved
 from muse.training.fabric import DDPStrategy, Fabric
@@ -272,14 +273,21 @@ def check_split(num: int, processes: int, parts: int) -> None:
 
 
 def launch(options: EngineOptions) -> Fabric:
-    """This process among those that torchrun started, or alone, with its device and arithmetic."""
+    """This process among those that torchrun started, or alone, with its device and arithmetic.
+    Raises ValueError if it is one of several that torchrun did not start, which cannot find each other."""
+    shard = Shard.from_environment()
     precision = best_precision() if options.precision == "auto" else options.precision
     kind = default_device()  # Apple's GPUs have no float64, in which metrics are summed
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not is_of_torchrun():
+        if shard.num_ranks > 1:
+            raise ValueError(
+                f"RANK is {shard.rank} and WORLD_SIZE {shard.num_ranks} without torchrun; start training by "
+                "torchrun, or leave both unset to train in one process"
+            )
         return Fabric(accelerator=kind, devices=1, precision=precision)
-    here, everywhere = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ["WORLD_SIZE"])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
-        accelerator=kind, devices=here, num_nodes=everywhere // here, strategy=DDPStrategy(), precision=precision
+        accelerator=kind, devices=here, num_nodes=shard.num_ranks // here, strategy=DDPStrategy(), precision=precision
     )
     fabric.launch()
     return fabric

@@ -66,7 +66,7 @@ class VQGANStage(PictureStage):
         with self.engine.fabric.autocast():
             latents = self.vqgan.latents(pictures).float()
         is_quantized = step >= self.training.quantize_from
-        codes, losses, metrics = self._quantize(latents) if is_quantized else (latents, {}, {})
+        codes, losses, metrics = self._quantize(latents, step) if is_quantized else (latents, {}, {})
         decoded, compared = self.compare(codes, pictures, self.perceptual if is_quantized else None)
         return decoded, losses | compared, metrics
 
@@ -76,10 +76,10 @@ class VQGANStage(PictureStage):
             return {}
         with torch.no_grad(), self.engine.fabric.autocast():
             latents = [self.vqgan.latents(part).float() for part in parts]
-        return self._follow(torch.stack(latents, dim=1).flatten(0, 1))
+        return self._follow(torch.stack(latents, dim=1).flatten(0, 1), step)
 
-    def _quantize(self, latents: Latents) -> tuple[Latents, Metrics, Metrics]:
-        metrics = self._follow(latents.detach()) if self.training.engine.accumulate == 1 else {}
+    def _quantize(self, latents: Latents, step: int) -> tuple[Latents, Metrics, Metrics]:
+        metrics = self._follow(latents.detach(), step) if self.training.engine.accumulate == 1 else {}
         quantizer = self.vqgan.quantizer
         quantized = quantizer.look_up(quantizer.nearest(latents))
         # The gradient of the picture passes the codebook as if it were not there.
@@ -87,9 +87,10 @@ class VQGANStage(PictureStage):
         losses = {"commitment": self.training.commitment_weight * commitment_loss(latents, quantized)}
         return straight_through, losses, metrics
 
-    def _follow(self, latents: Latents) -> Metrics:
+    def _follow(self, latents: Latents, step: int) -> Metrics:
         quantizer, ranks = self.vqgan.quantizer, self.engine.ranks
-        revived = self.tracker.follow(quantizer, latents, quantizer.nearest(latents), ranks)
+        generator = torch.Generator(latents.device).manual_seed(hash((self.training.engine.seed, step)))
+        revived = self.tracker.follow(quantizer, latents, quantizer.nearest(latents), generator, ranks)
         return {
             "codebook_perplexity": self.tracker.perplexity(),
             "codebook_usage": self.tracker.usage(),
