@@ -139,7 +139,9 @@ DAMAGED += [
 @pytest.mark.parametrize("content", [*DAMAGED, "[]", "no"])
 def test_a_damaged_vocabulary_is_refused_in_one_sentence(content, own_folder):
     (own_folder / VOCABULARY).write_text(content)
-    with pytest.raises(CheckpointError, match=rf"{VOCABULARY} (has (no lists|a damaged|damaged characters)|holds a|is damaged)"):
+    with pytest.raises(
+        CheckpointError, match=rf"{VOCABULARY} (has (no lists|a damaged|damaged characters)|holds a|is damaged)"
+    ):
         Muse.from_pretrained(own_folder, "cpu")
 
 
