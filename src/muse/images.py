@@ -37,7 +37,7 @@ EXIF = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Where Pillow finds an orientation."""
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, behind: str = "white") -> Image.Image:
     """Read a picture as `to_rgb` has it; of an animation the first frame.
     Raises OSError or ValueError, in one sentence, if it is no picture, damaged or too large."""
     try:
@@ -53,7 +53,7 @@ def open_image(path: Path) -> Image.Image:
             image.load()
         except Exception as error:  # every format's reader fails in ways of its own
             raise OSError(f"{path} is damaged ({error}); get the picture again") from error
-        return to_rgb(image)
+        return to_rgb(image, behind)
 
 
 def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:
