@@ -50,7 +50,7 @@ class Tokenize:
         from muse.data.tokenize import Networks, TokenizeOptions, tokenize
         from muse.models.vqgan import VQGAN, VQGANConfig
         from muse.pipeline import load_text_encoder
-        from muse.precision import default_device
+        from muse.precision import check_device, default_device
 
         options = TokenizeOptions(self.size, self.high_size, self.batch_size, self.threads)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
@@ -58,6 +58,7 @@ class Tokenize:
         device = default_device() if self.device == "auto" else self.device
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        check_device(device)
 
         def vqgan(place: str, part: str) -> VQGAN:
             return load_module(VQGAN, VQGANConfig, part_of(place, part)).to(device)
