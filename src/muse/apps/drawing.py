@@ -5,7 +5,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from muse.requests import Precision, told_path
+from muse.requests import Precision, probe, told_as_out, told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -288,16 +287,11 @@ class Places:
 
     def check(self) -> None:
         """Raises ValueError if no file can be written where the pictures shall go; makes no file and no folder."""
-        wanted = self.file or self.folder
-        try:
+        with told_as_out(self.file or self.folder):
             for path in self.written(self.path(self.num - 1, 0)):
                 with suppress(FileNotFoundError):
                     path.with_name(path.name + ".tmp").lstat()  # its name may be too long, or lie below a file
-            existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-            with tempfile.TemporaryFile(dir=existing):
-                pass
-        except OSError as error:
-            raise ValueError(f"cannot write {wanted} ({error.strerror}); give another --out") from error
+            probe(self.folder)
 
     def save(
         self,
