@@ -30,7 +30,11 @@ MOST_FRAMES = 64
 PREVIEWS = ("-steps.webp", "-steps.png")
 LARGEST_PREVIEW = 512
 """Pixels of the longer side of a frame."""
-OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+OTHER_FORMATS = {
+    *(".jpg", ".jpeg", ".jfif", ".jp2", ".jxl", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".svg", ".pdf", ".eps", ".ppm", ".ico", ".psd"),
+}
+"""Endings of what else pictures are kept as, which nobody calls a folder."""
 
 
 def by_the_model(metavar: str, default: str = "the model's own") -> Any:
@@ -278,6 +282,8 @@ class Places:
         self.folder, self.name, self.num, self.extras = out or Path(), slug(title), num, tuple(extras)
         self.file: Path | None = None
         if out is not None and not out.is_dir():
+            if out.name.lower() in (".png", *OTHER_FORMATS):
+                raise ValueError(f"--out is {out}, an ending without a name; give a name ending in .png, or a folder")
             if out.suffix.lower() in OTHER_FORMATS:
                 raise ValueError(
                     f"--out is {out} and pictures are written as PNG; give a name ending in .png, or a folder"
