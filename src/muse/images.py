@@ -47,13 +47,16 @@ def open_image(path: Path, behind: str = "white") -> Image.Image:
         raise ValueError(f"{path} has more than {MOST_PIXELS:,} pixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise OSError(f"{path} is no picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF") from error
-    with image:
-        check_num_pixels(image.size)
-        try:
-            image.load()
-        except Exception as error:  # every format's reader fails in ways of its own
-            raise OSError(f"{path} is damaged ({error}); get the picture again") from error
-        return to_rgb(image, behind)
+    try:
+        with image:
+            check_num_pixels(image.size)
+            try:
+                image.load()
+            except Exception as error:  # every format's reader fails in ways of its own
+                raise OSError(f"{path} is damaged ({error}); get the picture again") from error
+            return to_rgb(image, behind)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
 
 
 def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:

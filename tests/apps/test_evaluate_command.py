@@ -31,7 +31,7 @@ def say(capsys, *arguments, code=0):
 
 
 def test_evaluate_draws_scores_and_writes(tiny_folder, clip_folder, capsys):
-    metrics = ("--metrics", "clip,alignment", "--clip", clip_folder)
+    metrics = ("--metrics", " clip, alignment", "--clip", clip_folder)
     arguments = ("--data", "prompts.txt", *metrics, "--n", 4, "--sampling", "steps=1")
     told = say(capsys, "evaluate", tiny_folder, *arguments)
     assert "`alignment` was not measured: no towers were given" in told
@@ -151,7 +151,9 @@ def test_a_prompt_that_is_too_long_is_named_before_anything_is_drawn(name, conte
     (here / name).write_text(content.format("three blue birds " * 200))
     for command in (("evaluate", tiny_folder, "--data"), ("compare", tiny_folder, tiny_folder, "--prompts")):
         said = say(capsys, *command, name, code=2)
-        assert said.startswith(f"muse: {place}, 'three blue birds three blue birds three blue birds [...]': the prompt has ")
+        assert said.startswith(
+            f"muse: {place}, 'three blue birds three blue birds three blue birds [...]': the prompt has "
+        )
     assert not any((here / out).exists() for out in ("evaluation", "comparison"))
 
 

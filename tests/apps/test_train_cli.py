@@ -347,7 +347,10 @@ def test_a_model_is_exported_with_the_vqgan_of_its_tokens_only(enlarged, tmp_pat
         assert main(["export", f"runs/{run}", str(tmp_path / run), "--vqgan", str(find_model("emoji") / "vqgan")]) == 2
         assert "take both from one model" in capsys.readouterr().err
         assert not (tmp_path / run).exists()
-    assert main(["export", "runs/base", str(tmp_path / "same"), "--vqgan", "my-model/vqgan"]) == 0
+    assert main(["export", "runs/base", str(tmp_path / "emoji"), "--vqgan", "emoji"]) == 2  # as of a model that ships
+    assert "take both from one model" in capsys.readouterr().err
+    for place in ("my-model/vqgan", "my-model"):
+        assert main(["export", "runs/base", str(tmp_path / "same"), "--vqgan", place]) == 0
 
 
 def test_a_model_is_exported_over_a_larger_one_without_leaving_parts_of_it(enlarged, tmp_path):

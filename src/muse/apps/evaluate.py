@@ -118,7 +118,9 @@ class Evaluate:
 
         plain = Protocol("", "", EvaluationOptions())
         protocol = protocol_named(self.protocol) if self.protocol else plain
-        metrics = tuple(dict.fromkeys(filter(None, self.metrics.split(",")))) if self.metrics is not None else None
+        metrics = None
+        if self.metrics is not None:
+            metrics = tuple(dict.fromkeys(filter(None, map(str.strip, self.metrics.split(",")))))
         given = {"num": self.n, "resize": self.resize, "size": self.size, "seed": self.seed, "batch": self.batch}
         options = protocol.with_options(metrics=metrics, **given)
         about = {"data": (self.data or self.reference or Path()).name}

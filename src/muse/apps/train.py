@@ -70,9 +70,9 @@ class Export:
     last. A run that kept none has its moving average exported."""
     last: int | None = None
     """Average only so many of the last ones."""
-    vqgan: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: the run's own)")] = None
+    vqgan: Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: the run's own)")] = None
     """Another VQGAN of the same tokens, such as one to which `muse train decoder` gave a larger decoder; of a run of
-    super-resolution that of the large pictures."""
+    super-resolution that of the large pictures: its folder, or the name or folder of a model that has one."""
     half: bool = False
     """Round the transformer to float16."""
 
@@ -80,7 +80,8 @@ class Export:
         """Raises CheckpointError if the run has no weights, or its parts are missing."""
         import torch
 
-        from muse.training.export import export
+        from muse.apps.stages import part_of
+        from muse.training.export import enlarges, export
 
         if self.out.resolve() == self.run_folder.resolve():
             raise ValueError(f"{self.out} is the run's own folder; give another one for the model")
@@ -88,7 +89,9 @@ class Export:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}; give a number from 0 up to, not including, 1")
         dtype = torch.float16 if self.half else None
-        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=dtype, vqgan=self.vqgan)
+        part = "vqgan_superres" if enlarges(self.run_folder) else "vqgan"
+        vqgan = part_of(self.vqgan, part) if self.vqgan else None
+        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=dtype, vqgan=vqgan)
         print(self.out)
 
 

@@ -80,10 +80,11 @@ def read_prompts(source: Path) -> list[Prompt]:
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}; give a file of prompts or a folder")
     readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".csv": read_csv, ".json": read_coco}
-    if source.suffix not in readers:
+    suffix = source.suffix.lower()
+    if suffix not in readers:
         raise ValueError(f"{source} holds no prompts; give a folder or a file ending in {', '.join(readers)}")
     try:
-        prompts = [prompt for prompt in readers[source.suffix](source) if prompt.text]
+        prompts = [prompt for prompt in readers[suffix](source) if prompt.text]
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, *OF_ITS_SHAPE) as error:
         raise ValueError(f"{source} cannot be read as prompts ({type(error).__name__}: {error})") from error
     if not prompts:
@@ -122,7 +123,8 @@ def read_tsv(path: Path) -> Iterator[Prompt]:
 def read_csv(path: Path) -> Iterator[Prompt]:
     """By the names in the first row, as training reads tables."""
     for num, record in records_of(path):
-        yield prompt_of(record, path, num)
+        assert isinstance(record, dict), "a table has rows of fields"
+        yield prompt_of({head.strip().lower(): field for head, field in record.items()}, path, num)
 
 
 def read_coco(path: Path) -> Iterator[Prompt]:
