@@ -161,3 +161,19 @@ def test_exact_convolutions_leave_everything_else_as_it_was():
         assert not cudnn.allow_tf32
     finally:
         cudnn.allow_tf32 = allowed
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        (("float16",), r"dtype is 'float16'; give one of torch.float32, torch.bfloat16, torch.float16, torch.float64$"),
+        ((torch.int8,), "dtype is torch.int8; give one of torch.float32"),
+        ((torch.bfloat16, torch.int16), "number is torch.int16; give one of None, torch.int8, torch.float8_e4m3fn$"),
+    ],
+)
+def test_a_type_that_nothing_is_drawn_in_changes_nothing(types, message, tiny_muse, tmp_path, without_type_checks):
+    muse = copy.deepcopy(tiny_muse)
+    with pytest.raises(ValueError, match=message):
+        muse.draw_in(*types)
+    assert muse.precision == "float32"
+    muse.save_pretrained(tmp_path / "as-it-was")

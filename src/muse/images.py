@@ -37,7 +37,7 @@ EXIF = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Where Pillow finds an orientation."""
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, behind: str = "white") -> Image.Image:
     """Read a picture as `to_rgb` has it; of an animation the first frame.
     Raises OSError or ValueError, in one sentence, if it is no picture, damaged or too large."""
     try:
@@ -47,13 +47,16 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(f"{path} has more than {MOST_PIXELS:,} pixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise OSError(f"{path} is no picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF") from error
-    with image:
-        check_num_pixels(image.size)
-        try:
-            image.load()
-        except Exception as error:  # every format's reader fails in ways of its own
-            raise OSError(f"{path} is damaged ({error}); get the picture again") from error
-        return to_rgb(image)
+    try:
+        with image:
+            check_num_pixels(image.size)
+            try:
+                image.load()
+            except Exception as error:  # every format's reader fails in ways of its own
+                raise OSError(f"{path} is damaged ({error}); get the picture again") from error
+            return to_rgb(image, behind)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
 
 
 def to_rgb(image: Image.Image, behind: str = "white") -> Image.Image:

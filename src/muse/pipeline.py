@@ -34,7 +34,7 @@ from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
-from muse.precision import EIGHT_BITS, check_device, default_device, dtype_for, number_for
+from muse.precision import EIGHT_BITS, check_device, check_drawn_in, default_device, dtype_for, number_for
 from muse.requests import (
     Precision,
     check_best_of,
@@ -175,8 +175,10 @@ class Muse(Editing):
         """Round the weights of what draws, the transformers and the decoders, to `dtype`, in which they then compute;
         but for the layers of the transformers, if there is a `number` of 8 bits in which they multiply.
         Texts and given pictures are read as before, and tokens are drawn of the logits in float32.
-        Raises ValueError if they were rounded to 8 bits before."""
+        Raises ValueError if they were rounded to 8 bits before, or for types that are none of these; nothing is changed
+        then."""
         self._check_whole("rounded again")
+        check_drawn_in(dtype, number)
         self._is_rounded |= dtype.itemsize < self.base.embed.weight.dtype.itemsize
         for part in (self.base, self.superres, self.vqgan, self.vqgan_superres):
             if part is not None:

@@ -11,6 +11,8 @@ from muse.requests import Precision, check_kind
 
 EIGHT_BITS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 """The numbers of precisions that round the products of the transformers' layers."""
+COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""The types of weights that networks compute in."""
 FLOAT8_SINCE = (8, 9)
 """The compute capability of the first GPUs that multiply in float8."""
 
@@ -62,6 +64,13 @@ def number_for(precision: str, device: torch.device | str) -> torch.dtype | None
             f"{FLOAT8_SINCE[1]}, and the device is {kind}; take int8 on a processor, or auto"
         )
     return EIGHT_BITS.get(precision)
+
+
+def check_drawn_in(dtype: Any, number: Any) -> None:
+    """Raises ValueError for a type that networks do not compute in, or one of 8 bits in which no layer multiplies."""
+    for name, came, wanted in (("dtype", dtype, COMPUTED_IN), ("number", number, (None, *EIGHT_BITS.values()))):
+        if came not in wanted:
+            raise ValueError(f"{name} is {came!r}; give one of {', '.join(map(str, wanted))}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import operator
 import os
 import random
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -64,6 +65,23 @@ def check_out(path: Path | None) -> None:
     """Raises ValueError for the - that means the standard output elsewhere: a folder of that name is nobody's wish."""
     if path is not None and str(path) == "-":
         raise ValueError("out is -, and nothing is written to the standard output; give the name of a file or a folder")
+
+
+@contextmanager
+def told_as_out(out: Path) -> Iterator[None]:
+    """Raises ValueError if the system refuses what is done within to see whether `out` can be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot write {told_path(out)} ({error.strerror}); give another --out") from error
+
+
+def probe(folder: Path) -> None:
+    """Raises OSError if no file can be written in a folder, or in the nearest above one that is to be made; makes no
+    file and no folder."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    with tempfile.TemporaryFile(dir=existing):
+        pass
 
 
 def random_seeds(num: int) -> list[int]:

@@ -384,7 +384,12 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(out
 
 
 def test_another_format_than_png_is_refused(refuse):
-    assert "give a name ending in .png" in refuse("generate", APPLE, "--out", "apple.jpg")
+    for name in ("apple.jpg", "apple.AVIF", "apple.svg", "apple.heic", "apple.jxl", "apple.pdf", "apple.jfif"):
+        told = f"--out is {name} and pictures are written as PNG; give a name ending in .png, or a folder"
+        assert told in refuse("generate", APPLE, "--out", name)
+    for name in (".png", "pictures/.PNG", ".jpg"):
+        told = f"--out is {name}, an ending without a name; give a name ending in .png, or a folder"
+        assert told in refuse("generate", APPLE, "--out", name)
 
 
 @pytest.mark.parametrize(

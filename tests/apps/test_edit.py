@@ -160,6 +160,17 @@ def test_a_picture_that_is_replaced_by_the_first_result_is_still_that_of_the_oth
     assert [pixels(path) for path in paths] == wanted
 
 
+def test_what_a_mask_leaves_transparent_is_not_filled(draw, cat):
+    mask = Image.new("RGBA", cat.size, (255, 255, 255, 0))  # white, were it not transparent
+    mask.paste((255, 255, 255, 255), (20, 30, 60, 55))
+    mask.save("mask.png")
+    (path,) = draw("inpaint", "cat.png", APPLE, "--mask", "mask.png", "--steps", 2, "--seed", 1, "--out", "out.png")
+    differs = (np.asarray(Image.open(path)) != np.asarray(cat)).any(2)
+    outside = np.asarray(mask)[..., 3] == 0
+    assert differs[~outside].any()
+    assert not differs[outside].any()
+
+
 def test_a_mask_that_is_replaced_by_the_first_result_is_still_that_of_the_others(draw, cat, monkeypatch):
     mask = Image.new("L", cat.size)
     mask.paste(255, (20, 30, 60, 55))

@@ -30,10 +30,11 @@ def say(capsys, *arguments, code=0):
     return told.err
 
 
-def test_evaluate_draws_scores_and_writes(tiny_folder, capsys):
-    arguments = ("--data", "prompts.txt", "--metrics", "clip", "--clip", "none", "--n", 4, "--sampling", "steps=1")
+def test_evaluate_draws_scores_and_writes(tiny_folder, clip_folder, capsys):
+    metrics = ("--metrics", " clip, alignment", "--clip", clip_folder)
+    arguments = ("--data", "prompts.txt", *metrics, "--n", 4, "--sampling", "steps=1")
     told = say(capsys, "evaluate", tiny_folder, *arguments)
-    assert "`clip` was not measured: there is no folder none" in told
+    assert "`alignment` was not measured: no towers were given" in told
     report = json.loads(Path("evaluation/report.json").read_text())
     assert len(report["pictures"]) == 4
     assert report["about"]["sampling"]["steps"] == 1
@@ -49,8 +50,9 @@ def test_an_evaluation_that_draws_nothing_says_so(tiny_folder, here, capsys):
     assert "Speed: no prompts were drawn; " in say(capsys, "evaluate", tiny_folder, "--data", here, "--metrics", "psnr")
 
 
-def test_ranks_share_the_drawing_and_the_first_alone_reports(tiny_folder, capsys, monkeypatch):
-    arguments = ("evaluate", tiny_folder, "--data", "prompts.txt", "--metrics", "clip", "--clip", "none", "--batch", 1)
+def test_ranks_share_the_drawing_and_the_first_alone_reports(tiny_folder, clip_folder, capsys, monkeypatch):
+    metrics = ("--metrics", "clip", "--clip", clip_folder)
+    arguments = ("evaluate", tiny_folder, "--data", "prompts.txt", *metrics, "--batch", 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert say(capsys, *arguments, "--sampling", "steps=1") == ""
@@ -58,8 +60,8 @@ def test_ranks_share_the_drawing_and_the_first_alone_reports(tiny_folder, capsys
     assert "All of it: evaluation" in say(capsys, *arguments, "--sampling", "steps=1")
 
 
-def test_a_protocol_gives_way_to_options(tiny_folder, capsys):
-    arguments = ("--data", "prompts.txt", "--protocol", "geneval", "--clip", "none", "--sampling", "steps=1")
+def test_a_protocol_gives_way_to_options(tiny_folder, clip_folder, capsys):
+    arguments = ("--data", "prompts.txt", "--protocol", "geneval", "--clip", clip_folder, "--sampling", "steps=1")
     told = say(capsys, "evaluate", tiny_folder, *arguments, "--n", 2)
     assert "protocol: geneval: prompts of GenEval's form" in told
 
@@ -78,6 +80,10 @@ def test_a_protocol_gives_way_to_options(tiny_folder, capsys):
         (["--data", "prompts.txt", "--n", "0"], "num is 0; give"),
         (["--data", "prompts.txt", "--sampling", "steps=0"], "steps is 0; give"),
         (["--data", "prompts.txt", "--sweep", "guidance"], "give OPTION=FROM:TO"),
+        (["--data", "prompts.txt", "--out", "prompts.txt"], "cannot write prompts.txt (Not a directory); give another"),
+        (["--data", "prompts.txt", "--out", "prompts.txt/out"], "cannot write prompts.txt/out (Not a directory); give"),
+        (["--data", "prompts.txt", "--clip", "none"], "can be measured: clip: there is no folder none; give a folder"),
+        (["--data", "prompts.txt", "--clip", "none", "--sweep", "steps=1:2"], "can be measured: clip: there is no"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_sentence(arguments, said, tiny_folder, here, capsys):
@@ -132,6 +138,30 @@ def test_compare_draws_nothing_if_the_second_model_cannot_be(other, more, said, 
     assert not (here / "comparison").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("long.txt", "a fox\n\n{}\nan owl\n", "line 3"),
+        ("long.tsv", "Prompt\tCategory\na fox\tAnimals\n{}\tFruit\n", "line 3"),
+        ("long.csv", "prompt,tag\na fox,Animals\n{},Fruit\n", "line 3"),
+        ("long.jsonl", '{{"prompt": "a fox"}}\n{{"prompt": "{}"}}\n', "line 2"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_named_before_anything_is_drawn(name, content, place, tiny_folder, here, capsys):
+    (here / name).write_text(content.format("three blue birds " * 200))
+    for command in (("evaluate", tiny_folder, "--data"), ("compare", tiny_folder, tiny_folder, "--prompts")):
+        said = say(capsys, *command, name, code=2)
+        assert said.startswith(
+            f"muse: {place}, 'three blue birds three blue birds three blue birds [...]': the prompt has "
+        )
+    assert not any((here / out).exists() for out in ("evaluation", "comparison"))
+
+
+def test_compare_draws_nothing_if_its_page_cannot_be_written(tiny_folder, here, capsys):
+    arguments = ("compare", tiny_folder, tiny_folder, "--prompts", "prompts.txt", "--out", "prompts.txt")
+    assert "cannot write prompts.txt (Not a directory)" in say(capsys, *arguments, code=2)
+
+
 def test_options_of_drawing_are_refused_where_nothing_is_drawn(tiny_folder, here, capsys):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (128, 128), "red").save(here / name)
@@ -140,6 +170,7 @@ def test_options_of_drawing_are_refused_where_nothing_is_drawn(tiny_folder, here
         assert f"psnr draws nothing; leave {more[0]} out" in say(capsys, *arguments, *more, code=2)
 
 
-def test_a_metric_that_is_named_twice_is_measured_once(tiny_folder, capsys):
-    arguments = ("--data", "prompts.txt", "--metrics", "clip,clip", "--clip", "none", "--sampling", "steps=1")
-    assert say(capsys, "evaluate", tiny_folder, *arguments).count("was not measured") == 1
+def test_a_metric_that_is_named_twice_is_measured_once(tiny_folder, clip_folder, capsys):
+    metrics = ("--metrics", "clip,clip", "--clip", clip_folder)
+    told = say(capsys, "evaluate", tiny_folder, "--data", "prompts.txt", *metrics, "--sampling", "steps=1")
+    assert told.count("| clip_score |") == 1

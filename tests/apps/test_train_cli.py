@@ -347,7 +347,10 @@ def test_a_model_is_exported_with_the_vqgan_of_its_tokens_only(enlarged, tmp_pat
         assert main(["export", f"runs/{run}", str(tmp_path / run), "--vqgan", str(find_model("emoji") / "vqgan")]) == 2
         assert "take both from one model" in capsys.readouterr().err
         assert not (tmp_path / run).exists()
-    assert main(["export", "runs/base", str(tmp_path / "same"), "--vqgan", "my-model/vqgan"]) == 0
+    assert main(["export", "runs/base", str(tmp_path / "emoji"), "--vqgan", "emoji"]) == 2  # as of a model that ships
+    assert "take both from one model" in capsys.readouterr().err
+    for place in ("my-model/vqgan", "my-model"):
+        assert main(["export", "runs/base", str(tmp_path / "same"), "--vqgan", place]) == 0
 
 
 def test_a_model_is_exported_over_a_larger_one_without_leaving_parts_of_it(enlarged, tmp_path):
@@ -359,10 +362,10 @@ def test_a_model_is_exported_over_a_larger_one_without_leaving_parts_of_it(enlar
 
 
 def test_a_model_is_exported_beside_what_is_called_as_a_part(enlarged, tmp_path):
-    (tmp_path / "superres").mkdir()
+    (tmp_path / "model/superres").mkdir(parents=True)
     for _ in range(2):
-        assert main(["export", str(enlarged / "runs/base"), str(tmp_path)]) == 0
-        assert (tmp_path / "superres").is_dir()
+        assert main(["export", str(enlarged / "runs/base"), str(tmp_path / "model")]) == 0
+        assert (tmp_path / "model/superres").is_dir()
 
 
 def test_high_tokens_are_of_the_high_vqgan_of_a_model(enlarged, tmp_path, monkeypatch):
@@ -482,6 +485,14 @@ def test_what_cannot_be_done_is_refused_with_one_sentence(command, sentence, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_pictures_are_not_tokenized_on_a_device_that_there_is_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "99")
+    pictures = str(plain_folder(tmp_path / "pictures", 3))
+    assert main(["tokenize", pictures, str(tmp_path / "out"), "--size", "16", "--device", "cuda"]) == 2
+    assert capsys.readouterr().err.startswith("muse: device 'cuda:99' cannot be used (")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "rank", "num", "sentence"),
     [
@@ -596,6 +607,48 @@ def test_a_model_is_not_exported_over_its_run(enlarged, capsys):
     assert main(["export", str(run), f"{run}/"]) == 2
     assert "is the run's own folder" in capsys.readouterr().err
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("parts.json", "out is a training run; give another folder for the model"),
+        ("order.json", "out is a training run; give another folder for the model"),
+        ("state.pt", "out is a training run; give another folder for the model"),
+        ("checkpoints/step-00000006/.metadata", "out is a training run; give another folder for the model"),
+        ("base/parts.json", "out/base is a training run; give another folder for the model"),
+        ("model.safetensors", "out holds model.safetensors and no model; give a new folder, an empty one or a model's"),
+        ("pictures/cat.png", "out holds pictures and no model; give a new folder, an empty one or a model's"),
+    ],
+)
+def test_a_model_is_exported_neither_over_a_run_nor_among_other_things(
+    enlarged, tmp_path, monkeypatch, capsys, there, message
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "out" / there
+    file.parent.mkdir(parents=True)
+    file.touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["export", str(enlarged / "runs/base"), "out"]) == 2
+    assert capsys.readouterr().err == f"muse: {message}\n"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_is_not_exported_over_another_run_even_if_a_model_was_before(enlarged, tmp_path, capsys):
+    other = shutil.copytree(enlarged / "runs/base", tmp_path / "other")
+    (other / "model_index.json").touch()
+    weights = (other / "base/model.safetensors").read_bytes()
+    assert main(["export", str(enlarged / "runs/superres"), str(other)]) == 2
+    assert "other is a training run" in capsys.readouterr().err
+    assert (other / "base/model.safetensors").read_bytes() == weights
+
+
+def test_a_model_is_exported_over_what_is_left_of_an_export_and_beside_a_card(enlarged, tmp_path):
+    for name in ("text_encoder", ".git"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    (tmp_path / "out/README.md").touch()
+    assert main(["export", str(enlarged / "runs/base"), str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/README.md").is_file()
 
 
 def test_a_run_that_is_stopped_ends_as_such(walked, tmp_path, monkeypatch):

@@ -303,7 +303,8 @@ def test_real_pictures_of_another_size_are_refused_unless_all_are_resized(evalua
 
 
 def test_a_sweep_writes_a_report_a_value_a_table_and_a_plot(evaluation_in, tmp_path):
-    evaluation = evaluation_in(tmp_path, metrics=("frechet", "alignment"))
+    some = replace(evaluation_in(tmp_path).networks, clip="none")
+    evaluation = evaluation_in(tmp_path, networks=some, metrics=("frechet", "alignment", "clip"))
     axis, settings = sweep_values("guidance=0:4:4", replace(QUICK, steps=1))
     cells = evaluation.sweep(axis, settings)
     assert [value for value, _ in cells] == [0.0, 4.0]
@@ -311,6 +312,7 @@ def test_a_sweep_writes_a_report_a_value_a_table_and_a_plot(evaluation_in, tmp_p
     assert cells[0][1].figure("frechet_eye") != cells[1][1].figure("frechet_eye")
     for name in ("guidance-0/report.json", "guidance-4/sheet.png", "sweep.json", "sweep.md"):
         assert (tmp_path / name).is_file()
+    assert "`clip` was not measured: there is no folder none; give" in (tmp_path / "sweep.md").read_text()
     assert Image.open(tmp_path / "sweep.png").width > 800
     assert json.loads((tmp_path / "sweep.json").read_text())["axis"] == "guidance"
 

@@ -36,6 +36,8 @@ COCO = json.dumps({"images": [], "annotations": [{"image_id": 1, "id": 2, "capti
         ("captions_val2014.json", COCO, [Prompt("A bicycle.")]),
         ("a.txt", "\ufeffa fox\r\nan\u2028owl\r\n", [Prompt("a fox"), Prompt("an\u2028owl")]),
         ("a.tsv", "\ufeffPrompt\tCategory\na fox\tAnimals\n", [Prompt("a fox", "Animals")]),
+        ("A.TXT", "a fox\n", [Prompt("a fox")]),
+        ("a.CSV", "Prompt, Group\n'a' fox,Animals\n", [Prompt("'a' fox", "Animals")]),
         ("a.jsonl", '\ufeff{"prompt": "an\u2028owl"}\r\n', [Prompt("an\u2028owl")]),
         ("metadata.jsonl", '{"caption": ["", "a fox", "a red fox"]}\n', [Prompt("a fox")]),
         ("metadata.csv", 'file_name,text,tag\r\n1.png,"a fox, red",one\r\n\r\n', [Prompt("a fox, red", "one")]),

@@ -8,6 +8,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from muse.checkpoint import CheckpointError, load_module, save_module
 from muse.models.vqgan import VQGAN, VQGANConfig
@@ -246,7 +247,10 @@ def test_a_pickle_of_more_than_tensors_is_not_opened(tmp_path):
 def test_what_is_no_vqgan_is_refused_with_one_sentence(tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing is missing; give a checkpoint file or a folder$"):
         import_vqgan(tmp_path / "nothing")
-    (tmp_path / "half.pt").write_bytes(b"half")
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat.png")
+    with pytest.raises(CheckpointError, match=r"cat.png is no checkpoint; give one of taming-transformers"):
+        import_vqgan(tmp_path / "cat.png")
+    (tmp_path / "half.pt").write_bytes(b"PK half")
     with pytest.raises(CheckpointError, match=r"half.pt (is damaged|holds more than tensors)"):
         import_vqgan(tmp_path / "half.pt")
     torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "other.pt")

@@ -49,7 +49,7 @@ class Tokenize:
         from muse.data.tokenize import Networks, TokenizeOptions, tokenize
         from muse.models.vqgan import VQGAN, VQGANConfig
         from muse.pipeline import load_text_encoder
-        from muse.precision import default_device
+        from muse.precision import check_device, default_device
         from muse.processes import Shard, local_rank
 
         options = TokenizeOptions(self.size, self.high_size, self.batch_size, self.threads)
@@ -58,6 +58,7 @@ class Tokenize:
         device = default_device() if self.device == "auto" else self.device
         if device == "cuda":
             device = f"cuda:{local_rank()}"
+        check_device(device)
 
         def vqgan(place: str, part: str) -> VQGAN:
             return load_module(VQGAN, VQGANConfig, part_of(place, part)).to(device)

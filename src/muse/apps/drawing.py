@@ -5,7 +5,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from muse.requests import Precision, told_path
+from muse.requests import Precision, probe, told_as_out, told_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +30,11 @@ MOST_FRAMES = 64
 PREVIEWS = ("-steps.webp", "-steps.png")
 LARGEST_PREVIEW = 512
 """Pixels of the longer side of a frame."""
-OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+OTHER_FORMATS = {
+    *(".jpg", ".jpeg", ".jfif", ".jp2", ".jxl", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".svg", ".pdf", ".eps", ".ppm", ".ico", ".psd"),
+}
+"""Endings of what else pictures are kept as, which nobody calls a folder."""
 
 
 def by_the_model(metavar: str, default: str = "the model's own") -> Any:
@@ -279,6 +282,8 @@ class Places:
         self.folder, self.name, self.num, self.extras = out or Path(), slug(title), num, tuple(extras)
         self.file: Path | None = None
         if out is not None and not out.is_dir():
+            if out.name.lower() in (".png", *OTHER_FORMATS):
+                raise ValueError(f"--out is {out}, an ending without a name; give a name ending in .png, or a folder")
             if out.suffix.lower() in OTHER_FORMATS:
                 raise ValueError(
                     f"--out is {out} and pictures are written as PNG; give a name ending in .png, or a folder"
@@ -288,16 +293,11 @@ class Places:
 
     def check(self) -> None:
         """Raises ValueError if no file can be written where the pictures shall go; makes no file and no folder."""
-        wanted = self.file or self.folder
-        try:
+        with told_as_out(self.file or self.folder):
             for path in self.written(self.path(self.num - 1, 0)):
                 with suppress(FileNotFoundError):
                     path.with_name(path.name + ".tmp").lstat()  # its name may be too long, or lie below a file
-            existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-            with tempfile.TemporaryFile(dir=existing):
-                pass
-        except OSError as error:
-            raise ValueError(f"cannot write {wanted} ({error.strerror}); give another --out") from error
+            probe(self.folder)
 
     def save(
         self,

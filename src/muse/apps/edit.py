@@ -109,7 +109,7 @@ class Inpaint(SuperresFlags, SamplingFlags, FromPicture):
     prompt: tyro.conf.Positional[str]
     """What the part shall show, with what is around it, in quotation marks."""
     mask: Annotated[Path | None, MASK] = None
-    """A picture of the same size, white where it shall be filled and black elsewhere."""
+    """A picture of the same size, white where it shall be filled and black or transparent elsewhere."""
     box: Annotated[tuple[int, int, int, int] | None, BOX] = None
     """The part as a box: its left upper corner, its width and its height, in pixels."""
     context: float = 2.0
@@ -118,11 +118,10 @@ class Inpaint(SuperresFlags, SamplingFlags, FromPicture):
     def check(self) -> None:
         from muse.canvas import Box, box_hole, mask_hole
         from muse.editing import check_context
-        from muse.images import to_rgb
 
         check_context(self.context)
         size, hole = self.picture.size, self.hole
-        _ = box_hole(hole, size) if isinstance(hole, Box) else mask_hole(to_rgb(hole, "black"), size)
+        _ = box_hole(hole, size) if isinstance(hole, Box) else mask_hole(hole, size)
 
     @cached_property
     def hole(self) -> "Image.Image | Box":
@@ -133,7 +132,7 @@ class Inpaint(SuperresFlags, SamplingFlags, FromPicture):
         if (self.mask is None) == (self.box is None):
             came = "neither --mask nor --box" if self.mask is None else "both --mask and --box"
             raise ValueError(f"{came} came; give one of them to say which part is filled")
-        return open_image(self.mask) if self.mask is not None else Box(*(self.box or ()))
+        return open_image(self.mask, "black") if self.mask is not None else Box(*(self.box or ()))
 
     def stages(self, muse: "Muse") -> Stages:
         return super().stages(muse) | self.superres_stage(muse)

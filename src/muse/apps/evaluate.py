@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from muse.requests import probe, told_as_out
+
 if TYPE_CHECKING:
     from muse.evaluation.evaluate import Evaluation, Networks
     from muse.evaluation.protocols import EvaluationOptions
@@ -72,6 +74,8 @@ class Evaluate:
         from muse.processes import Shard
 
         shard = Shard.from_environment()
+        with told_as_out(self.out):
+            probe(self.out)
         evaluation = self.evaluation()
         muse = evaluation.subject.muse
         of_drawing = {"--sweep": self.sweep, "--sampling": self.sampling, "--n": self.n}
@@ -114,7 +118,9 @@ class Evaluate:
 
         plain = Protocol("", "", EvaluationOptions())
         protocol = protocol_named(self.protocol) if self.protocol else plain
-        metrics = tuple(dict.fromkeys(filter(None, self.metrics.split(",")))) if self.metrics is not None else None
+        metrics = None
+        if self.metrics is not None:
+            metrics = tuple(dict.fromkeys(filter(None, map(str.strip, self.metrics.split(",")))))
         given = {"num": self.n, "resize": self.resize, "size": self.size, "seed": self.seed, "batch": self.batch}
         options = protocol.with_options(metrics=metrics, **given)
         about = {"data": (self.data or self.reference or Path()).name}
@@ -177,12 +183,14 @@ class Compare:
             if num is not None and num < 1:
                 raise ValueError(f"{name} is {num}; give a whole number of at least 1")
         check_clip(self.clip, self.best_of)
+        with told_as_out(self.out):
+            probe(self.out)
         requests = requests_for(read_prompts(self.prompts), self.n, 1, self.seed)
         check_best_of(self.best_of, [request.seed for request in requests])
         clip = None if self.clip is None else ClipScorer.load(self.clip)
         settings = ((self.one, self.sampling_one), (self.other, self.sampling_other))
         for model, sampling in settings:
-            check_model(model, sampling)
+            check_model(model, sampling, requests)
         (first, ones), (second, others) = (
             draw_requests(model, requests, sampling, self.batch, self.out / "cache", self.best_of, clip)
             for model, sampling in settings

@@ -70,9 +70,9 @@ class Export:
     last. A run that kept none has its moving average exported."""
     last: int | None = None
     """Average only so many of the last ones."""
-    vqgan: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: the run's own)")] = None
+    vqgan: Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: the run's own)")] = None
     """Another VQGAN of the same tokens, such as one to which `muse train decoder` gave a larger decoder; of a run of
-    super-resolution that of the large pictures."""
+    super-resolution that of the large pictures: its folder, or the name or folder of a model that has one."""
     half: bool = False
     """Round the transformer to float16."""
 
@@ -80,12 +80,45 @@ class Export:
         """Raises CheckpointError if the run has no weights, or its parts are missing."""
         import torch
 
-        from muse.training.export import export
+        from muse.apps.stages import part_of
+        from muse.training.export import enlarges, export
 
         if self.out.resolve() == self.run_folder.resolve():
             raise ValueError(f"{self.out} is the run's own folder; give another one for the model")
+        check_target(self.out)
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}; give a number from 0 up to, not including, 1")
         dtype = torch.float16 if self.half else None
-        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=dtype, vqgan=self.vqgan)
+        part = "vqgan_superres" if enlarges(self.run_folder) else "vqgan"
+        vqgan = part_of(self.vqgan, part) if self.vqgan else None
+        export(self.run_folder, self.out, decay=self.decay, last=self.last, dtype=dtype, vqgan=vqgan)
         print(self.out)
+
+
+def check_target(folder: Path) -> None:
+    """Raises ValueError if a model would be written over a run, or among what is no model's."""
+    from muse.pipeline import INDEX, PARTS, SUPERRES_PARTS
+
+    parts = (*PARTS, *SUPERRES_PARTS)
+    for place in (folder, *(folder / part for part in parts)):
+        if is_run(place):
+            raise ValueError(f"{place} is a training run; give another folder for the model")
+    if (folder / INDEX).is_file() or not folder.is_dir():
+        return
+    # Parts alone are what an export has left that was stopped.
+    others = sorted(path.name for path in folder.iterdir() if path.name not in parts and not is_of_a_repository(path))
+    if others:
+        raise ValueError(f"{folder} holds {others[0]} and no model; give a new folder, an empty one or a model's")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether training has left something here that it would go on with."""
+    from muse.training.engine import CHECKPOINTS, OLD_STATE, ORDER
+    from muse.training.export import PARTS
+
+    return any((folder / name).exists() for name in (CHECKPOINTS, ORDER, OLD_STATE, PARTS))
+
+
+def is_of_a_repository(path: Path) -> bool:
+    """Whether a file or a folder may well lie beside a model that is to come: a card, or what is hidden."""
+    return path.name.startswith(".") or path.suffix == ".md"

@@ -517,7 +517,7 @@ def records_of(path: Path) -> Iterator[tuple[int, str | dict[str, str]]]:
     """The records of a file of metadata, each with the number of its line; those in JSON as they are written.
     Raises ValueError for a table that cannot be read."""
     text = text_of(path.read_bytes())
-    if path.suffix != ".csv":
+    if path.suffix.lower() != ".csv":
         # At "\n" only: a JSON text may hold other ends of lines, like U+2028, as they are.
         yield from ((i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip())
         return

@@ -1,6 +1,5 @@
 """Draw, look, score, write: an evaluation of one model from end to end."""
 
-import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -56,10 +55,10 @@ from muse.evaluation.report import (
     write_report,
     write_sweep,
 )
-from muse.evaluation.sources import READING, PictureSet, Request, shown
+from muse.evaluation.sources import READING, PictureSet, Request, check_prompts, shown
 from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Judge, Muse, Size, find_model, read_defaults
+from muse.pipeline import INDEX, Judge, Muse, Size, find_model, load_text_encoder, read_defaults
 from muse.precision import default_device
 from muse.processes import Shard
 from muse.requests import told_path
@@ -164,13 +163,22 @@ class Evaluation:
                     raise ValueError(f"{metric} needs at least {least} {kind} pictures and {num} came; give more")
         if self.options.needs_real:
             self.check_sizes()
+        if self.options.draws and self.subject.muse is not None:
+            check_prompts((request.prompt for request in self.requests), self.subject.muse.text_encoder)
 
     def find_networks(self) -> None:
         """Load the networks of all metrics; those that cannot be had are told of when they are wanted.
-        Raises CheckpointError if a file holds another network, before anything is drawn."""
+        Raises CheckpointError if a file holds another network, ValueError if nothing could be measured, before anything
+        is drawn."""
+        missing: dict[str, str] = {}
         for metric in self.options.metrics:
-            with contextlib.suppress(MissingWeights):
+            try:
                 self.network_of(metric)
+            except MissingWeights as error:
+                missing[metric] = str(error)
+        if len(missing) == len(self.options.metrics):
+            reasons = "; ".join(f"{metric}: {why}" for metric, why in missing.items())
+            raise ValueError(f"no metric that was asked for can be measured: {reasons}")
 
     def network_of(self, metric: str) -> object:
         """What a metric looks with, if anything.
@@ -623,10 +631,12 @@ def with_sampling(sampling: SamplingOptions, given: Sequence[str]) -> SamplingOp
     return replace(sampling, **changes)
 
 
-def check_model(model: str, given: Sequence[str]) -> None:
-    """Raises CheckpointError if there is no such model, ValueError if an option does not fit; nothing is loaded."""
+def check_model(model: str, given: Sequence[str], requests: Sequence[Request]) -> None:
+    """Raises CheckpointError if there is no such model, ValueError if an option does not fit or a prompt cannot be
+    read; nothing but the text encoder is loaded."""
     folder = find_model(model)
     with_sampling(read_defaults(read_json(folder / INDEX), folder), given)
+    check_prompts((request.prompt for request in requests), load_text_encoder(folder / "text_encoder"))
 
 
 def draw_requests(

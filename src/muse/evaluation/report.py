@@ -132,7 +132,7 @@ def as_markdown(report: Report) -> str:
     about = report.about
     lines = [f"# {about['model']}", "", *(f"- {name}: {said(value)}" for name, value in about.items()), ""]
     lines += table(report.measurements)
-    lines += [f"\n`{metric}` was not measured: {why}." for metric, why in report.skipped.items()]
+    lines += told_skipped(report)
     for group, measurements in report.groups.items():
         lines += ["", f"## {group}", "", *table(measurements)]
     timing = report.timing
@@ -143,6 +143,11 @@ def as_markdown(report: Report) -> str:
         speed = "all pictures were there already" if report.pictures else "no prompts were drawn"
     lines += ["", f"Speed: {speed}; {timing['machine']}."]
     return "\n".join(lines) + "\n"
+
+
+def told_skipped(report: Report) -> list[str]:
+    """A sentence about each metric that could not be had."""
+    return [f"\n`{metric}` was not measured: {why}." for metric, why in report.skipped.items()]
 
 
 def table(measurements: Sequence[Measurement]) -> list[str]:
@@ -219,7 +224,8 @@ def write_sweep(axis: str, cells: Sequence[tuple[Any, Report]], folder: Path) ->
     rows = [[named(value), *(shown(report.figure(name)) for name in names)] for value, report in cells]
     num = cells[0][1].measurements[0].num if names else 0
     lines = [f"{num:,} pictures a cell, 95% intervals; {cells[0][1].timing['machine']}.", ""]
-    write_whole(folder / "sweep.md", "\n".join([*lines, *markdown_table([axis, *names], rows)]) + "\n")
+    lines += [*markdown_table([axis, *names], rows), *told_skipped(cells[0][1])]
+    write_whole(folder / "sweep.md", "\n".join(lines) + "\n")
     plot_sweep(axis, cells, names, folder / "sweep.png")
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from muse.data.options import SourceOptions
 from muse.data.pictures import DATA_FORMATS, SUFFIXES
 from muse.data.sources import METADATA_FILES, FolderSource, files_below, not_read, pictures_below, records_of
 from muse.images import orientation, to_rgb
-from muse.requests import LARGEST_SEED
+from muse.models.text_encoder import TextEncoder
+from muse.requests import LARGEST_SEED, check_request
 
 PROMPT_FILES = (
     *("prompts.jsonl", "prompts.tsv", "prompts.txt", "captions_val2014.json"),
@@ -34,6 +36,8 @@ OF_ITS_SHAPE = (KeyError, TypeError, AttributeError, RecursionError)
 """Errors of JSON that holds something else than it should, or too much of it."""
 UTF_8 = "utf-8-sig"
 """With a byte order mark or without."""
+BEGINNING = 60
+"""Letters by which a prompt is named."""
 PROMPT_KEYS = ("prompt", "caption", "text")
 GROUP_KEYS = ("group", "category", "tag")
 REFERENCE = "reference"
@@ -46,6 +50,8 @@ class Prompt:
 
     text: str
     group: str = ""
+    line: int | None = field(default=None, compare=False)
+    """Where it stands in its file, if that has lines."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,11 @@ def read_prompts(source: Path) -> list[Prompt]:
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}; give a file of prompts or a folder")
     readers = {".txt": read_lines, ".jsonl": read_jsonl, ".tsv": read_tsv, ".csv": read_csv, ".json": read_coco}
-    if source.suffix not in readers:
+    suffix = source.suffix.lower()
+    if suffix not in readers:
         raise ValueError(f"{source} holds no prompts; give a folder or a file ending in {', '.join(readers)}")
     try:
-        prompts = [prompt for prompt in readers[source.suffix](source) if prompt.text]
+        prompts = [prompt for prompt in readers[suffix](source) if prompt.text]
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, *OF_ITS_SHAPE) as error:
         raise ValueError(f"{source} cannot be read as prompts ({type(error).__name__}: {error})") from error
     if not prompts:
@@ -91,14 +98,14 @@ def lines_of(path: Path) -> list[str]:
 
 
 def read_lines(path: Path) -> Iterator[Prompt]:
-    for line in lines_of(path):
-        yield Prompt(line.strip())
+    for num, line in enumerate(lines_of(path), start=1):
+        yield Prompt(line.strip(), line=num)
 
 
 def read_jsonl(path: Path) -> Iterator[Prompt]:
-    for line in lines_of(path):
+    for num, line in enumerate(lines_of(path), start=1):
         if line.strip():
-            yield prompt_of(json.loads(line), path)
+            yield prompt_of(json.loads(line), path, num)
 
 
 def read_tsv(path: Path) -> Iterator[Prompt]:
@@ -107,16 +114,17 @@ def read_tsv(path: Path) -> Iterator[Prompt]:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     heads = [head.strip().lower() for head in rows[0]] if rows else []
     if not set(heads) & set(PROMPT_KEYS):
-        yield from (Prompt(row[0].strip()) for row in rows if row)
+        yield from (Prompt(row[0].strip(), line=num) for num, row in enumerate(rows, start=1) if row)
         return
-    for row in rows[1:]:
-        yield prompt_of(dict(zip(heads, row, strict=False)), path)
+    for num, row in enumerate(rows[1:], start=2):
+        yield prompt_of(dict(zip(heads, row, strict=False)), path, num)
 
 
 def read_csv(path: Path) -> Iterator[Prompt]:
     """By the names in the first row, as training reads tables."""
-    for _, record in records_of(path):
-        yield prompt_of(record, path)
+    for num, record in records_of(path):
+        assert isinstance(record, dict), "a table has rows of fields"
+        yield prompt_of({head.strip().lower(): field for head, field in record.items()}, path, num)
 
 
 def read_coco(path: Path) -> Iterator[Prompt]:
@@ -135,7 +143,7 @@ def read_captions(folder: Path) -> list[Prompt]:
     return [Prompt(row.captions[0]) for row in rows if row.captions]
 
 
-def prompt_of(row: Any, path: Path) -> Prompt:
+def prompt_of(row: Any, path: Path, line: int) -> Prompt:
     """Raises ValueError if a row names no prompt."""
     if not isinstance(row, dict):
         raise ValueError(f"a row of {path} is a {type(row).__name__}; wanted an object with a prompt")
@@ -144,7 +152,20 @@ def prompt_of(row: Any, path: Path) -> Prompt:
         text = next((each for each in text if isinstance(each, str) and each.strip()), None)
     if text is None:
         raise ValueError(f"a row of {path} has no {' or '.join(PROMPT_KEYS)}, only {', '.join(row) or 'nothing'}")
-    return Prompt(str(text).strip(), str(next((row[key] for key in GROUP_KEYS if key in row), "")).strip())
+    group = str(next((row[key] for key in GROUP_KEYS if key in row), ""))
+    return Prompt(str(text).strip(), group.strip(), line)
+
+
+def check_prompts(prompts: Iterable[Prompt], text_encoder: TextEncoder) -> None:
+    """Raises ValueError, which names the prompt, for one that cannot be read to draw it."""
+    for prompt in dict.fromkeys(prompts):
+        try:
+            check_request([prompt.text], [0], None)
+            if text_encoder.is_too_long(prompt.text):
+                text_encoder.sub_words([prompt.text])
+        except ValueError as error:
+            place = "" if prompt.line is None else f"line {prompt.line}, "
+            raise ValueError(f"{place}{textwrap.shorten(prompt.text, BEGINNING)!r}: {error}") from error
 
 
 def requests_for(prompts: Sequence[Prompt], num: int | None, per_prompt: int, seed: int) -> list[Request]:

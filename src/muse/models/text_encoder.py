@@ -104,9 +104,9 @@ class TextEncoder(nn.Module):
     def cut_to_fit(self, captions: Sequence[str]) -> list[str]:
         """Captions that can be read: each that is longer than the encoder reads ends with the last word that fits, or
         the last letter if no word does."""
-        return [self._beginning(caption) if self._is_too_long(caption) else caption for caption in captions]
+        return [self._beginning(caption) if self.is_too_long(caption) else caption for caption in captions]
 
-    def _is_too_long(self, caption: str) -> bool:
+    def is_too_long(self, caption: str) -> bool:
         """Whether a caption is longer than the encoder reads. One of few letters is not, unless a tokenizer spells a
         letter out in several, as there are for other alphabets."""
         is_short = caption.isascii() and len(caption) + MOST_SPECIAL <= self.max_words

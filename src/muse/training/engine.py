@@ -139,6 +139,8 @@ LOCK = ".lock"
 """A file of a run's folder that its process holds."""
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
+CHECKPOINTS = "checkpoints"
+"""The folder of a run from which it goes on."""
 ORDER = "order.json"
 """A file of a run's folder that says what decides which rows come in which step, and what else a run should keep."""
 LOSSES = (
@@ -379,7 +381,7 @@ class Engine:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoint from which a run goes on."""
-        return self.options.folder / "checkpoints"
+        return self.options.folder / CHECKPOINTS
 
     @property
     def has_begun(self) -> bool:

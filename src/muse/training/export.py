@@ -59,6 +59,12 @@ def remembered_part(run: Path, name: str) -> Path:
     )
 
 
+def enlarges(run: Path) -> bool:
+    """Whether a run is one of super-resolution, which enlarges what a model draws.
+    Raises CheckpointError if it notes no parts."""
+    return "model" in read_json(run / PARTS)
+
+
 def average_of_folders(folders: Sequence[Path], decay: float = DECAY) -> dict[str, Tensor]:
     """The moving average of weights, oldest first: what came before keeps `decay` of its weight at each.
     Muse, appendix: checkpoints every 5000 steps, averaged offline with 0.7."""
@@ -100,7 +106,7 @@ def export(
     with the model that it enlarges. `vqgan` is the folder of another VQGAN of the same tokens; parts that a model in
     the folder has besides go.
     Raises CheckpointError if a part is missing, or the parts do not fit each other."""
-    if "model" in read_json(run / PARTS):
+    if enlarges(run):
         superres = exported(SuperResTransformer, SuperResConfig, run, "superres", decay, last)
         high = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan_superres"))
         model = Muse.from_pretrained(remembered_part(run, "model"), "cpu", "float32")

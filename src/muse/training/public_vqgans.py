@@ -108,7 +108,7 @@ def read_folder(folder: Path) -> Weights:
 
 def read_file(path: Path) -> Weights:
     """The tensors of a checkpoint file.
-    Raises CheckpointError if it is damaged, or holds more than tensors."""
+    Raises CheckpointError if it is none or damaged, or holds more than tensors."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -117,6 +117,8 @@ def read_file(path: Path) -> Weights:
         with torch.serialization.safe_globals([(ModelCheckpoint, LIGHTNING)]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not begins_as_torch_saves(path):
+            raise CheckpointError(f"{path} is no checkpoint; give one of taming-transformers or LlamaGen") from error
         raise CheckpointError(
             f"{path} holds more than tensors, and nothing else of a pickle is opened; save its state_dict alone"
         ) from error
@@ -132,6 +134,12 @@ def read_file(path: Path) -> Weights:
         kind = type(content).__name__
         raise CheckpointError(f"{path} holds a {kind} and no weights by their names; give one with a state_dict")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def begins_as_torch_saves(path: Path) -> bool:
+    """Whether a file may be one of torch: a zip archive, or a pickle as it was before."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def without_trainers(weights: Weights) -> Weights:
