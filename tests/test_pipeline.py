@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -184,20 +184,22 @@ def test_a_picture_of_a_batch_is_the_picture_drawn_alone(sampler, negatives, tin
         assert alike(alone, together[i])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"steps": 3},
-        {"guidance": 8.0},
-        {"guidance_ramp": "constant"},
-        {"sampler": "halton"},
-        {"temperature": 0.1},
-        {"top_k": 2},
-        {"choice_noise": 0.0},
-    ],
-)
-def test_every_option_is_seen_in_the_picture(change, tiny_muse):
-    changed = tiny_muse.generate(PROMPTS, SEEDS, options=replace(tiny_muse.defaults, **change))
+OTHERWISE = {
+    "steps": 3,
+    "guidance": 8.0,
+    "guidance_ramp": "constant",
+    "sampler": "halton",
+    "temperature": 0.1,
+    "top_k": 2,
+    "choice_noise": 0.0,
+    "remask": 0.5,
+    "refresh": 1,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(SamplingOptions)])
+def test_every_option_is_seen_in_the_picture(name, tiny_muse):
+    changed = tiny_muse.generate(PROMPTS, SEEDS, options=replace(tiny_muse.defaults, **{name: OTHERWISE[name]}))
     assert pixels(changed) != pixels(tiny_muse.generate(PROMPTS, SEEDS))
 
 

@@ -135,7 +135,9 @@ def test_the_manifest_starts_the_server_of_the_image_and_waits_for_what_has_begu
     (container,) = pod["containers"]
     options = tyro.cli(Serve, args=container["args"])
     assert not options.urls
-    assert pod["terminationGracePeriodSeconds"] > options.shutdown_seconds
+    command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] > options.shutdown_seconds + int(seconds) > options.shutdown_seconds
     assert options.keys_file == Path("/keys/keys")
     (port,) = [each["containerPort"] for each in container["ports"]]
     assert f"EXPOSE {port}" in DOCKERFILE
@@ -149,4 +151,4 @@ def test_the_parts_of_the_manifest_belong_together():
     deployment, service, scaler = map(of_kind, ("Deployment", "Service", "HorizontalPodAutoscaler"))
     assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    assert scaler["spec"]["minReplicas"] <= deployment["spec"]["replicas"] <= scaler["spec"]["maxReplicas"]
+    assert "replicas" not in deployment["spec"], "each time it is applied it would undo what the autoscaler has set"

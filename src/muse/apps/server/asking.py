@@ -65,7 +65,7 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
         asked.refuse(OF_MASKS + OF_ITERATIONS, "it does not go with margins")
         size = check_widened(image.size, Margins(**margins), serve)
         inner = Box(margins.get("left", 0), margins.get("top", 0), *image.size)
-        check_windows(serve, partial(outpainting_windows, inner, size, muse.size))
+        windows = partial(outpainting_windows, inner, size, muse.size)
         options = asked.options(muse.defaults, serve)
         make = partial(muse.outpaint, image, Margins(**margins), asked.prompt, options=options, **more)
         verb, told = "outpaint", {"margins": json.dumps(dataclasses.asdict(Margins(**margins)))}
@@ -73,15 +73,17 @@ def edits(muse: Muse, serve: Serve, asked: EditRequest, uploads: Uploads) -> lis
         asked.refuse(OF_ITERATIONS, "it does not go with a mask")
         size, options = image.size, asked.options(muse.defaults, serve)
         context = CONTEXT if asked.context is None else asked.context
-        check_windows(serve, partial(inpainting_windows, bounds(np.asarray(hole) > 0), size, muse.size, context))
+        windows = partial(inpainting_windows, bounds(np.asarray(hole) > 0), size, muse.size, context)
         make = partial(muse.inpaint, image, hole, asked.prompt, context=context, options=options, **more)
         verb, told = "inpaint", {"context": str(context)}
     else:
         asked.refuse(OF_MASKS + OF_SAMPLING, "it does not go with an edit of a whole picture; send a mask too")
-        size, options = image.size, asked.options(EditOptions(), serve)
+        size, options, windows = image.size, asked.options(EditOptions(), serve), None
         make = partial(muse.edit, image, asked.prompt, options=options, **more)
         verb, told = "edit", {}
     check_size(asked, [size])
+    if windows is not None:
+        check_windows(serve, windows)
     stages = {"options": options, "superres_options": above}
     return alterations(muse, make, verb, seeds_of(asked), asked.prompt, asked.negative_prompt, stages, **told)
 
