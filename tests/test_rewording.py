@@ -275,3 +275,10 @@ PICTURED = replace(
 )
 def test_a_pictorial_character_is_called_by_what_it_shows(text, wanted):
     assert reworded(text, PICTURED, lambda things: ["red apple" for _ in things]) == wanted
+
+
+def test_characters_without_end_take_no_time():
+    for text in ("\N{CAT FACE}a" * 1000, "a \N{CAT FACE} " * 500, "\N{CAT FACE}" * 100_000):
+        start = time.perf_counter()
+        reworded(text, PICTURED, lambda things: ["cat"] * len(things))
+        assert time.perf_counter() - start < 5

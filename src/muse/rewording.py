@@ -115,8 +115,10 @@ Match = re.Match[str]
 def reworded(text: str, vocabulary: Vocabulary, nearest: Nearest) -> str:
     """A text in words that captions held, as far as rules can tell: by `with_named_characters` and `with_known_things`;
     and if it is known how captions are put, by all the rules below."""
+    if len(text) > MOST_LETTERS:
+        return with_known_things(text, vocabulary, nearest)
     text = with_named_characters(text, vocabulary)
-    if vocabulary.phrasing is None or len(text) > MOST_LETTERS:
+    if vocabulary.phrasing is None:
         return with_known_things(text, vocabulary, nearest)
     text = without_frame(text, vocabulary, vocabulary.phrasing)
     text = without_unknown_asides(with_known_things(text, vocabulary, nearest), vocabulary, vocabulary.phrasing)
