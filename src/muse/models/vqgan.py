@@ -288,7 +288,9 @@ class VQGAN(nn.Module):
         """Twelve hexadecimal digits that change when any picture's tokens could: of the encoder and the codebook, and
         of how the encoder normalises, which no weight tells, where that is not as published.
         The decoder may be finetuned without changing it."""
-        norm = (self.config.encoder_norm, self.config.norm_groups if self.config.encoder_norm == "group" else 0)
+        config = self.config
+        has_groups = config.encoder_norm == "group" or config.attention or config.level_attention
+        norm = (config.encoder_norm, config.norm_groups if has_groups else 0)
         digest = hashlib.sha256(b"" if norm == ("group", VQGANConfig.norm_groups) else repr(norm).encode())
         for part in (self.encoder, self.quantizer):
             for name, tensor in sorted(part.state_dict().items()):
