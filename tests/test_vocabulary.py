@@ -132,7 +132,7 @@ DAMAGED += [
 ]
 DAMAGED += [
     json.dumps({"names": ["a"], "words": ["a"], "characters": characters})
-    for characters in ([], {"🍎": "a red apple"}, {"🍎": ["a red apple"]})
+    for characters in ([], {"🍎": "a red apple"}, {"🍎": ["a red apple"]}, {"": ["a red apple", "red apples"]})
 ]
 
 

@@ -101,8 +101,6 @@ SIDES = {
     ("bottom", "top"): "below",
 }
 """Where the first and the second thing are, each said for itself, and what that is between both."""
-PICTORIAL = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa\U0001f400-\U0001faff]")
-"""Characters that are pictures, whether or not a vocabulary has them; no letters of flags."""
 VARIED = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 """What only says how such a character is to look."""
 JOINED = string.whitespace + "\u200d"
@@ -147,10 +145,10 @@ class Characters:
     def in_words(self, opening: str) -> str:
         """What they show, behind an opening word, if one is there: "a fox and two dogs"."""
         (first, num), *others = self.shown
-        begun = told(first, num) if not opening else first[opening.lower() in COUNTS - {"one"}]
-        if opening and begun == first[0]:
-            begun = without_article(begun)
-        begun = f"{suited(opening, begun)} {begun}" if opening else begun
+        begun = told(first, num)
+        if opening:
+            said = first[1] if opening.lower() in COUNTS - {"one"} else without_article(first[0])
+            begun = f"{suited(opening, said)} {said}"
         return " and ".join([begun, *(told(said, num) for said, num in others)])
 
 
@@ -195,10 +193,8 @@ def with_named_characters(text: str, vocabulary: Vocabulary) -> str:
 
 def characters_in(text: str, vocabulary: Vocabulary) -> Iterator[Characters]:
     """The pictorial characters of a text, those that stand together in one."""
-    known = "|".join(map(re.escape, sorted(vocabulary.characters, key=len, reverse=True)))
-    one = re.compile(f"{known}|{PICTORIAL.pattern}" if known else PICTORIAL.pattern)
     together: list[Match] = []
-    for match in (*one.finditer(text), None):
+    for match in (*vocabulary.pictorial.finditer(text), None):
         if match is not None and (not together or not text[together[-1].end() : match.start()].strip(JOINED)):
             together.append(match)
             continue

@@ -26,6 +26,8 @@ COMMON = whole_words(
 """Words that ask for nothing to be seen, whether or not captions hold them."""
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 """Letters, and what stands between them in "o'clock"; digits too."""
+PICTORIAL = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa\U0001f400-\U0001faff]")
+"""Characters that are pictures, whether or not a vocabulary has them; no letters of flags."""
 ENDINGS = ("", "s", "es")
 """What one word of a name has after it where several are asked for."""
 
@@ -73,7 +75,7 @@ class Vocabulary:
     """Every word that they hold, in lower case."""
     phrasing: Phrasing | None = None
     """None if it is not known."""
-    characters: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    characters: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, hash=False)
     """Pictorial characters, and how captions say one and several of what each shows: "🦊" is "a fox", "foxes"."""
 
     @classmethod
@@ -91,7 +93,7 @@ class Vocabulary:
         if not (phrasing is None or is_phrasing(phrasing)):
             raise CheckpointError(f"{path} has a damaged phrasing; get the checkpoint again")
         characters = content.get("characters", {})
-        if not (isinstance(characters, dict) and all(is_texts(said, 2) for said in characters.values())):
+        if not (isinstance(characters, dict) and all(each and is_texts(said, 2) for each, said in characters.items())):
             raise CheckpointError(f"{path} has damaged characters; get the checkpoint again")
         return cls(
             tuple(names),
@@ -122,6 +124,12 @@ class Vocabulary:
     def _name_of(self) -> dict[tuple[str, ...], str]:
         """Names by their words."""
         return {words_of(name): name for name in self.names}
+
+    @cached_property
+    def pictorial(self) -> re.Pattern[str]:
+        """Finds pictorial characters, of those of captions the longest that fits, and any others."""
+        known = sorted(self.characters, key=len, reverse=True)
+        return re.compile("|".join([*map(re.escape, known), PICTORIAL.pattern]))
 
     @cached_property
     def last_words(self) -> frozenset[str]:
