@@ -1,5 +1,9 @@
 """Which of several processes this is."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from muse.processes import Shard, is_of_torchrun, local_rank
@@ -36,3 +40,11 @@ def test_a_place_on_a_machine_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "first")
     with pytest.raises(ValueError, match="LOCAL_RANK is 'first'"):
         local_rank()
+
+
+def test_a_rank_that_is_no_number_is_told_of_before_anybody_else_reads_it():
+    """As Lightning Fabric does while it is imported, which it is here already: so in a process of its own."""
+    command = [sys.executable, "-m", "muse", "tokenize", "pictures", "out", "--model", "emoji"]
+    ended = subprocess.run(command, env=os.environ | {"RANK": "a"}, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stderr == "muse: RANK is 'a' and WORLD_SIZE '1'; give whole numbers, RANK the smaller\n"

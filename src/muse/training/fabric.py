@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from muse.processes import Shard
+
 
 @contextmanager
 def version_alone(name: str) -> Iterator[None]:
@@ -28,6 +30,7 @@ def version_alone(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
+Shard.from_environment()  # Fabric reads RANK as it is imported, and of one that is no number says nothing clear
 with version_alone("torchmetrics"):
     from lightning_fabric import Fabric as Fabric
     from lightning_fabric.strategies import DDPStrategy as DDPStrategy
