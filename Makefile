@@ -8,21 +8,18 @@ OUT ?= apple.png
 
 .PHONY: draw browser ready test check format bench wheel emoji clean
 
-# What is installed is compiled by all cores at once afterwards; pip would do it one file after the other.
+# Python compiles what is imported when it is first imported, a twentieth of what is installed; pip would compile all.
 INSTALL = $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
-COMPILE = $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # some packages hold files of old Pythons
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .
-	$(COMPILE)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable ".[dev]"
 	# Apart from the rest, and without the torchvision that it asks for: tests compare with its formulas.
 	$(INSTALL) --no-deps --upgrade --target $(VENV)/peers torch-fidelity
-	$(COMPILE)
 	touch $@
 
 draw: $(VENV)/.installed  ## Draw PROMPT with the shipped model into OUT.

@@ -30,6 +30,7 @@ from muse.training.superres import train_superres
 from muse.training.vqgan import train_vqgan
 from tests.data.picture_folders import awkward_folder
 from tests.training.tiny_runs import (
+    BASE_CONFIG,
     FINGERPRINT,
     base_training,
     options,
@@ -41,6 +42,9 @@ from tests.training.tiny_runs import (
     tokens_at,
     vqgan_training,
 )
+
+
+SHALLOW = replace(BASE_CONFIG, depth=1)  # a layer is traced in seconds
 
 
 def wide_batch(step: int) -> TokenBatch:
@@ -90,7 +94,7 @@ def compiled(engine: EngineOptions) -> None:
     """The layers see other sizes at each step, as more or fewer captions are dropped. They are traced and traced again,
     but not made into machine code, which is torch's part and takes a minute in each process."""
     with mock.patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
-        base(engine)
+        base(engine, model=SHALLOW)
     assert dynamo_counters["frames"]["ok"] > 0, "nothing was compiled"
 
 

@@ -14,7 +14,7 @@ import torch
 
 from muse.checkpoint import load_module
 from muse.models.transformer import MaskedTransformer, TransformerConfig
-from tests.training.many_processes import base, superres, thinned, vqgan
+from tests.training.many_processes import SHALLOW, base, superres, thinned, vqgan
 from tests.training.test_engine import ROOT, metrics_of, state_of
 from tests.training.tiny_runs import options
 
@@ -58,6 +58,7 @@ def alone(tmp_path_factory):
     base(options(folder / "base"))
     base(options(folder / "adafactor"), optimizer="adafactor")
     base(options(folder / "muon"), optimizer="muon")
+    base(options(folder / "shallow"), model=SHALLOW)
     vqgan(options(folder / "vqgan"))
     thinned(folder / "paper-3b")
     superres(options(folder / "superres"))
@@ -81,7 +82,7 @@ def assert_same_steps(folder, other):
         ("fsdp-parts", "base"),
         ("fsdp-adafactor", "adafactor"),
         ("fsdp-muon", "muon"),
-        ("compiled", "base"),
+        ("compiled", "shallow"),
         ("paper-3b", "paper-3b"),
         ("superres", "superres"),
         ("vqgan", "vqgan"),

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,9 +115,11 @@ def run_base(
     return train_base(training, text_encoder(), FINGERPRINT, batch_at, [tokens_at(99)])
 
 
-def base_training(engine: EngineOptions, dropout: float = 0.1, **changes: Any) -> BaseTraining:
+def base_training(
+    engine: EngineOptions, dropout: float = 0.1, model: TransformerConfig = BASE_CONFIG, **changes: Any
+) -> BaseTraining:
     """With dropout, so that a resumed run must draw as the unbroken one did."""
-    return BaseTraining(engine=engine, model=TransformerConfig(**{**vars(BASE_CONFIG), "dropout": dropout}), **changes)
+    return BaseTraining(engine=engine, model=replace(model, dropout=dropout), **changes)
 
 
 # -- the super-resolution transformer ------------------------------------------------------------------------------
@@ -152,8 +155,7 @@ def pairs_at(step: int) -> TokenBatch:
 
 def superres_training(engine: EngineOptions, dropout: float = 0.1, **changes: Any) -> SuperResTraining:
     """With dropout, so that a resumed run must draw as the unbroken one did."""
-    model = SuperResConfig(**{**vars(SUPERRES_CONFIG), "dropout": dropout})
-    return SuperResTraining(engine=engine, model=model, **changes)
+    return SuperResTraining(engine=engine, model=replace(SUPERRES_CONFIG, dropout=dropout), **changes)
 
 
 def run_superres(engine: EngineOptions, batch_at: Callable[[int], TokenBatch] = pairs_at, dropout: float = 0.1) -> Path:

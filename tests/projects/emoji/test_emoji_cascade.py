@@ -71,7 +71,8 @@ def places(art, tiny_t5, tmp_path, monkeypatch):
     few = CacheOptions(singles_per_picture=1, compositions=4)
     monkeypatch.setitem(recipe.SCALES, "half", dataclasses.replace(recipe.SCALES["half"], tokens=few, paired=few))
     prompts = {"WATCHED_PROMPTS": ["a red apple", "a dog"]}
-    for name, value in (small | prompts).items():
+    quick = {name: dataclasses.replace(getattr(recipe, name), steps=2) for name in ("DEFAULTS", "SUPERRES_DEFAULTS")}
+    for name, value in (small | prompts | quick).items():
         monkeypatch.setattr(recipe, name, value)
     return places
 
