@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from muse.checkpoint import (
     CheckpointError,
     check_stored,
+    fingerprint_of,
     first_line,
     load_module,
     read_json,
@@ -204,6 +205,11 @@ class Muse(Editing):
         """The networks, in the order of PARTS and SUPERRES_PARTS."""
         parts = (self.text_encoder, self.vqgan, self.base, self.superres, self.vqgan_superres)
         return tuple(part for part in parts if part is not None)
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with whatever draws: weights, in which arithmetic, configs, and how
+        prompts become sub-words."""
+        return f"{fingerprint_of(self.modules)[:8]}{self.text_encoder.fingerprint()[:8]}"
 
     @property
     def device(self) -> torch.device:
@@ -614,7 +620,9 @@ def check_size(size: Any, muse: Muse) -> None:
 
 def check_states(text: Texts, is_word: Words, seeds: Sequence[int], text_dim: int) -> None:
     """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts, or none at all; or
-    if they are not of the width that a transformer reads, or of other words than `is_word` tells of."""
+    if they are not of the width that a transformer reads, or of other words than `is_word` tells of, or of none."""
+    if not seeds:
+        raise ValueError("there are no seeds; give one for each picture")
     if len(text) not in (0, len(seeds), 2 * len(seeds)):
         raise ValueError(
             f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
@@ -629,6 +637,10 @@ def check_states(text: Texts, is_word: Words, seeds: Sequence[int], text_dim: in
             f"states of {text.shape[2]} numbers came and the transformer reads {text_dim}; give those of the model's "
             "own text encoder"
         )
+    if is_word.dtype != torch.bool:
+        raise ValueError(f"is_word holds {is_word.dtype}; give flags, as is_word.bool()")
+    if not is_word.any(1).all():
+        raise ValueError("a text has no word in is_word; leave such a text out, or read '' by the text encoder")
 
 
 def check_codes(low: Tokens, num_codes: int) -> None:

@@ -1,5 +1,6 @@
 """Pictures to a token cache and back: whole, resumed, over several processes, and refused by another VQGAN."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -275,6 +276,25 @@ def test_text_states_are_those_of_the_text_encoder(mine, tmp_path, tiny_t5):
     assert batch.is_word is not None
     assert batch.is_word.equal(is_word)
     torch.testing.assert_close(batch.text[is_word], text[is_word], atol=2e-3, rtol=2e-3)
+
+
+def test_the_same_text_encoder_and_pictures_by_other_names_are_the_same(tmp_path, tiny_t5, monkeypatch):
+    plain_folder(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+
+    def again(pictures, text_encoder, name):
+        networks = Networks(LOW, None, text_encoder, name)
+        return tokenizing.tokenize(open_source(pictures), pictures, Path("tokens"), networks, OPTIONS)
+
+    tally = again("mine", tiny_t5, "t5")
+    assert again("./mine/", tiny_t5, "a/link/to/t5") == tally
+    other = copy.deepcopy(tiny_t5)
+    words = next(other.parameters())
+    words.data = words.flip(0)
+    with pytest.raises(
+        ValueError, match=OTHER.replace(r"\S+", "").format(r"text_fingerprint was \w{12} and is \w{12}")
+    ):
+        again("mine", other, "t5")
 
 
 def test_captions_that_are_too_long_are_cut_and_counted(tmp_path, tiny_t5):

@@ -5,6 +5,7 @@ is whole, and whoever finds all of them there closes the cache."""
 
 import json
 import logging
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -140,9 +141,11 @@ def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInf
             *(options.high_size, high.height, high.width, low.height, low.width),
             max(options.high_size // step, 1) * step,
         )
-    text_dim = networks.text_encoder.dim if networks.text_encoder is not None else None
+    name = os.path.normpath(name) if os.path.exists(name) else name
     made_of = f"{name}, {options.size} pixels" + (f" and {options.high_size} pixels" if networks.high else "")
-    return CacheInfo(low, high, text_dim, networks.text_name, made_of)
+    if (text := networks.text_encoder) is None:
+        return CacheInfo(low, high, made_of=made_of)
+    return CacheInfo(low, high, text.dim, networks.text_name, text.fingerprint(), made_of)
 
 
 def begin(folder: Path, info: CacheInfo, source: Source) -> None:
@@ -167,8 +170,12 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
 
 
 def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
-    """What is no longer as it was found, in words, if anything is."""
+    """What is no longer as it was found, in words, if anything is. A text encoder is known by its fingerprint, where one
+    was noted, and then may have another name."""
+    unread = "text_encoder" if "text_fingerprint" in found else "text_fingerprint"
     for key, value in json.loads(json.dumps(plan)).items():
+        if key == unread:
+            continue
         then = found.get(key, "not noted")
         if then != value:
             return f"{key} differs" if dict in (type(then), type(value)) else f"{key} was {then} and is {value}"

@@ -105,7 +105,7 @@ class Subject:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.muse.modules if self.muse else [self.vqgan])
+        return self.muse.fingerprint() if self.muse else fingerprint_of([self.vqgan])
 
     @property
     def device(self) -> torch.device:
@@ -653,7 +653,7 @@ def draw_requests(
     Raises CheckpointError if there is no such model, ValueError if an option does not fit."""
     muse = Muse.from_pretrained(model)
     sampling = with_sampling(muse.defaults, given)
-    about = {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling), **company_of(muse.device, batch)}
+    about = {"model": muse.fingerprint(), **settings_of(muse, sampling), **company_of(muse.device, batch)}
     if best_of > 1:
         about |= {"best_of": best_of, "judge": clip and clip.weights}
     cache = PictureCache(folder, about)

@@ -15,7 +15,7 @@ class GraphedDecode:
     """`decode` of hidden grids as one graph: given the same generators it draws the same tokens.
 
     `predict_of` makes a `predict` of the tensors that change from picture to picture, such as text states, of which
-    `context` is an example; it becomes a part of the graph."""
+    `context` is an example; it becomes a part of the graph. `height` is that of `decode`."""
 
     def __init__(
         self,
@@ -24,10 +24,11 @@ class GraphedDecode:
         options: SamplingOptions,
         start_tokens: Tokens,
         mask_id: int,
+        height: int | None = None,
     ):
         device, (batch, num_positions) = start_tokens.device, start_tokens.shape
         self.options, self.start_tokens = options, start_tokens
-        plan = plan_for(start_tokens, options, mask_id)
+        plan = plan_for(start_tokens, options, mask_id, height)
 
         def draw(noise: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
             predict = predict_of(*given)

@@ -147,6 +147,7 @@ class MaskedStage(ABC, Generic[Network]):
         self.average.n_averaged = self.average.n_averaged.to(self.engine.fabric.device)
         self.engine.recompute(self.network.layers)
         self.engine.compile(self.network.layers)
+        self.engine.noted = {"text-encoder": text_encoder.fingerprint()}
         self.text_encoder = text_encoder.to(self.engine.fabric.device)
         self.has_told_of_cuts = False
         self.optimizer = optimizer_for(
