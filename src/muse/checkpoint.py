@@ -232,7 +232,8 @@ def fingerprint_of(modules: Iterable[nn.Module], dtype: torch.dtype | None = Non
     with any field of their configs, as there are such that add no weight."""
     digest = hashlib.sha256()
     for module in modules:
-        if dataclasses.is_dataclass(config := getattr(module, "config", None)):
+        config = getattr(module, "config", None)
+        if dataclasses.is_dataclass(config) and not isinstance(config, type):
             digest.update(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
         for name, tensor in sorted(module.state_dict().items()):
             whole = tensor.detach().to("cpu", dtype).contiguous().reshape(-1)
