@@ -375,7 +375,7 @@ def test_states_of_other_words_or_another_width_are_refused(change, sentence, ca
 
 
 def test_no_seeds_are_refused(cascade, texts):
-    with pytest.raises(ValueError, match="^there are no seeds; give one for each picture$"):
+    with pytest.raises(ValueError, match=r"^there are no seeds; give one for each picture$"):
         cascade.generate_from_states(texts[0][:0], texts[1][:0], [])
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from muse.checkpoint import (
+    CONFIG,
     CheckpointError,
     check_stored,
     fingerprint_of,
@@ -124,7 +125,7 @@ class Muse(Editing):
             load_module(MaskedTransformer, TransformerConfig, folder / "base"),
             load_module(SuperResTransformer, SuperResConfig, folder / "superres") if is_cascade else None,
             load_module(VQGAN, VQGANConfig, folder / "vqgan_superres") if is_cascade else None,
-            name=str(index.get("name", folder.name)),
+            name=str(index.get("name") or folder.resolve().name),
             defaults=read_defaults(index, folder),
             superres_defaults=read_superres_defaults(index, folder),
             vocabulary=Vocabulary.from_folder(folder),
@@ -339,8 +340,8 @@ class Muse(Editing):
         """For each prompt the best of `best_of` seeds that count up from its own, or from a random one if there are no
         seeds, for `generate` to draw.
 
-        Best is whose picture before super-resolution the `judge` gives the most, as Muse shows the best of 16 by
-        CLIP (section 3.3; `muse.evaluation.clip.ClipScorer` is one); without a judge, whose tokens the base found
+        Best is whose picture before super-resolution the `judge` gives the most, as Muse shows people the best of 16
+        by CLIP (`muse.evaluation.clip.ClipScorer` is one); without a judge, whose tokens the base found
         likeliest, in the mean, as it drew them. `callback` sees every step of every grid that is tried.
         Raises ValueError as `generate`, if `best_of` is no whole number from 1 to 1,000, or if the judge does not give
         each picture a finite number."""
@@ -727,6 +728,7 @@ def find_model(model: str | Path) -> Path:
     if name and os.path.isdir(name) and ((Path(name) / INDEX).is_file() or not is_shipped):
         if not (Path(name) / INDEX).is_file() and (Path(name) / OF_A_RUN / INDEX).is_file():
             raise CheckpointError(f"{name} is a training run; its model is {Path(name) / OF_A_RUN}")
+        check_whole(Path(name))
         return Path(name)
     if is_shipped:
         return SHIPPED / name
@@ -736,6 +738,13 @@ def find_model(model: str | Path) -> Path:
     raise CheckpointError(
         f"there is no model {name!r}; give a folder, a shipped model ({shipped}) or a hub name like owner/name"
     )
+
+
+def check_whole(folder: Path) -> None:
+    """Raises CheckpointError if a folder holds one part of a model alone."""
+    if not (folder / INDEX).is_file() and (folder / CONFIG).is_file():
+        kind = read_json(folder / CONFIG).get("class", "text encoder")
+        raise CheckpointError(f"{folder} is a {kind} alone; give the folder of a whole model, which has a {INDEX}")
 
 
 def download(name: str) -> Path:
@@ -754,6 +763,8 @@ def load_text_encoder(folder: Path) -> TextEncoder:
     """Raises CheckpointError if the folder holds no text encoder that `transformers` can load."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; this folder is no whole checkpoint")
+    if (folder / CONFIG).is_file() and (kind := read_json(folder / CONFIG).get("class")):
+        raise CheckpointError(f"{folder} is a {kind}; give the folder of a text encoder, as transformers saves it")
     try:
         return TextEncoder.from_folder(folder)
     except Exception as error:  # a damaged folder fails in as many ways as transformers has file formats

@@ -170,8 +170,8 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
 
 
 def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
-    """What is no longer as it was found, in words, if anything is. A text encoder is known by its fingerprint, where one
-    was noted, and then may have another name."""
+    """What is no longer as it was found, in words, if anything is. A text encoder is known by its fingerprint, where
+    one was noted, and then may have another name."""
     unread = "text_encoder" if "text_fingerprint" in found else "text_fingerprint"
     for key, value in json.loads(json.dumps(plan)).items():
         if key == unread:

@@ -68,8 +68,8 @@ def decode(
     Given tokens stay as they are. With one generator for each sample, every sample is what it would be alone.
     Guidance is not applied here: `predict` brings it (`muse.guidance.guided`). Halton order wants to know the `height`
     of the grid, if it is not square.
-    Raises ValueError if there are no start tokens or one is neither a code nor `mask_id`, if the generators, the logits or the height do
-    not fit the tokens; FloatingPointError if the network gave logits that are NaN or +inf.
+    Raises ValueError if there are no start tokens or one is neither a code nor `mask_id`, if the generators, the logits
+    or the height do not fit the tokens; FloatingPointError if the network gave logits that are NaN or +inf.
     Muse, section 2.8; the confidence is MaskGIT's, section 3.2."""
     check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape

@@ -94,7 +94,8 @@ class EngineOptions:
     save_every: int = 500
     """Steps between checkpoints; the last one is kept."""
     keep_every: int | None = None
-    """Steps between copies of the weights that stay, as those of the last step do, for `muse export` to average."""
+    """Steps between copies of a transformer's weights that stay, as those of the last step do, for `muse export` to
+    average."""
     log_every: int = 50
     """Steps between lines of metrics; every checkpoint has one besides."""
     loggers: tuple[LoggerName, ...] = ()
@@ -631,7 +632,8 @@ class Engine:
         metrics = dict(zip(metrics, values, strict=True))
         self._check(metrics, self.step)
         numbers = {name: float(value) for name, value in metrics.items()}
-        seconds_a_step, left = clock.lap(self.step)
+        minutes = math.inf if self.options.minutes is None else self.options.minutes * (1 - self._time_used)
+        seconds_a_step, left = clock.lap(self.step, 60 * minutes)
         write(self.step, {"seconds_a_step": round(seconds_a_step, 4), **numbers})
         if not self.ranks.is_first:
             return
@@ -656,14 +658,19 @@ class StepClock:
 
     def __init__(self, step: int, steps: int):
         self.steps, self.last_step, self.last_time = steps, step, time.monotonic()
+        self.recent_steps = self.recent_seconds = 0.0  # a lap counts half as much as the one after it
 
-    def lap(self, step: int) -> tuple[float, str]:
-        """Seconds a step since the last lap, and the time left as h:mm:ss."""
+    def lap(self, step: int, most: float) -> tuple[float, str]:
+        """Seconds a step since the last lap, and the time left as h:mm:ss, at most `most` seconds: by the recent laps,
+        as a short one may be nearly all checkpoint."""
         now = time.monotonic()
-        seconds = (now - self.last_time) / max(step - self.last_step, 1)
+        steps, seconds = max(step - self.last_step, 1), now - self.last_time
         self.last_step, self.last_time = step, now
-        minutes, rest = divmod(round(seconds * (self.steps - step)), 60)
-        return seconds, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+        self.recent_steps = self.recent_steps / 2 + steps
+        self.recent_seconds = self.recent_seconds / 2 + seconds
+        left = min(self.recent_seconds / self.recent_steps * (self.steps - step), most)
+        minutes, rest = divmod(round(max(left, 0)), 60)
+        return seconds / steps, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager
