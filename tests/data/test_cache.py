@@ -34,6 +34,7 @@ from tests.data.picture_folders import (
     picture,
     plain_folder,
     tar_file,
+    tar_with,
     vqgan,
 )
 
@@ -161,7 +162,6 @@ SINCE = r"^{} has changed since \S+tokens was made of it; give another folder fo
         (swap, {}, OTHER.format("names of pictures differs")),
         (grow, {}, SINCE.format("0.txt")),
         (touch, {}, SINCE.format("4.png")),
-        (None, {"picture_column": "scan"}, OTHER.format("--source.picture-column was None and is scan")),
         (None, {"rows_per_piece": 5}, OTHER.format("--source.rows-per-piece was 4 and is 5")),
     ],
 )
@@ -173,6 +173,13 @@ def test_a_source_that_changed_is_refused_with_one_sentence_that_says_what(tmp_p
         change(folder)
     with pytest.raises(ValueError, match=sentence):
         make(open_source(str(folder), SourceOptions(**options)), tmp_path / "tokens")
+
+
+def test_another_column_of_pictures_is_refused_with_one_sentence_that_says_so(tmp_path):
+    path = str(tar_file(tmp_path / "a.tar", range(2)))
+    make(open_source(path), tmp_path / "tokens")
+    with pytest.raises(ValueError, match=OTHER.format("--source.picture-column was None and is png")):
+        make(open_source(path, SourceOptions("png")), tmp_path / "tokens")
 
 
 def test_captions_of_the_metadata_that_changed_are_named(tmp_path):
@@ -330,6 +337,23 @@ def test_tars_whose_samples_are_not_alike_are_tokenized_and_what_cannot_be_is_co
     )
     captions = [row[0] for row in rows_of(tmp_path / "tokens")]
     assert captions == ["a jpeg", "a large one", "a caf\xe9", "a text"]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_tar_whose_samples_are_torn_apart_says_how_to_pack_it(tmp_path, caplog, one_by_one):
+    torn = {f"{i}.png": encoded(picture(i)) for i in range(3)} | {f"{i}.txt": b"a caption" for i in range(3)}
+    tar_with(tmp_path / "torn.tar", torn)
+    tar_with(tmp_path / "half.tar", {**torn, "whole.png": encoded(picture(4)), "whole.txt": b"a whole one"})
+    advice = "the files of a sample must stand side by side in a tar, as tar --sort=name -cf packs them"
+    counts = "0 of 6 pictures used; skipped 3 without a caption, 3 without a picture"
+    with pytest.raises(ValueError, match=rf"^no picture could be used \({counts}\); {advice}$"):
+        make(open_source(str(tmp_path / "torn.tar"), one_by_one=one_by_one), tmp_path / "none")
+    assert not caplog.messages
+    make(open_source(str(tmp_path / "half.tar"), one_by_one=one_by_one), tmp_path / "some")
+    assert caplog.messages == [f"3 samples have no caption and 3 no picture; {advice}"]
+    caplog.clear()
+    make(open_source(str(tar_file(tmp_path / "good.tar", range(2), damaged=[0]))), tmp_path / "good")
+    assert not caplog.messages
 
 
 # -- reading it ---------------------------------------------------------------------------------------------------

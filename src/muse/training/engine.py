@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, Protocol, TextIO, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +138,8 @@ MAY_CHANGE = {"dropout"}
 """Fields of a network's config that a run may go on with another value of."""
 LOCK = ".lock"
 """A file of a run's folder that its process holds."""
+HELD: list[TextIO] = []
+"""Files that this process holds. A process that is forked from it has them too, and would keep them locked after it."""
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
 CHECKPOINTS = "checkpoints"
@@ -214,7 +216,11 @@ def alone_in(folder: Path) -> Iterator[None]:
                 ) from error
             except OSError:  # there are file systems without locks
                 log.warning("%s cannot be locked; see that no other process trains in it", folder)
-        yield
+        HELD.append(file)
+        try:
+            yield
+        finally:
+            HELD.remove(file)
 
 
 def forget_after(step: int, file: Path) -> None:
@@ -542,7 +548,7 @@ class Engine:
             batch_size=None,
             sampler=range(self.step, options.steps),  # pyright: ignore[reportArgumentType]
             num_workers=options.workers,
-            worker_init_fn=leave_signals_to_the_engine,
+            worker_init_fn=leave_signals_and_folders_to_the_engine,
         )
         clock = StepClock(self.step, options.steps)
         began = time.monotonic()
@@ -685,8 +691,11 @@ def taken_in_turn(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
             iterator._shutdown_workers()
 
 
-def leave_signals_to_the_engine(worker: int) -> None:
+def leave_signals_and_folders_to_the_engine(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job; a worker that died of one
-    would end the run before it is saved."""
+    would end the run before it is saved. And a worker sees only after some seconds that the run was killed, whose
+    folder the next one can have at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    for file in HELD:
+        file.close()
