@@ -1,5 +1,6 @@
 """Shapes in signatures are checked while tests run; and a tiny model for the tests that draw."""
 
+import logging
 import os
 import shutil
 from typing import Any, cast
@@ -13,6 +14,7 @@ import torch
 
 jaxtyping.install_import_hook("muse", "typing_checker.check")
 torch.set_num_threads(1)
+logging.getLogger("c10d-NullHandler-dcp_logger").disabled = True  # it tells pytest of every tensor of a checkpoint
 
 WORDS = "<pad> </s> <unk> a red blue apple dog 3d style , on of the two"
 

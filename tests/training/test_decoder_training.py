@@ -181,7 +181,7 @@ def test_the_discriminator_is_felt_from_its_step_on(tmp_path):
 
 def test_at_every_checkpoint_the_watched_pictures_are_compared_with_what_the_averaged_network_makes_of_them(tmp_path):
     watched, perceptual = large_pictures_at(99)[:2], perceptual_loss()
-    training = decoder_training(options(tmp_path, steps=4), gradient_weight=0.5)
+    training = decoder_training(options(tmp_path, steps=4, save_every=2), gradient_weight=0.5)
     folder = train_decoder(training, trained_vqgan(), large_pictures_at, watched, perceptual)
     lines = metrics_of(tmp_path)
     assert [step for step, line in lines.items() if "validation_reconstruction" in line] == [2, 4]

@@ -262,7 +262,7 @@ def test_it_trains_from_a_token_cache(tmp_path):
 
 def test_what_a_run_leaves_is_the_averaged_transformer_stamped_with_both_vqgans(tmp_path):
     seen = []
-    training = superres_training(options(tmp_path, steps=4))
+    training = superres_training(options(tmp_path, steps=4, save_every=2))
     folder = train_superres(
         training,
         text_encoder(),

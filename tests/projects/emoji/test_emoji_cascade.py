@@ -23,6 +23,8 @@ from projects.emoji import cascade_bench, dataset, recipe, train
 from projects.emoji.bench import BenchOptions
 from projects.emoji.tokens import CacheOptions
 
+pytestmark = pytest.mark.xdist_group("emoji cascade")  # one worker trains once what they share
+
 TINY_VQGAN = VQGANConfig(channels=(4,), patch=8, blocks=1, decoder_blocks=1, num_codes=16, code_dim=4, norm_groups=2)
 SIZE: dict[str, Any] = {"dim": 16, "heads": 2, "mlp_dim": 32, "text_dim": 32, "depth": 1}
 MODELS = {
@@ -52,29 +54,51 @@ def save_art(folder, records, pictures):
     (folder / "manifest.json").write_text("{}")
 
 
-@pytest.fixture
-def places(art, tiny_t5, tmp_path, monkeypatch):
-    """Two small data sets, networks of random weights, and the recipe with tiny parts and two steps each."""
-    places = recipe.Places(tmp_path, "half")
+@pytest.fixture(scope="module")
+def begun(art, tiny_t5, tmp_path_factory):
+    """Two small data sets, networks of random weights, the recipe with tiny parts and two steps each, and a base that
+    was trained by it; leave them as they are."""
+    places = recipe.Places(tmp_path_factory.mktemp("begun"), "half")
     records = [dataclasses.replace(record, held_out=record.index % 4 == 0) for record in art.records]
-    save_art(tmp_path / "data", records, art.pictures)
-    save_art(tmp_path / "data-256", records, art.pictures.repeat(2, 1).repeat(2, 2))
-    (tmp_path / "meanings.json").write_text('{"cat": ["feline mammal"]}')
+    save_art(places.folder / "data", records, art.pictures)
+    save_art(places.folder / "data-256", records, art.pictures.repeat(2, 1).repeat(2, 2))
+    (places.folder / "meanings.json").write_text('{"cat": ["feline mammal"]}')
     tiny_t5.save(places.text_encoder)
     places.perceptual.parent.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(PerceptualLoss().state_dict(), places.perceptual)
-    monkeypatch.setattr("projects.emoji.networks.prepare", lambda folder: None)
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        train.vqgan(places)
+        train.base(places, caption_mix=0.5, meanings=True)
+        yield places
+
+
+@pytest.fixture(scope="module")
+def finished(begun, tmp_path_factory):
+    """The same with super-resolution, and with the decoders of both sizes trained on; leave it as it is."""
+    places = copy_of(begun, tmp_path_factory.mktemp("finished"))
+    for command in (train.decoder_low, train.vqgan_superres, train.superres, train.decoder):
+        command(places)
+    return places
+
+
+def copy_of(places, folder):
+    return recipe.Places(shutil.copytree(places.folder, folder / "emoji"), "half")
+
+
+def make_small(patch):
+    """Give the recipe tiny networks and two steps of each."""
+    patch.setattr("projects.emoji.networks.prepare", lambda folder: None)
     for name in ("vqgan", "base", "vqgan_superres", "superres", "decoder", "decoder_low", "decoder_drawn"):
-        monkeypatch.setattr(recipe, name, made_tiny(name, getattr(recipe, name)))
+        patch.setattr(recipe, name, made_tiny(name, getattr(recipe, name)))
     small = {"VQGAN_BATCH": 2, "LARGE_BATCH": 2, "BASE_BATCH": 4, "SUPERRES_BATCH": 4}
     few = CacheOptions(singles_per_picture=1, compositions=4)
-    monkeypatch.setitem(recipe.SCALES, "half", dataclasses.replace(recipe.SCALES["half"], tokens=few, paired=few))
+    patch.setitem(recipe.SCALES, "half", dataclasses.replace(recipe.SCALES["half"], tokens=few, paired=few))
     prompts = {"WATCHED_PROMPTS": ["a red apple", "a dog"]}
     quick = {name: dataclasses.replace(getattr(recipe, name), steps=2) for name in ("DEFAULTS", "SUPERRES_DEFAULTS")}
     for name, value in (small | prompts | quick).items():
-        monkeypatch.setattr(recipe, name, value)
-    return places
+        patch.setattr(recipe, name, value)
 
 
 def made_tiny(name, run):
@@ -84,12 +108,14 @@ def made_tiny(name, run):
         sizes = {"model": MODELS[name]}
     elif name == "decoder_low":
         sizes = {"decoder_blocks": 1}
+    save_every = 1 if name == "decoder_drawn" else 2
     starts = {"discriminator_from": 1, "adversarial_from": 1, "discriminator": DiscriminatorConfig(4, 1, 2)}
 
     def tiny(places):
         training = run(places)
         codes = {"quantize_from": 1} if hasattr(training, "quantize_from") else {}
-        engine = dataclasses.replace(training.engine, steps=2, warmup=0, save_every=1, workers=0, precision="32-true")
+        quick = {"steps": 2, "warmup": 0, "save_every": save_every, "workers": 0, "precision": "32-true"}
+        engine = dataclasses.replace(training.engine, **quick)
         return dataclasses.replace(
             training, engine=engine, **sizes, **codes, **({} if hasattr(training, "caption_drop") else starts)
         )
@@ -97,26 +123,20 @@ def made_tiny(name, run):
     return tiny
 
 
-def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places):
-    train.vqgan(places)
-    train.base(places, caption_mix=0.5, meanings=True)
-    assert Muse.from_pretrained(places.model, "cpu").size == (64, 64)
-
-    train.vqgan_superres(places)
-    train.superres(places)
-    cascade = Muse.from_pretrained(places.model, "cpu")
+def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(begun, finished, tmp_path):
+    assert Muse.from_pretrained(begun.model, "cpu").size == (64, 64)
+    cascade = Muse.from_pretrained(finished.model, "cpu")
     assert (cascade.low_size, cascade.size) == ((64, 64), (128, 128))
     assert cascade.superres_defaults == recipe.SUPERRES_DEFAULTS
-    assert (places.superres.parent / "drawn-000002.png").is_file()
+    assert (finished.superres.parent / "drawn-000002.png").is_file()
 
-    train.decoder(places)
-    before, after = (load_module(VQGAN, VQGANConfig, each) for each in (places.vqgan_superres, places.decoder))
-    finished = Muse.from_pretrained(places.model, "cpu")
-    assert finished.vqgan_superres is not None
-    assert before.fingerprint() == after.fingerprint() == finished.vqgan_superres.fingerprint()
-    assert finished.vqgan_superres.config == after.config != before.config
+    before, after = (load_module(VQGAN, VQGANConfig, each) for each in (finished.vqgan_superres, finished.decoder))
+    assert cascade.vqgan_superres is not None
+    assert before.fingerprint() == after.fingerprint() == cascade.vqgan_superres.fingerprint()
+    assert cascade.vqgan_superres.config == after.config != before.config
 
     # The ablation has a folder and a model of its own, drawn with the larger decoder.
+    places = copy_of(finished, tmp_path)
     train.superres(places, run="superres-clean", low_corruption=0.0)
     clean = Muse.from_pretrained(places.runs / "model-superres-clean", "cpu")
     assert clean.vqgan_superres is not None
@@ -124,15 +144,12 @@ def test_the_commands_make_a_base_then_a_cascade_then_its_larger_decoder(places)
     assert list((places.runs / "superres-clean" / "checkpoints").glob("step-*"))
 
 
-def test_the_last_trainings_of_both_decoders_change_no_token_and_come_into_the_model(places, monkeypatch):
+def test_the_last_trainings_of_both_decoders_change_no_token_and_come_into_the_model(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "DRAWN_PICTURES", 2)
     drawn = []
     monkeypatch.setattr(Redraw, "__call__", watched_call(Redraw.__call__, drawn))
-    train.vqgan(places)
-    train.decoder_low(places)
+    places = copy_of(finished, tmp_path)
     assert places.painter == places.decoder_low
-    for command in (train.base, train.vqgan_superres, train.superres, train.decoder):
-        command(places)
     before = Muse.from_pretrained(places.model, "cpu", "float32")
     train.decoder_drawn(places, batch=2)
     assert places.large_painter == places.decoder_drawn
@@ -177,15 +194,13 @@ def watched_call(call, drawn):
     return watching
 
 
-def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monkeypatch, capsys):
-    for command in (train.vqgan, train.base, train.vqgan_superres, train.superres, train.decoder):
-        command(places)
+def test_a_cascade_is_measured_before_and_after_its_larger_decoder(finished, tmp_path, monkeypatch, capsys):
     # Mean colours of the quarters of a picture instead of the judge's features.
     network = torch.nn.AdaptiveAvgPool2d(2)
     monkeypatch.setattr(cascade_bench, "efficientnet_lite0", lambda weights: network)
     monkeypatch.setattr(cascade_bench, "BATCH", 4)
     command = cascade_bench.Command(
-        str(places.model), places.folder / "out", plain=places.vqgan_superres, num=6, places=places
+        str(finished.model), tmp_path / "out", plain=finished.vqgan_superres, num=6, places=finished
     )
     cascade_bench.main(command)
     report = json.loads((command.out / "cascade.json").read_text())
@@ -199,8 +214,8 @@ def test_a_cascade_is_measured_before_and_after_its_larger_decoder(places, monke
     assert "base upsampled bicubically" in capsys.readouterr().out
 
 
-def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_further(places):
-    art = dataset.load(places.folder)
+def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_further(begun):
+    art = dataset.load(begun.folder)
     pictures = cascade_bench.painted(art, list(range(len(art.records))))
 
     def describe(some):
@@ -215,9 +230,8 @@ def test_real_pictures_are_as_far_from_others_as_the_floor_and_wrong_ones_are_fu
     assert far.base_bicubic.value > far.cascade.value
 
 
-def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(places):
-    train.vqgan(places)
-    train.base(places)
+def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(begun, tmp_path):
+    places = copy_of(begun, tmp_path)
     shipped = places.folder / "shipped"
     places.model.rename(shipped)
     shutil.rmtree(places.vqgan.parent)
@@ -237,9 +251,9 @@ def test_a_run_of_the_base_can_go_on_from_a_model_that_is_there(places):
     assert Muse.from_pretrained(places.model, "cpu").vqgan.fingerprint() == trained.config.vqgan_fingerprint
 
 
-def test_which_pictures_there_are_moves_both_sides_of_a_reconstruction(places, tiny_vqgan, monkeypatch):
+def test_which_pictures_there_are_moves_both_sides_of_a_reconstruction(begun, tiny_vqgan, monkeypatch):
     """Pictures that come back as they were are at no distance, whichever of them there are."""
-    pictures = cascade_bench.painted(dataset.load(places.folder), list(range(8)))
+    pictures = cascade_bench.painted(dataset.load(begun.folder), list(range(8)))
     monkeypatch.setattr(cascade_bench, "through", lambda vqgan, some: some)
     told = cascade_bench.reconstruction(
         "same",
