@@ -120,8 +120,7 @@ def tiny_vqgan():
     """A VQGAN of random weights, 16 pixels a token."""
     from muse.models.vqgan import VQGAN, VQGANConfig
 
-    channels = (8, 8, 16, 16, 16)
-    config = VQGANConfig(channels=channels, blocks=1, decoder_blocks=1, num_codes=64, code_dim=8, norm_groups=4)
+    config = VQGANConfig(channels=(8, 16), patch=8, blocks=1, decoder_blocks=1, num_codes=64, code_dim=8, norm_groups=4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         vqgan = VQGAN(config)

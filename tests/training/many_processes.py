@@ -43,7 +43,6 @@ from tests.training.tiny_runs import (
     vqgan_training,
 )
 
-
 SHALLOW = replace(BASE_CONFIG, depth=1)  # a layer is traced in seconds
 
 
