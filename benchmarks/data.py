@@ -57,7 +57,7 @@ def seconds_a_call(call: Callable[[int], object], num: int) -> float:
 
 
 def main(batch_size: int = 32, batches: int = 5, picture_size: int = 512, rows: int = MILLION) -> None:
-    """Measure both with the emoji model's VQGAN (128 pixels, 64 tokens)."""
+    """Measure both with the VQGAN of the emoji model's small pictures."""
     vqgan = load_module(VQGAN, VQGANConfig, find_model("emoji") / "vqgan")
     with tempfile.TemporaryDirectory() as folder:
         source = open_source(str(picture_folder(Path(folder) / "pictures", 2 * batch_size, picture_size)))

@@ -353,6 +353,14 @@ def test_other_numbers_of_texts_are_refused(num_texts, cascade, low):
             lambda text, is_word: (text[..., 1:], is_word),
             "states of 31 numbers came and the transformer reads 32; give those of the model's own text encoder",
         ),
+        (
+            lambda text, is_word: (text, is_word.long()),
+            r"is_word holds torch.int64; give flags, as is_word.bool\(\)",
+        ),
+        (
+            lambda text, is_word: (text, is_word & torch.tensor([[True], [False], [True]])),
+            "a text has no word in is_word; leave such a text out, or read '' by the text encoder",
+        ),
     ],
 )
 def test_states_of_other_words_or_another_width_are_refused(change, sentence, cascade, texts, low):
@@ -364,6 +372,11 @@ def test_states_of_other_words_or_another_width_are_refused(change, sentence, ca
     ):
         with pytest.raises(ValueError, match=f"^{sentence}$"):
             draw()
+
+
+def test_no_seeds_are_refused(cascade, texts):
+    with pytest.raises(ValueError, match=r"^there are no seeds; give one for each picture$"):
+        cascade.generate_from_states(texts[0][:0], texts[1][:0], [])
 
 
 def test_half_of_super_resolution_is_refused(cascade):

@@ -20,7 +20,6 @@ from typing import Any, Literal, get_args
 import tyro
 from tqdm import tqdm
 
-from muse.checkpoint import fingerprint_of
 from muse.evaluation.evaluate import draw_with
 from muse.evaluation.report import git_commit
 from muse.guidance import Ramp
@@ -64,7 +63,7 @@ def identity_of(muse: Muse, name: str) -> Identity:
     """What is told of a model's drawings: other weights under its name, or another precision, are another model."""
     return {
         "name": name,
-        "fingerprint": fingerprint_of(muse.modules),
+        "fingerprint": muse.fingerprint(),
         "precision": muse.precision,
         "size": list(muse.low_size),
     }

@@ -228,9 +228,13 @@ def is_narrow(folder: Path) -> bool:
 
 
 def fingerprint_of(modules: Iterable[nn.Module], dtype: torch.dtype | None = None) -> str:
-    """Sixteen hexadecimal digits that change with any weight of any of the modules, or with what it is in `dtype`."""
+    """Sixteen hexadecimal digits that change with any weight of any of the modules, or with what it is in `dtype`, and
+    with any field of their configs, as there are such that add no weight."""
     digest = hashlib.sha256()
     for module in modules:
+        config = getattr(module, "config", None)
+        if dataclasses.is_dataclass(config) and not isinstance(config, type):
+            digest.update(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
         for name, tensor in sorted(module.state_dict().items()):
             whole = tensor.detach().to("cpu", dtype).contiguous().reshape(-1)
             digest.update(f"{name} {tuple(tensor.shape)} {whole.dtype}".encode())

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
+WORDS = 32
+"""Texts are padded to a multiple of so many words, so that there are few shapes to capture."""
 WARM_UPS = 3
 """Calls before the capture, in which kernels are chosen and memory is asked for."""
 Function = Callable[..., tuple[Tensor, ...]]
@@ -83,3 +87,11 @@ class GraphedStep:
             self.graphs[shapes] = Graph(self.function, inputs, warm_ups=0)
             self.is_capturing = False
         return self.graphs[shapes](*inputs)
+
+
+def padded(
+    text: Float[Tensor, "text word dim"], is_word: Bool[Tensor, "text word"]
+) -> tuple[Float[Tensor, "text longer dim"], Bool[Tensor, "text longer"]]:
+    """Texts with padding behind them, up to a multiple of WORDS."""
+    missing = -text.shape[1] % WORDS
+    return functional.pad(text, (0, 0, 0, missing)), functional.pad(is_word, (0, missing))

@@ -48,8 +48,3 @@ def guided(conditional: Predict, both: PredictBoth, scale: float, ramp: Ramp) ->
 def from_classifier_free(scale: float) -> float:
     """The t of (1 + t) * l_c - t * l_u for the s of l_u + s * (l_c - l_u), which other code calls guidance scale."""
     return scale - 1
-
-
-def to_classifier_free(scale: float) -> float:
-    """The s of l_u + s * (l_c - l_u) for the t of (1 + t) * l_c - t * l_u."""
-    return scale + 1

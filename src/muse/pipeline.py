@@ -16,14 +16,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from muse.checkpoint import (
+    CONFIG,
     CheckpointError,
     check_stored,
+    fingerprint_of,
     first_line,
     load_module,
     read_json,
     save_module,
     write_whole,
 )
+from muse.cuda_graph import padded
 from muse.editing import Editing, Preview
 from muse.guidance import Blend, guided
 from muse.images import check_pictures, resized, to_images, to_tensor
@@ -48,6 +51,7 @@ from muse.requests import (
 )
 from muse.rewording import reworded
 from muse.sampling import SamplingOptions, StepReport, decode, generators_for, given_or
+from muse.sampling.graph import Graphs
 from muse.shapes import Hidden, LowTokens, PlaceLogits, Predict, Step, TextMask, TextStates, Tokens
 from muse.vocabulary import VOCABULARY, Vocabulary
 
@@ -101,6 +105,7 @@ class Muse(Editing):
         self._read: tuple[Vocabulary, Tensor] | None = None
         self._number: torch.dtype | None = None
         self._is_rounded = False
+        self._graphs: Graphs | None = None
 
     # -- folders --------------------------------------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ class Muse(Editing):
             load_module(MaskedTransformer, TransformerConfig, folder / "base"),
             load_module(SuperResTransformer, SuperResConfig, folder / "superres") if is_cascade else None,
             load_module(VQGAN, VQGANConfig, folder / "vqgan_superres") if is_cascade else None,
-            name=str(index.get("name", folder.name)),
+            name=str(index.get("name") or folder.resolve().name),
             defaults=read_defaults(index, folder),
             superres_defaults=read_superres_defaults(index, folder),
             vocabulary=Vocabulary.from_folder(folder),
@@ -169,6 +174,7 @@ class Muse(Editing):
             number_for(self.precision, device)
         for part in self.modules:
             part.to(device)
+        self._graphs = self._graphs and Graphs()
         return self
 
     def draw_in(self, dtype: torch.dtype, number: torch.dtype | None = None) -> "Muse":
@@ -185,7 +191,15 @@ class Muse(Editing):
                 (part.decoder if isinstance(part, VQGAN) else part).to(dtype)
             if number is not None and isinstance(part, MaskedTransformer | SuperResTransformer):
                 narrow(part, number)
-        self._number = number
+        self._number, self._graphs = number, self._graphs and Graphs()
+        return self
+
+    def use_graphs(self) -> "Muse":
+        """Draw each grid as one CUDA graph from now on, where it begins with every token hidden: on a GPU several times
+        as fast in small batches, which otherwise wait for Python to launch their kernels. The first grid of each number
+        of pictures, of options and of some lengths of texts takes several times as long, and callbacks see the steps
+        of a grid when all are taken. On a processor it draws as before."""
+        self._graphs = Graphs()
         return self
 
     def _check_whole(self, what: str) -> None:
@@ -204,6 +218,11 @@ class Muse(Editing):
         """The networks, in the order of PARTS and SUPERRES_PARTS."""
         parts = (self.text_encoder, self.vqgan, self.base, self.superres, self.vqgan_superres)
         return tuple(part for part in parts if part is not None)
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with whatever draws: weights, in which arithmetic, configs, and how
+        prompts become sub-words."""
+        return f"{fingerprint_of(self.modules)[:8]}{self.text_encoder.fingerprint()[:8]}"
 
     @property
     def device(self) -> torch.device:
@@ -333,8 +352,8 @@ class Muse(Editing):
         """For each prompt the best of `best_of` seeds that count up from its own, or from a random one if there are no
         seeds, for `generate` to draw.
 
-        Best is whose picture before super-resolution the `judge` gives the most, as Muse shows the best of 16 by
-        CLIP (section 3.3; `muse.evaluation.clip.ClipScorer` is one); without a judge, whose tokens the base found
+        Best is whose picture before super-resolution the `judge` gives the most, as Muse shows people the best of 16
+        by CLIP (`muse.evaluation.clip.ClipScorer` is one); without a judge, whose tokens the base found
         likeliest, in the mean, as it drew them. `callback` sees every step of every grid that is tried.
         Raises ValueError as `generate`, if `best_of` is no whole number from 1 to 1,000, or if the judge does not give
         each picture a finite number."""
@@ -398,9 +417,13 @@ class Muse(Editing):
         Raises ValueError if there are negative prompts and guidance is 0, or for states as `generate_from_states`."""
         check_states(text, is_word, seeds, self.base.config.text_dim)
         check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
-        predict, config = self.predict_base(text, is_word, len(seeds), options), self.base.config
-        start = self._all_hidden(config, len(seeds)) if start is None else start
-        return decode(start, predict, options, generators_for(seeds), config.mask_id, callback, config.height)
+
+        def predict_of(text: Texts, is_word: Words) -> Predict:
+            return self.predict_base(text, is_word, len(seeds), options)
+
+        return self._decode(
+            self.base.config, predict_of, (text, is_word), options, generators_for(seeds), callback, start
+        )
 
     @torch.no_grad()
     def draw_superres(
@@ -422,13 +445,14 @@ class Muse(Editing):
         check_codes(low, config.low_num_codes)
         upsampling = Upsampling.of(config, self.vqgan, vqgan)
 
-        def predict_of(rows: slice, text: Texts, is_word: Words) -> Predict:
-            return superres_predict(superres, low[rows], text, is_word, options, upsampling)
+        def predict_of(low: LowTokens, text: Texts, is_word: Words) -> Predict:
+            def of_rows(rows: slice, text: Texts, is_word: Words) -> Predict:
+                return superres_predict(superres, low[rows], text, is_word, options, upsampling)
 
-        predict = each_alone(predict_of, text, is_word, len(low))
-        start = self._all_hidden(config, len(seeds)) if start is None else start
+            return each_alone(of_rows, text, is_word, len(low))
+
         generators = generators_for([seed ^ SUPERRES_STREAM for seed in seeds])
-        return decode(start, predict, options, generators, config.mask_id, as_superres(callback), config.height)
+        return self._decode(config, predict_of, (low, text, is_word), options, generators, as_superres(callback), start)
 
     def predict_base(self, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
         """What draws the low-resolution tokens of `num` pictures from texts, under guidance."""
@@ -438,8 +462,29 @@ class Muse(Editing):
 
         return each_alone(predict_of, text, is_word, num)
 
-    def _all_hidden(self, config: TransformerConfig | SuperResConfig, num: int) -> Tokens:
-        return torch.full((num, config.height * config.width), config.mask_id, device=self.device)
+    def _decode(
+        self,
+        config: TransformerConfig | SuperResConfig,
+        predict_of: Callable[..., Predict],
+        context: tuple[Tensor, ...],
+        options: SamplingOptions,
+        generators: Sequence[torch.Generator],
+        callback: Callable[[StepReport], None] | None,
+        start: Tokens | None,
+    ) -> Tokens:
+        """`decode` of what `predict_of` makes of the context, which ends with the texts; as a graph, if that was asked
+        for and all tokens are hidden at the start, as they are if none is given."""
+        drawn_by = self._graphs if start is None else None
+        if start is None:
+            size = len(generators), config.height * config.width
+            start = torch.full(size, config.mask_id, device=self.device)
+        if drawn_by is None:
+            return decode(start, predict_of(*context), options, generators, config.mask_id, callback, config.height)
+        *others, text, is_word = context
+        whole = (*others, *padded(text, is_word))
+        return drawn_by.decode(
+            config, start, predict_of, whole, options, generators, config.mask_id, callback, config.height
+        )
 
     @torch.no_grad()
     def to_tokens(self, images: Sequence[Image.Image]) -> Tokens:
@@ -614,7 +659,9 @@ def check_size(size: Any, muse: Muse) -> None:
 
 def check_states(text: Texts, is_word: Words, seeds: Sequence[int], text_dim: int) -> None:
     """Raises ValueError if there are not as many states as prompts, or prompts and negative prompts, or none at all; or
-    if they are not of the width that a transformer reads, or of other words than `is_word` tells of."""
+    if they are not of the width that a transformer reads, or of other words than `is_word` tells of, or of none."""
+    if not seeds:
+        raise ValueError("there are no seeds; give one for each picture")
     if len(text) not in (0, len(seeds), 2 * len(seeds)):
         raise ValueError(
             f"states of {len(text)} texts came for {len(seeds)} seeds; give one for each seed, or as many negatives too"
@@ -629,6 +676,10 @@ def check_states(text: Texts, is_word: Words, seeds: Sequence[int], text_dim: in
             f"states of {text.shape[2]} numbers came and the transformer reads {text_dim}; give those of the model's "
             "own text encoder"
         )
+    if is_word.dtype != torch.bool:
+        raise ValueError(f"is_word holds {is_word.dtype}; give flags, as is_word.bool()")
+    if not is_word.any(1).all():
+        raise ValueError("a text has no word in is_word; leave such a text out, or read '' by the text encoder")
 
 
 def check_codes(low: Tokens, num_codes: int) -> None:
@@ -715,6 +766,7 @@ def find_model(model: str | Path) -> Path:
     if name and os.path.isdir(name) and ((Path(name) / INDEX).is_file() or not is_shipped):
         if not (Path(name) / INDEX).is_file() and (Path(name) / OF_A_RUN / INDEX).is_file():
             raise CheckpointError(f"{name} is a training run; its model is {Path(name) / OF_A_RUN}")
+        check_whole(Path(name))
         return Path(name)
     if is_shipped:
         return SHIPPED / name
@@ -724,6 +776,13 @@ def find_model(model: str | Path) -> Path:
     raise CheckpointError(
         f"there is no model {name!r}; give a folder, a shipped model ({shipped}) or a hub name like owner/name"
     )
+
+
+def check_whole(folder: Path) -> None:
+    """Raises CheckpointError if a folder holds one part of a model alone."""
+    if not (folder / INDEX).is_file() and (folder / CONFIG).is_file():
+        kind = read_json(folder / CONFIG).get("class", "text encoder")
+        raise CheckpointError(f"{folder} is a {kind} alone; give the folder of a whole model, which has a {INDEX}")
 
 
 def download(name: str) -> Path:
@@ -742,6 +801,8 @@ def load_text_encoder(folder: Path) -> TextEncoder:
     """Raises CheckpointError if the folder holds no text encoder that `transformers` can load."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; this folder is no whole checkpoint")
+    if (folder / CONFIG).is_file() and (kind := read_json(folder / CONFIG).get("class")):
+        raise CheckpointError(f"{folder} is a {kind}; give the folder of a text encoder, as transformers saves it")
     try:
         return TextEncoder.from_folder(folder)
     except Exception as error:  # a damaged folder fails in as many ways as transformers has file formats

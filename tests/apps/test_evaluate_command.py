@@ -130,7 +130,11 @@ def test_compare_shows_the_best_of_some_as_a_clip_has_it(tiny_folder, clip_folde
 
 @pytest.mark.parametrize(
     ("other", "more", "said"),
-    [("nosuch", [], "there is no model 'nosuch'"), (None, ["--sampling-other", "bogus=1"], "names no sampling option")],
+    [
+        ("nosuch", [], "there is no model 'nosuch'"),
+        (None, ["--sampling-other", "bogus=1"], "names no sampling option"),
+        (None, ["--sampling-one", "superres_steps=2"], "nothing is enlarged"),
+    ],
 )
 def test_compare_draws_nothing_if_the_second_model_cannot_be(other, more, said, tiny_folder, here, capsys):
     arguments = ("compare", tiny_folder, other or tiny_folder, "--prompts", "prompts.txt", *more)

@@ -148,6 +148,64 @@ def test_an_average_of_no_weights_is_refused_with_one_sentence(enlarged, tmp_pat
     assert not (tmp_path / "model").exists()
 
 
+def test_an_average_of_more_weights_than_were_kept_is_refused_with_one_sentence(enlarged, tmp_path, capsys):
+    assert main(["export", str(enlarged / "runs/base"), str(tmp_path / "model"), "--last", "4"]) == 2
+    assert re.search(r"last 4 weights .* and \S+ kept 3; leave --last out, or train with", capsys.readouterr().err)
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_export_has_a_name_and_a_card_wherever_one_stands(enlarged, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert main(["export", str(enlarged / "runs/superres"), "."]) == 0
+    muse = Muse.from_pretrained(".", "cpu")
+    assert muse.name == "mine"
+    card = Path("README.md").read_text()
+    assert "It draws 32 x 32 pixels" in card
+    assert 'muse generate "a prompt" --model mine\n' in card
+    assert f"| superres | {sum(each.numel() for each in muse.modules[3].parameters()):,} |" in card
+    Path("README.md").write_text("What I wrote.")
+    assert main(["export", str(enlarged / "runs/base"), "."]) == 0
+    assert Path("README.md").read_text() == "What I wrote."
+
+
+def test_a_part_that_came_for_a_whole_is_called_by_its_name(enlarged, monkeypatch, capsys):
+    monkeypatch.chdir(enlarged)
+    base = "train base debug runs/tokens --vqgan my-model --engine.folder runs/none --text-encoder"
+    for command, sentence in (
+        (
+            "export runs/vqgan out",
+            "runs/vqgan is a run of a VQGAN, which needs no export: it is runs/vqgan/vqgan; give",
+        ),
+        (
+            "info runs/vqgan/vqgan",
+            "runs/vqgan/vqgan is a VQGAN alone; give the folder of a whole model, which has a mo",
+        ),
+        (f"{base} runs/vqgan/vqgan", "runs/vqgan/vqgan is a VQGAN; give the folder of a text encoder, as transformers"),
+    ):
+        assert main(command.split()) == 2
+        assert capsys.readouterr().err.startswith(f"muse: {sentence}")
+    assert not Path("runs/none").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags"),
+    [("base", ["--model.height", "--model.num-codes"]), ("superres", ["--model.low-num-codes", "--model.text-dim"])],
+)
+def test_what_comes_with_the_tokens_is_no_option_and_a_dry_run_has_it(enlarged, stage, flags, monkeypatch, capsys):
+    monkeypatch.chdir(enlarged)
+    command = command_of(stage, "runs/none")
+    for flag in flags:
+        assert main([*command, flag, "99"]) == 2
+        assert f"{flag} comes with the tokens and with what reads the text; leave it out" in capsys.readouterr().err
+    assert main([*command, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    kept = json.loads(Path(f"runs/{stage}/{stage}/config.json").read_text())
+    for name in ("num_codes", "height", "text_dim"):
+        assert re.search(rf"^model.{name.replace('_', '-')} +{kept[name]}$", told, re.MULTILINE)
+    assert not Path("runs/none").exists()
+
+
 def test_a_run_of_super_resolution_is_exported_as_a_whole_cascade(enlarged, tmp_path):
     assert main(["export", str(enlarged / "runs/superres"), str(tmp_path / "large")]) == 0
     high = load_module(VQGAN, VQGANConfig, enlarged / "runs/vqgan-high/vqgan")
@@ -549,7 +607,7 @@ def test_a_process_without_torchrun_that_is_the_only_one_trains_and_speaks(tmp_p
     [
         ("train base debug --dry-run --model.heads 0", "heads is 0; give a whole number of at least 1"),
         ("train superres debug --dry-run --model.depth -1", "depth is -1; give a whole number of at least 1"),
-        ("train vqgan debug --dry-run --model.num-codes 0", "num_codes is 0; give a whole number of at least 1"),
+        ("train vqgan debug --dry-run --model.num-codes 0", "num_codes is 0; give a whole number of at least 2"),
     ],
 )
 def test_a_network_of_no_size_is_refused_by_name(command, sentence, capsys):

@@ -115,12 +115,17 @@ def tar_with(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def parquet_file(path: Path, seeds) -> Path:
+    scans = [{"bytes": encoded(picture(seed)), "path": None} for seed in seeds]
+    return table_file(path, scan=scans, words=[[f"p {seed}", ""] for seed in seeds])
+
+
+def table_file(path: Path, **columns) -> Path:
+    """A parquet file."""
     import pyarrow as pa
     import pyarrow.parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"scan": {"bytes": encoded(picture(seed)), "path": None}, "words": [f"p {seed}", ""]} for seed in seeds]
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
+    pyarrow.parquet.write_table(pa.table(columns), path)
     return path
 
 

@@ -1,5 +1,6 @@
 """Pictures to a token cache and back: whole, resumed, over several processes, and refused by another VQGAN."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -33,6 +34,7 @@ from tests.data.picture_folders import (
     picture,
     plain_folder,
     tar_file,
+    tar_with,
     vqgan,
 )
 
@@ -160,7 +162,6 @@ SINCE = r"^{} has changed since \S+tokens was made of it; give another folder fo
         (swap, {}, OTHER.format("names of pictures differs")),
         (grow, {}, SINCE.format("0.txt")),
         (touch, {}, SINCE.format("4.png")),
-        (None, {"picture_column": "scan"}, OTHER.format("--source.picture-column was None and is scan")),
         (None, {"rows_per_piece": 5}, OTHER.format("--source.rows-per-piece was 4 and is 5")),
     ],
 )
@@ -172,6 +173,13 @@ def test_a_source_that_changed_is_refused_with_one_sentence_that_says_what(tmp_p
         change(folder)
     with pytest.raises(ValueError, match=sentence):
         make(open_source(str(folder), SourceOptions(**options)), tmp_path / "tokens")
+
+
+def test_another_column_of_pictures_is_refused_with_one_sentence_that_says_so(tmp_path):
+    path = str(tar_file(tmp_path / "a.tar", range(2)))
+    make(open_source(path), tmp_path / "tokens")
+    with pytest.raises(ValueError, match=OTHER.format("--source.picture-column was None and is png")):
+        make(open_source(path, SourceOptions("png")), tmp_path / "tokens")
 
 
 def test_captions_of_the_metadata_that_changed_are_named(tmp_path):
@@ -277,6 +285,25 @@ def test_text_states_are_those_of_the_text_encoder(mine, tmp_path, tiny_t5):
     torch.testing.assert_close(batch.text[is_word], text[is_word], atol=2e-3, rtol=2e-3)
 
 
+def test_the_same_text_encoder_and_pictures_by_other_names_are_the_same(tmp_path, tiny_t5, monkeypatch):
+    plain_folder(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+
+    def again(pictures, text_encoder, name):
+        networks = Networks(LOW, None, text_encoder, name)
+        return tokenizing.tokenize(open_source(pictures), pictures, Path("tokens"), networks, OPTIONS)
+
+    tally = again("mine", tiny_t5, "t5")
+    assert again("./mine/", tiny_t5, "a/link/to/t5") == tally
+    other = copy.deepcopy(tiny_t5)
+    words = next(other.parameters())
+    words.data = words.flip(0)
+    with pytest.raises(
+        ValueError, match=OTHER.replace(r"\S+", "").format(r"text_fingerprint was \w{12} and is \w{12}")
+    ):
+        again("mine", other, "t5")
+
+
 def test_captions_that_are_too_long_are_cut_and_counted(tmp_path, tiny_t5):
     folder = plain_folder(tmp_path / "mine", 3)
     captions = ["a red apple " * 1000, "a dog", "a " * 77]
@@ -310,6 +337,23 @@ def test_tars_whose_samples_are_not_alike_are_tokenized_and_what_cannot_be_is_co
     )
     captions = [row[0] for row in rows_of(tmp_path / "tokens")]
     assert captions == ["a jpeg", "a large one", "a caf\xe9", "a text"]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_tar_whose_samples_are_torn_apart_says_how_to_pack_it(tmp_path, caplog, one_by_one):
+    torn = {f"{i}.png": encoded(picture(i)) for i in range(3)} | {f"{i}.txt": b"a caption" for i in range(3)}
+    tar_with(tmp_path / "torn.tar", torn)
+    tar_with(tmp_path / "half.tar", {**torn, "whole.png": encoded(picture(4)), "whole.txt": b"a whole one"})
+    advice = "the files of a sample must stand side by side in a tar, as tar --sort=name -cf packs them"
+    counts = "0 of 6 pictures used; skipped 3 without a caption, 3 without a picture"
+    with pytest.raises(ValueError, match=rf"^no picture could be used \({counts}\); {advice}$"):
+        make(open_source(str(tmp_path / "torn.tar"), one_by_one=one_by_one), tmp_path / "none")
+    assert not caplog.messages
+    make(open_source(str(tmp_path / "half.tar"), one_by_one=one_by_one), tmp_path / "some")
+    assert caplog.messages == [f"3 samples have no caption and 3 no picture; {advice}"]
+    caplog.clear()
+    make(open_source(str(tar_file(tmp_path / "good.tar", range(2), damaged=[0]))), tmp_path / "good")
+    assert not caplog.messages
 
 
 # -- reading it ---------------------------------------------------------------------------------------------------

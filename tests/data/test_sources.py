@@ -3,15 +3,26 @@
 import codecs
 import json
 import os
+import re
 import shutil
 import unicodedata
+from dataclasses import replace
 
 import pytest
 
 from muse.data.options import SourceOptions
 from muse.data.sources import FolderSource, open_source
 from muse.evaluation.sources import PictureSet
-from tests.data.picture_folders import encoded, mixed_tar, parquet_file, picture, plain_folder, tar_file, tar_with
+from tests.data.picture_folders import (
+    encoded,
+    mixed_tar,
+    parquet_file,
+    picture,
+    plain_folder,
+    table_file,
+    tar_file,
+    tar_with,
+)
 
 CUT_SHORT = r"^\S*{} is damaged or cut short after {} rows \(.*\); get it again$"
 
@@ -102,7 +113,112 @@ def test_a_column_of_a_folder_without_any_is_refused_with_one_sentence(tmp_path,
         open_source(str(folder), SourceOptions(caption_column="title"))
 
 
-def test_a_table_without_names_of_files_is_refused_by_its_line(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", " File_Name , Caption\n0.png,a nought\n1.png,a one\n"),
+        ("metadata.csv", "file_name;caption\n0.png;a nought\n1.png;a one\n"),
+        ("metadata.csv", "file_name\tcaption\r0.png\ta nought\r1.png\ta one\r"),
+        ("metadata.jsonl", '{"FILE_NAME": "0.png", "Text": "a nought"}\n{"file_name": "1.png", "TEXT": "a one"}\n'),
+    ],
+)
+def test_metadata_is_read_however_its_columns_are_written_and_apart(tmp_path, caplog, name, content):
+    folder = plain_folder(tmp_path / "mine", 2)
+    (folder / name).write_bytes(content.encode())
+    assert [row.captions[-1] for row in all_rows(open_source(str(folder)))] == ["a nought", "a one"]
+    assert not caplog.messages
+
+
+def test_a_comma_in_a_header_is_what_stands_between_columns(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 1)
+    (folder / "metadata.csv").write_text("file_name,caption,a;b\n0.png,one; two,c\n")
+    assert all_rows(open_source(str(folder)))[0].captions[-1] == "one; two"
+
+
+def test_metadata_whose_captions_are_not_found_is_warned_of_with_its_columns(tmp_path, caplog):
+    """The .txt of one picture would hide that all others have no caption."""
+    folder = plain_folder(tmp_path / "mine", 2)
+    (folder / "1.txt").unlink()
+    (folder / "metadata.csv").write_text("file_name,Title\n0.png,a nought\n1.png,a one\n")
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a nought"}')
+    sentence = (
+        f"{folder}/metadata.csv has the columns file_name, {{}}, and none is called {{}}; "
+        "say which it is by --source.caption-column"
+    )
+    open_source(str(folder))
+    assert caplog.messages == [sentence.format("Title", "like a caption")]
+    caplog.clear()
+    rows = all_rows(open_source(str(folder), SourceOptions(caption_column="text")))
+    assert [row.captions[-1:] for row in rows] == [["a nought"], []]
+    assert caplog.messages == [sentence.format("Title", "text")]
+    caplog.clear()
+    (folder / "metadata.jsonl").unlink()
+    rows = all_rows(open_source(str(folder), SourceOptions(caption_column="title")))
+    assert [row.captions[-1] for row in rows] == ["a nought", "a one"]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", '{"file_name": "0.png", "caption": null, "captions": ["", " "], "text": "a nought"}'),
+        ("metadata.csv", 'file_name,caption,description,text\n0.png,," ",a nought\n'),
+    ],
+)
+def test_a_field_that_says_nothing_leaves_the_word_to_the_next(tmp_path, name, content):
+    folder = plain_folder(tmp_path / "mine", 1)
+    (folder / name).write_text(content)
+    assert all_rows(open_source(str(folder)))[0].captions[-1] == "a nought"
+
+
+def test_metadata_as_parquet_is_read_as_that_of_the_folder(tmp_path, caplog):
+    folder = plain_folder(tmp_path / "mine", 3)
+    (folder / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "as JSON"}')
+    table_file(folder / "metadata.parquet", file_name=["0.png", "1.png"], Caption=[None, "one"], text=["zero", "none"])
+    source = open_source(str(folder))
+    assert isinstance(source, FolderSource)
+    assert [list(row.captions[2:]) for row in all_rows(source)] == [["zero"], ["as JSON", "one"], []]
+    assert not caplog.messages
+    table_file(folder / "metadata.parquet", file_name=["0.png"], caption=[["several", "words"]])
+    assert all_rows(open_source(str(folder)))[0].captions[2:] == ["several", "words"]
+
+
+def test_a_parquet_file_called_metadata_that_has_the_pictures_is_a_source_like_others(tmp_path):
+    parquet_file(tmp_path / "metadata.parquet", range(2))
+    rows = all_rows(open_source(str(tmp_path), SourceOptions("scan", "words")))
+    assert [row.captions for row in rows] == [["p 0"], ["p 1"]]
+
+
+def test_metadata_as_parquet_that_is_damaged_is_named_with_one_sentence(tmp_path):
+    folder = plain_folder(tmp_path / "mine", 1)
+    (folder / "metadata.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=CUT_SHORT.format("metadata.parquet", 0)):
+        open_source(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("metadata.csv", "name, caption"),
+        ("metadata.csv", "file_name|caption"),
+        ("metadata.csv", "name"),
+        ("metadata.parquet", "image, caption"),
+    ],
+)
+def test_a_table_without_a_column_for_names_of_files_is_refused_with_those_it_has(tmp_path, name, columns):
+    folder = plain_folder(tmp_path / "mine")
+    if name == "metadata.csv":
+        (folder / name).write_text(f"{columns.replace(', ', ',')}\n0.png,a\n")
+    else:
+        table_file(folder / name, **{column: ["a"] for column in columns.split(", ")})
+    sentence = (
+        rf"^\S+{name} has the columns {re.escape(columns)}, and none is file_name; rename that of the pictures' names$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(folder))
+
+
+def test_a_row_without_a_name_of_a_file_is_refused_by_its_line(tmp_path):
     folder = plain_folder(tmp_path / "mine")
     (folder / "metadata.csv").write_text("caption,file_name\na,0.png\nb\n")
     with pytest.raises(ValueError, match=r"^line 3 of .*metadata.csv is no record with a file_name \('file_name'\)"):
@@ -113,6 +229,11 @@ def test_metadata_that_cannot_be_read_is_named_by_its_line(tmp_path):
     folder = plain_folder(tmp_path / "mine")
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"text": "b"}\n')
     with pytest.raises(ValueError, match=r"^line 2 of .*metadata.jsonl is no record with a file_name \('file_name'\)"):
+        open_source(str(folder))
+    (folder / "metadata.jsonl").write_text("[1]\n")
+    with pytest.raises(
+        ValueError, match=r"^line 1 of .*metadata.jsonl is no record with a file_name \(it is a list\);"
+    ):
         open_source(str(folder))
 
 
@@ -143,6 +264,36 @@ def test_a_column_that_is_not_found_is_asked_for_with_those_that_are_there(tmp_p
         all_rows(open_source(str(tmp_path / "a.parquet")))
     with pytest.raises(ValueError, match=r"and none is called verses; say which it is by --source.caption-column$"):
         all_rows(open_source(str(tmp_path / "a.parquet"), SourceOptions("scan", "verses")))
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize(
+    "name", ["x[1].parquet", "lay[pq]/a.parquet", "all*.parquet", "what?.parquet", "{a,b}.PARQUET"]
+)
+def test_a_parquet_file_whose_name_looks_like_a_pattern_is_read(tmp_path, name, one_by_one):
+    path = parquet_file(tmp_path / "in" / name, range(2))
+    options = SourceOptions(picture_column="scan", caption_column="words")
+    for source in (path, path.parent):
+        rows = all_rows(open_source(str(source), options, one_by_one=one_by_one))
+        assert [row.captions for row in rows] == [["p 0"], ["p 1"]]
+
+
+def test_columns_are_found_in_letters_of_any_size_and_the_next_speaks_where_one_says_nothing(tmp_path):
+    png = encoded(picture(0))
+    path = table_file(tmp_path / "a.parquet", Image=[png, png], Caption=[None, "one"], text=["zero", "another"])
+    rows = all_rows(open_source(str(path)))
+    assert [(row.picture, row.captions) for row in rows] == [(png, ["zero"]), (png, ["one"])]
+    tar = tar_with(tmp_path / "a.tar", {"0.PNG": png, "0.json": b'{"Caption": "zero"}'})
+    for options in (None, SourceOptions("PNG", "JSON.caption")):
+        (row,) = all_rows(open_source(str(tar), options))
+        assert (row.picture, row.captions) == (png, ["zero"])
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_endings_of_files_are_known_in_letters_of_any_size(tmp_path, one_by_one):
+    tar = tar_file(tmp_path / "tars/A.TAR", range(2))
+    for source in (tar, tar.parent, tar.parent / "*"):
+        assert len(all_rows(open_source(str(source), one_by_one=one_by_one))) == 2
 
 
 def test_a_tar_that_is_cut_short_is_named_with_one_sentence(tmp_path):
@@ -327,6 +478,42 @@ def test_a_data_set_that_was_saved_is_read(tmp_path):
     (row,) = all_rows(open_source(str(tmp_path / "saved")))
     assert (row.captions, row.picture) == (["a text"], encoded(picture(0)))
     shutil.rmtree(tmp_path / "saved")
+
+
+def test_several_data_sets_that_were_saved_together_are_named(tmp_path):
+    import datasets
+
+    one = datasets.Dataset.from_dict({"text": ["a text"]})
+    datasets.DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "saved")
+    sentence = r"^\S+saved holds several data sets \(test, train\); give one of them, like \S+saved/test$"
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "has_none"),
+    [
+        ("folder", "picture_column", "columns of pictures, which are files here"),
+        *((kind, "split", "splits, as only a data set of the hub has") for kind in ("folder", "tar", "pq", "saved")),
+        *((kind, "config", "configurations, as only a data set of the hub has") for kind in ("folder", "tar", "pq")),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_with_one_sentence(tmp_path, kind, option, has_none):
+    import datasets
+
+    path = {
+        "folder": lambda: plain_folder(tmp_path / "mine", 1),
+        "tar": lambda: tar_file(tmp_path / "mine.tar", range(1)),
+        "pq": lambda: parquet_file(tmp_path / "mine.parquet", range(1)),
+        "saved": lambda: (
+            datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "mine") or tmp_path / "mine"
+        ),
+    }[kind]()
+    name = option.replace("_", "-")
+    with pytest.raises(
+        ValueError, match=rf"^--source.{name} is scan and {path} has no {has_none}; leave the option out$"
+    ):
+        open_source(str(path), replace(SourceOptions(), **{option: "scan"}))
 
 
 def test_sheets_that_runs_leave_in_the_folder_of_their_pictures_are_none_of_them(tmp_path):

@@ -1,5 +1,7 @@
 """Drawing by batches: kept, shared by ranks, stopped and gone on with."""
 
+import dataclasses
+
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +10,11 @@ from muse.checkpoint import fingerprint_of
 from muse.evaluation.drawing import PictureCache, company_of, draw_all
 from muse.evaluation.sources import Prompt, requests_for
 from muse.images import read_png_text
+from muse.models.superres import SuperResTransformer
+from muse.models.transformer import MaskedTransformer
+from muse.models.vqgan import VQGAN
 from muse.processes import Shard
+from tests.training.tiny_runs import BASE_CONFIG, SUPERRES_CONFIG, VQGAN_CONFIG
 
 REQUESTS = requests_for([Prompt("a fox"), Prompt("an owl"), Prompt("a cat")], 22, 1, seed=1)
 
@@ -113,3 +119,18 @@ def test_a_gpus_pictures_are_kept_by_their_batch_and_a_processors_in_any(tmp_pat
     assert path(processor, 4) == path(processor, 8)
     assert len({path(processor, 4), path(gpu, 4), path(gpu, 8)}) == 3
     assert path(gpu, 4) == path(torch.device("cuda:0"), 4)
+
+
+@pytest.mark.parametrize(
+    ("network", "config", "change"),
+    [
+        (VQGAN, VQGAN_CONFIG, {"decoder_padding": "replicate"}),
+        (MaskedTransformer, BASE_CONFIG, {"heads": 4}),
+        (SuperResTransformer, SUPERRES_CONFIG, {"attention": "full"}),
+    ],
+)
+def test_a_fingerprint_changes_with_a_config_of_the_same_weights(network, config, change):
+    one, again, other = (network(each) for each in (config, config, dataclasses.replace(config, **change)))
+    for each in (again, other):
+        each.load_state_dict(one.state_dict())
+    assert fingerprint_of([one]) == fingerprint_of([again]) != fingerprint_of([other])

@@ -9,7 +9,15 @@ import torch
 from PIL import Image
 
 from muse.checkpoint import CheckpointError
-from muse.evaluation.evaluate import Evaluation, Networks, Subject, settings_of, sweep_values, with_sampling
+from muse.evaluation.evaluate import (
+    Evaluation,
+    Networks,
+    Subject,
+    change_sampling,
+    settings_of,
+    sweep_values,
+    with_sampling,
+)
 from muse.evaluation.lpips import Lpips
 from muse.evaluation.metrics import FrechetReference
 from muse.evaluation.protocols import EvaluationOptions
@@ -356,6 +364,19 @@ def test_sampling_options_are_changed_by_words():
     changed = with_sampling(SamplingOptions(), ["steps=3", "guidance_ramp=constant", "choice_noise=0", "refresh=1"])
     assert changed == SamplingOptions(steps=3, guidance_ramp="constant", choice_noise=0.0, refresh=1)
     assert with_sampling(changed, []) == changed
+
+
+def test_options_of_super_resolution_are_changed_by_words_too(cascade_folder, tiny_muse):
+    cascade = Muse.from_pretrained(cascade_folder)
+    before = cascade.superres_defaults
+    sampling = change_sampling(cascade, ["steps=3", "superres_steps=2"])
+    assert sampling == replace(cascade.defaults, steps=3)
+    assert cascade.superres_defaults == replace(before, steps=2)
+    said = r"^superres_steps=2 came and nothing is enlarged by super-resolution; leave it out$"
+    with pytest.raises(ValueError, match=said):
+        change_sampling(cascade, ["superres_steps=2"], size="low")
+    with pytest.raises(ValueError, match=said):
+        change_sampling(tiny_muse, ["superres_steps=2"])
 
 
 def test_the_pictures_of_a_cascade_depend_on_its_super_resolution_options_too(tiny_muse, cascade_folder):

@@ -1,5 +1,7 @@
 """Networks that look at pictures: their weights, and what is done to pictures before."""
 
+import json
+import shutil
 from typing import Any, cast
 
 import pytest
@@ -72,6 +74,15 @@ def test_only_the_published_weights_make_a_figure_fid(inception_file, monkeypatc
 def test_a_picture_has_the_same_features_alone_and_among_others(exported):
     network = load_features(exported)
     assert network([IMAGES[2]])[0].equal(network(IMAGES)[2])
+
+
+def test_pictures_that_are_prepared_otherwise_have_other_features_in_the_cache(clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    before = ClipScorer.load(str(tmp_path / "clip")).weights
+    assert ClipScorer.load(str(tmp_path / "clip")).weights == before
+    file = tmp_path / "clip/preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "image_mean": [0.0, 0.0, 0.0]}))
+    assert ClipScorer.load(str(tmp_path / "clip")).weights != before
 
 
 # -- weights that are missing, or of another network -------------------------------------------------------------------

@@ -38,6 +38,13 @@ def test_products_of_8_bits_are_close_however_large_a_position_and_an_output_are
 
 
 @EACH
+def test_small_rows_keep_their_scale_in_float16(number):
+    rows = 1e-3 * random(2, 64)
+    (_, scale), (_, whole) = narrowed(rows.half(), number), narrowed(rows.half().float(), number)
+    torch.testing.assert_close(scale, whole)
+
+
+@EACH
 def test_a_position_is_rounded_by_itself(number):
     narrow_layer, states = NarrowLinear(linear(), number), random(1, 32, 64)
     beside_large = torch.cat([states, 1e6 * torch.ones(1, 32, 64)])

@@ -138,3 +138,19 @@ def test_captions_are_cut_behind_the_last_word_that_the_encoder_reads(encoder, c
 def test_what_is_no_text_encoder_is_refused(tmp_path):
     with pytest.raises((OSError, ValueError)):
         TextEncoder.from_folder(tmp_path)
+
+
+def test_a_fingerprint_tells_encoders_and_tokenizers_apart(encoder, tmp_path):
+    mine = encoder.fingerprint()
+    assert len(mine) == 12
+    encoder.save(tmp_path / "same", torch.float32)
+    assert TextEncoder.from_folder(tmp_path / "same").fingerprint() == mine
+    encoder.save(tmp_path / "rounded", torch.int8)
+    assert TextEncoder.from_folder(tmp_path / "rounded").fingerprint() != mine
+
+    (tmp_path / "vocab.txt").write_text("\n".join([*WORDS[:5], "red", "a", *WORDS[7:]]))
+    swapped = BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12)
+    assert TextEncoder(encoder.encoder, swapped).fingerprint() != mine
+    words = encoder.encoder.embeddings.word_embeddings.weight
+    words.data = words.roll(1, 0)
+    assert encoder.fingerprint() != mine

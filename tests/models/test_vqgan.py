@@ -7,7 +7,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
+from muse.models.vqgan import VQGAN, ResNetBlock, VQGANConfig, to_unit_range
 
 TINY = VQGANConfig(
     channels=(8, 8, 16), blocks=1, decoder_blocks=1, num_codes=32, code_dim=4, attention=False, norm_groups=4
@@ -284,6 +284,10 @@ def test_the_defaults_are_the_tokenizer_of_the_paper():
     config = VQGANConfig()
     assert (config.stride, config.num_codes, config.blocks, config.attention) == (16, 8192, 2, False)
     assert config.channels[0] == 128
+    with torch.device("meta"):
+        vqgan = VQGAN(config)
+    for half in (vqgan.encoder, vqgan.decoder):
+        assert sum(isinstance(each, ResNetBlock) for each in half.modules()) == 12
 
 
 @pytest.mark.parametrize(
@@ -295,8 +299,9 @@ def test_the_defaults_are_the_tokenizer_of_the_paper():
         ),
         *(
             ({name: 0}, rf"{name} is 0; give a whole number of at least 1")
-            for name in ("blocks", "decoder_blocks", "num_codes", "code_dim", "norm_groups", "patch")
+            for name in ("blocks", "decoder_blocks", "code_dim", "norm_groups", "patch")
         ),
+        ({"num_codes": 1}, r"num_codes is 1; give a whole number of at least 2"),
         ({"channels": (8, 0, 16)}, r"channels is 0; give a whole number of at least 1"),
         ({"norm_groups": 16}, r"8 channels cannot be split into 16 norm groups; try 16 channels or fewer groups"),
         ({"decoder_channels": (8, 8, 10)}, r"10 channels cannot be split into 4 norm groups; try 8 channels or .*"),

@@ -1,5 +1,7 @@
 """Decoding as one graph: the same tokens, and nothing in it that looks at what a device has computed."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -72,3 +74,16 @@ def test_nothing_in_the_loop_looks_at_what_a_device_has_computed(options):
 
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         draw(curious)
+
+
+def test_a_grid_that_is_not_square_is_drawn_in_halton_order_too():
+    config = dataclasses.replace(CONFIG, height=2, width=8)
+    torch.manual_seed(0)
+    base, options = MaskedTransformer(config).eval(), SamplingOptions(steps=4, sampler="halton")
+
+    def predict_of(text, is_word):
+        return guided_predict(base, text, is_word, len(SEEDS), options)
+
+    graph = GraphedDecode(predict_of, texts(0), options, hidden(), config.mask_id, height=2)
+    expected = decode(hidden(), predict_of(*texts(1)), options, generators_for(SEEDS), config.mask_id, height=2)
+    assert graph(generators_for(SEEDS), *texts(1)).equal(expected)

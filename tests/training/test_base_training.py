@@ -10,10 +10,19 @@ from muse.checkpoint import save_module
 from muse.data.batches import TokenBatch
 from muse.pipeline import guided_predict
 from muse.sampling import SamplingOptions, decode
-from muse.training.base import BaseStage, BaseTraining
+from muse.training.base import BaseStage, BaseTraining, train_base
 from muse.training.masked import draw_own_share, mixed
 from muse.training.optimizers import parameter_groups
-from tests.training.tiny_runs import BASE_CONFIG, CAPTIONS, grids, options, text_encoder, tokens_at
+from tests.training.tiny_runs import (
+    BASE_CONFIG,
+    CAPTIONS,
+    FINGERPRINT,
+    base_training,
+    grids,
+    options,
+    text_encoder,
+    tokens_at,
+)
 
 pytestmark = pytest.mark.xdist_group("base training")  # one worker sets up once what they share
 
@@ -41,6 +50,20 @@ def overfitted(tmp_path_factory):
         stage.engine.step = step
         losses.append(stage.step(batch(4), step)["loss"].item())
     return stage, losses
+
+
+def test_a_run_does_not_go_on_with_another_text_encoder(tmp_path):
+    """Of equal width and with as many words, so that no shape tells."""
+    train_base(base_training(options(tmp_path, steps=2)), text_encoder(), FINGERPRINT, tokens_at, [tokens_at(99)])
+    other = text_encoder()
+    table = next(other.parameters())
+    table.data = table.flip(0)
+    training = base_training(options(tmp_path, steps=4))
+    with pytest.raises(
+        ValueError, match=r"^the run in \S+ was begun with --text-encoder \w{12}, and this one has \w{12};"
+    ):
+        train_base(training, other, FINGERPRINT, tokens_at, [tokens_at(99)])
+    train_base(training, text_encoder(), FINGERPRINT, tokens_at, [tokens_at(99)])
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
@@ -159,10 +182,11 @@ def test_the_captions_matter_unless_they_are_dropped(tmp_path, caption_drop, mat
     for parameter in stage.network.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=seeded())
     swapped = TokenBatch(batch().tokens, list(CAPTIONS[::-1]))
+    num_read = stage.text_encoder.tokenizer.num_prompts
     with torch.no_grad():
         losses = [stage.loss(stage.network, each, seeded()) for each in (batch(), swapped)]
     assert losses[0].equal(losses[1]) != matters
-    assert (stage.text_encoder.tokenizer.num_prompts > 0) == matters
+    assert (stage.text_encoder.tokenizer.num_prompts > num_read) == matters
 
 
 def test_each_picture_is_masked_by_its_own_ratio(tmp_path):

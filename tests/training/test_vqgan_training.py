@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from muse.checkpoint import CheckpointError, save_module
 from muse.training.perceptual import PerceptualLoss, distance_of_directions
 from muse.training.pictures import reconstructions
-from muse.training.vqgan import VQGANStage, VQGANTraining
+from muse.training.vqgan import VQGANStage, VQGANTraining, train_vqgan
 from tests.training.tiny_runs import options, pictures_at, vqgan_training
 
 NEVER = 10**6
@@ -104,6 +104,15 @@ def test_an_adversarial_loss_before_its_discriminator_is_refused_with_one_senten
     sentence = r"^the adversarial loss starts at step 5, before its discriminator learns at 6; start it later$"
     with pytest.raises(ValueError, match=sentence):
         vqgan_training(options(tmp_path), discriminator_from=6, adversarial_from=5)
+
+
+@pytest.mark.parametrize(("changes", "is_told"), [({}, True), ({"adversarial_weight": 0.0}, False)])
+def test_a_run_that_ends_before_its_adversarial_loss_says_so(tmp_path, changes, is_told, caplog):
+    training = vqgan_training(options(tmp_path, steps=2), adversarial_from=2, **changes)
+    train_vqgan(training, pictures_at, pictures_at(9)[:2], None)
+    said = [record.getMessage() for record in caplog.records if "adversarial" in record.getMessage()]
+    start = "the adversarial loss would start at step 2, and the run has 2: it has none; give an earlier --adversarial"
+    assert [each.startswith(start) for each in said] == [True] * is_told
 
 
 @pytest.mark.parametrize("start", [6, 400])

@@ -17,8 +17,8 @@ class Tokenize:
     share the work; started again, it goes on where it was stopped."""
 
     pictures: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A folder of pictures with .txt files, a metadata.jsonl or a metadata.csv; .tar or .parquet files: one, a folder
-    of them, or a pattern like 'shards/*.tar'; or a data set of the hub, like owner/name."""
+    """A folder of pictures with .txt files, or a metadata.jsonl, .csv or .parquet; .tar or .parquet files: one, a
+    folder of them, or a pattern like 'shards/*.tar'; or a data set of the hub, like owner/name."""
     out: tyro.conf.Positional[Path]
     """The folder of the cache."""
     model: str = "emoji"

@@ -51,7 +51,8 @@ class Evaluate:
     batch: Annotated[int | None, ByTheProtocol] = None
     """Pictures drawn side by side."""
     sampling: tuple[str, ...] = ()
-    """Sampling options as NAME=VALUE, like steps=8 guidance=2; the model's own otherwise."""
+    """Sampling options as NAME=VALUE, like steps=8 guidance=2, of super-resolution like superres_steps=4; the model's
+    own otherwise."""
     sweep: Annotated[str | None, tyro.conf.arg(metavar="OPTION=A:B", help_behavior_hint="(optional)")] = None
     """Evaluate at several values of a sampling option, like guidance=0:8, steps=4:24:4 or sampler=confidence,halton."""
     inception: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
@@ -69,7 +70,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Raises ValueError or OSError, before anything is drawn, for what cannot be evaluated."""
-        from muse.evaluation.evaluate import sweep_values, with_sampling
+        from muse.evaluation.evaluate import change_sampling, sweep_values
         from muse.evaluation.report import as_markdown
         from muse.processes import Shard
 
@@ -81,7 +82,7 @@ class Evaluate:
         of_drawing = {"--sweep": self.sweep, "--sampling": self.sampling, "--n": self.n}
         if not evaluation.options.draws and (idle := [flag for flag, value in of_drawing.items() if value]):
             raise ValueError(f"{', '.join(evaluation.options.metrics)} draws nothing; leave {' and '.join(idle)} out")
-        sampling = with_sampling(muse.defaults, self.sampling) if muse else None
+        sampling = change_sampling(muse, self.sampling, evaluation.options.size) if muse else None
         if self.sweep and sampling:
             evaluation.sweep(*sweep_values(self.sweep, sampling), shard)
             if shard.is_first:
@@ -161,7 +162,7 @@ class Compare:
     batch: int = 8
     """Pictures drawn side by side."""
     sampling_one: tuple[str, ...] = ()
-    """Sampling options of the first model as NAME=VALUE."""
+    """Sampling options of the first model as NAME=VALUE, of its super-resolution like superres_steps=4."""
     sampling_other: tuple[str, ...] = ()
     """Sampling options of the second."""
     best_of: int = 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -108,6 +108,8 @@ class TrainVQGAN:
 class TrainBase:
     """Train the base transformer on a token cache that `muse tokenize` made."""
 
+    fitted: ClassVar[tuple[str, ...]] = ("num_codes", "height", "width", "text_dim", "vqgan_fingerprint")
+    """What of the network is that of the tokens and of the text encoder, whatever a recipe says."""
     recipe: Annotated[BaseRecipe, Flat]
     tokens: tyro.conf.Positional[Path | None] = None
     """The folder of the cache. Only a dry run needs none."""
@@ -127,7 +129,11 @@ class TrainBase:
     def run(self) -> None:
         """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
         if self.dry_run:
-            print_plan(self.recipe, estimate_base(self.recipe), self.recipe.training.engine)
+            recipe = self.recipe
+            if self.tokens is not None:
+                text_encoder = load_text_encoder(part_of(self.text_encoder, "text_encoder"))
+                recipe = fitting(recipe, TokenCache(self.tokens), text_encoder)
+            print_plan(recipe, estimate_base(recipe), recipe.training.engine)
             return
         require(self.tokens, "token cache", "the folder that muse tokenize made")
         require(self.vqgan, "VQGAN", "--vqgan with the folder of the one that made the tokens")
@@ -157,6 +163,10 @@ class TrainBase:
 class TrainSuperRes:
     """Train the super-resolution transformer on a token cache with low and high tokens."""
 
+    fitted: ClassVar[tuple[str, ...]] = (
+        *TrainBase.fitted,
+        *("low_num_codes", "low_height", "low_width", "vqgan_low_fingerprint"),
+    )
     recipe: Annotated[SuperResRecipe, Flat]
     tokens: tyro.conf.Positional[Path | None] = None
     """The folder of the cache, made with --high. Only a dry run needs none."""
@@ -176,7 +186,7 @@ class TrainSuperRes:
 
     def run(self) -> None:
         """Raises ValueError or OSError, in one sentence, for what cannot be trained."""
-        if self.dry_run:
+        if self.dry_run and not (self.tokens and self.model and self.high):
             print_plan(self.recipe, estimate_superres(self.recipe), self.recipe.training.engine)
             return
         require(self.tokens, "token cache", "the folder that muse tokenize made")
@@ -191,6 +201,9 @@ class TrainSuperRes:
         check_text(cache, muse.text_encoder)
         recipe = self.fitting(cache, muse.text_encoder, vqgan)
         engine = recipe.training.engine
+        if self.dry_run:
+            print_plan(recipe, estimate_superres(recipe), engine)
+            return
         batches = TokensOfStep(cache, recipe.batch_size, engine.seed, recipe.held_out)
         validation = held_out_batches(cache, recipe.held_out, recipe.batch_size)
         upsampling = Upsampling.of(recipe.training.model, muse.vqgan, vqgan)

@@ -44,9 +44,18 @@ class Train:
             args=changes,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        check_given(command, recipes[recipe]())
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         command.run()
+
+
+def check_given(command: Any, recipe: Any) -> None:
+    """Raises ValueError if an option was given that comes with the tokens, which are there."""
+    for name in getattr(command, "fitted", ()):
+        if command.tokens and getattr(command.recipe.training.model, name) != getattr(recipe.training.model, name):
+            flag = f"--model.{name.replace('_', '-')}"
+            raise ValueError(f"{flag} comes with the tokens and with what reads the text; leave it out")
 
 
 def listed(stage: str, recipes: Mapping[str, Callable[[], Any]]) -> list[str]:

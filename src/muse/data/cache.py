@@ -55,7 +55,8 @@ class CacheInfo:
     text_dim: int | None = None
     """Features of the text states, if there are any."""
     text_encoder: str | None = None
-    """The text encoder that gave them."""
+    """The text encoder that gave them, by the name it had."""
+    text_fingerprint: str | None = None
     made_of: str = ""
     """The source, and how pictures were fitted."""
 

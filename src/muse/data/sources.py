@@ -37,7 +37,20 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 METADATA = "metadata.jsonl"
 METADATA_FILES = (METADATA, "metadata.csv")
 """Where a folder keeps captions by `file_name`: as JSON, a record a line, or as a table."""
+METADATA_PARQUET = "metadata.parquet"
+"""The same as columns, which pyarrow reads."""
+FILE_NAME = "file_name"
+DELIMITERS = ",;\t"
+"""What may stand between the columns of a table; Excel writes semicolons where commas are in numbers."""
 FORMATS = (".tar", ".parquet")
+SAVED, SAVED_TOGETHER = "state.json", "dataset_dict.json"
+"""Files of the folder of a data set, and of several, that `datasets` has saved."""
+ABSENT = {
+    "picture_column": "columns of pictures, which are files here",
+    "split": "splits, as only a data set of the hub has",
+    "config": "configurations, as only a data set of the hub has",
+}
+"""What a source lacks for which an option would do nothing."""
 PICTURE_ENDINGS = (*PICTURE_COLUMNS, *sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
 """How the names of pictures in tars end."""
 LOOKED_AT = 100
@@ -147,8 +160,9 @@ class FolderSource(Pieces):
     """Picture files of a folder and the folders below it, in the order of their names, but for what runs of training
     have left in theirs.
 
-    Captions are the lines of the .txt file beside a picture, and the captions that the folder's METADATA_FILES have
-    for its `file_name`, as `datasets`' imagefolder reads them. Names are compared as `alike` has them."""
+    Captions are the lines of the .txt file beside a picture, and the captions that the folder's METADATA_FILES and
+    METADATA_PARQUET have for its `file_name`, as `datasets`' imagefolder reads them. Names are compared as `alike` has
+    them, and those of columns in letters of any size."""
 
     def __init__(self, folder: Path, options: SourceOptions):
         self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
@@ -161,12 +175,19 @@ class FolderSource(Pieces):
             log.warning("%s has pictures that are passed over: %s", folder, passed_over)
         texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
         self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
-        self.metadata = [path for name in METADATA_FILES if (path := folder / name).is_file()]
-        self.told, self.columns = read_metadata(self.metadata, options.caption_column)
+        names = (*METADATA_FILES, METADATA_PARQUET)
+        self.metadata = [path for name in names if (path := folder / name).is_file()]
+        self.told, columns = read_metadata(self.metadata, options.caption_column)
+        self.columns = list(dict.fromkeys(name for path in self.metadata for name in columns[path]))
         if self.told and (lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}):
             log.warning("%s names pictures that are not there (%d, %s for one)", self.told_by, len(lost), min(lost))
         if options.caption_column is not None:
             self.check_columns()
+        for path in filter(columns.get, self.metadata):
+            try:
+                choose(columns[path], options.caption_column, CAPTION_COLUMNS, "caption", str(path))
+            except ValueError as error:  # there may be captions elsewhere
+                log.warning("%s", error)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -371,8 +392,9 @@ def row_of(file: BinaryIO, sample: Sample, options: SourceOptions) -> Row:
     endings = [options.picture_column.lower()] if options.picture_column else PICTURE_ENDINGS
     picture = next((content_of(file, sample.places[each]) for each in endings if each in sample.places), None)
     names = usual(options.caption_column, CAPTION_COLUMNS)
-    record, flaw = told(file, sample, [e for e in sample.places if any(f"{n}.".startswith(f"{e}.") for n in names)])
-    captions = next((found for name in names if (found := clean(texts(field_of(record, name))))), [])
+    wanted = [each for each in sample.places if any(f"{name.lower()}.".startswith(f"{each}.") for name in names)]
+    record, flaw = told(file, sample, wanted)
+    captions = clean(first_said(field_of(record, name) for name in names))
     return Row(sample.key, picture, captions, "" if captions else flaw)
 
 
@@ -398,38 +420,42 @@ class Columns:
     def row(self, record: Mapping[str, Any], name: str) -> Row:
         """Raises ValueError if there is no column for pictures."""
         self._find(record)
-        picture, captions = record.get(self.picture), field_of(record, self.caption)
+        picture, captions = record.get(self.picture), (field_of(record, each) for each in self.captions)
         if isinstance(picture, Mapping):
             picture = picture.get("bytes") or picture.get("path")
         if isinstance(picture, str):
             picture = Path(picture)
-        return Row(str(record.get("__key__", name)), picture, clean(texts(captions)))
+        return Row(str(record.get("__key__", name)), picture, clean(first_said(captions)))
 
     def _find(self, record: Mapping[str, Any]) -> None:
         if "picture" in vars(self):
             return
         columns = [*record, *columns_in(record)]
         self.picture = choose(columns, self.options.picture_column, PICTURE_COLUMNS, "picture", self.name)
-        try:
-            self.caption = choose(columns, self.options.caption_column, CAPTION_COLUMNS, "caption", self.name)
-        except ValueError:
-            if self.options.caption_column is not None:
-                raise
-            self.caption = None
-        self.columns = columns
+        if self.options.caption_column is not None:
+            choose(columns, self.options.caption_column, (), "caption", self.name)
+        names = usual(self.options.caption_column, CAPTION_COLUMNS)
+        self.captions = [found for name in names if (found := called(name, columns)) is not None]
 
 
 def choose(columns: Sequence[str], wanted: str | None, names: Sequence[str], kind: str, source: str) -> str:
     """The column of a kind among those of a source.
     Raises ValueError if there is none."""
     for name in usual(wanted, names):
-        if name in columns:
-            return name
+        if (found := called(name, columns)) is not None:
+            return found
     shown = ", ".join(column for column in columns if not column.startswith("__"))
     raise ValueError(
         f"{source} has the columns {shown}, and none is called {wanted or 'like a ' + kind}; "
         f"say which it is by --source.{kind}-column"
     )
+
+
+def called(name: str, columns: Iterable[str]) -> str | None:
+    """The column of a name, if need be in letters of another size or with spaces around it."""
+    if name in columns:
+        return name
+    return next((each for each in columns if each.strip().lower() == name.strip().lower()), None)
 
 
 def usual(wanted: str | None, names: Sequence[str]) -> Sequence[str]:
@@ -452,12 +478,21 @@ def is_json_file(ending: str) -> bool:
     return f".{ending}".endswith(".json")
 
 
-def field_of(record: Mapping[str, Any], name: str | None) -> Any:
-    """A field of a record, or of a record in it."""
-    if name is None or name in record:
-        return record.get(name) if name else None
-    inside = (value.get(name.removeprefix(f"{key}.")) for key, value in record.items() if is_json(value))
+def field_of(record: Mapping[str, Any], name: str) -> Any:
+    """A field of a record, or of a record in it, in letters of any size."""
+    if (own := called(name, record)) is not None:
+        return record[own]
+    inside = (
+        value.get(called(name[len(key) + 1 :] if name.lower().startswith(f"{key.lower()}.") else name, value))
+        for key, value in record.items()
+        if is_json(value)
+    )
     return next((value for value in inside if value is not None), None)
+
+
+def first_said(fields: Iterable[Any]) -> list[str]:
+    """The captions of the first of some fields that has any, not yet cleaned."""
+    return next((found for field in fields if clean(found := texts(field))), [])
 
 
 def texts(value: Any) -> list[str]:
@@ -493,40 +528,78 @@ def state_of(path: Path) -> Sequence[int]:
     return [found.st_size, int(found.st_mtime)]
 
 
-def read_metadata(paths: Iterable[Path], column: str | None) -> tuple[dict[str, list[str]], list[str]]:
-    """The captions of each file of a folder, from its files of metadata, and the columns that these have.
-    Raises ValueError that names the first line that cannot be read."""
+def read_metadata(paths: Iterable[Path], column: str | None) -> tuple[dict[str, list[str]], dict[Path, list[str]]]:
+    """The captions of each file of a folder, from its files of metadata, and the columns that each of these has.
+    Raises ValueError that names the first line that cannot be read, or the columns if none is for names of files."""
     told: dict[str, list[str]] = {}
-    columns: dict[str, None] = {}
+    columns: dict[Path, list[str]] = {}
     names = (column,) if column else CAPTION_COLUMNS
     for path in paths:
-        for i, line in records_of(path):
+        known: dict[str, None] = {}
+        records = parquet_records_of(path) if path.name == METADATA_PARQUET else records_of(path, FILE_NAME)
+        for i, line in records:
             try:
                 record = json.loads(line) if isinstance(line, str) else line
-                found = next((record[name] for name in names if name in record), None)
-                told.setdefault(alike(str(record["file_name"])), []).extend(texts(found))
-                columns |= dict.fromkeys(record)
+                if not isinstance(record, dict):
+                    raise TypeError(f"it is a {type(record).__name__}")
+                name = record[called(FILE_NAME, record) or FILE_NAME]
+                found = first_said(record.get(called(each, record) or each) for each in names)
+                told.setdefault(alike(str(name)), []).extend(found)
+                known |= dict.fromkeys(record)
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
-                    f"line {i} of {path} is no record with a file_name ({error}); mend or delete it"
+                    f"line {i} of {path} is no record with a {FILE_NAME} ({error}); mend or delete it"
                 ) from error
-    return told, list(columns)
+        columns[path] = list(known)
+    return told, columns
 
 
-def records_of(path: Path) -> Iterator[tuple[int, str | dict[str, str]]]:
-    """The records of a file of metadata, each with the number of its line; those in JSON as they are written.
-    Raises ValueError for a table that cannot be read."""
+def records_of(path: Path, needed: str | None = None) -> Iterator[tuple[int, str | dict[str, str]]]:
+    """The records of one of METADATA_FILES, each with the number of its line; those in JSON as they are written.
+    Raises ValueError for a table that cannot be read, or lacks the column that is needed."""
     text = text_of(path.read_bytes())
     if path.suffix.lower() != ".csv":
         # At "\n" only: a JSON text may hold other ends of lines, like U+2028, as they are.
         yield from ((i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip())
         return
-    table = csv.DictReader(io.StringIO(text, newline=""))
+    table = table_of(text)
     try:
+        if needed is not None and table.fieldnames:
+            check_column(table.fieldnames, needed, path)
         for record in table:
             yield table.line_num, {name: value for name, value in record.items() if name and value is not None}
     except csv.Error as error:
         raise ValueError(f"{path} cannot be read as a table ({error}); save it as CSV again") from error
+
+
+def parquet_records_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a METADATA_PARQUET, each with its number.
+    Raises ValueError if it is damaged, has no column for names of files, or cannot be read as `library` has it."""
+    library()
+    import pyarrow.parquet
+
+    def records() -> Iterator[dict[str, Any]]:
+        for part in pyarrow.parquet.ParquetFile(path).iter_batches():
+            yield from part.to_pylist()
+
+    for i, record in enumerate(whole(records(), str(path)), start=1):
+        check_column(list(record), FILE_NAME, path)
+        yield i, record
+
+
+def check_column(columns: Sequence[str], needed: str, path: Path) -> None:
+    """Raises ValueError if none of the columns of a file has that name."""
+    if called(needed, columns) is None:
+        raise ValueError(
+            f"{path} has the columns {', '.join(columns)}, and none is {needed}; rename that of the pictures' names"
+        )
+
+
+def table_of(text: str) -> "csv.DictReader[str]":
+    """The rows of a table whose columns are apart by the first of DELIMITERS that is in its header."""
+    header = io.StringIO(text, newline=None).readline()
+    delimiter = next((each for each in DELIMITERS if each in header), DELIMITERS[0])
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
 def open_source(source: str, options: SourceOptions | None = None, *, one_by_one: bool = False) -> Source:
@@ -539,33 +612,55 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
     if options.rows_per_piece < 1:
         raise ValueError(f"rows_per_piece is {options.rows_per_piece}; give a whole number of at least 1")
     if path.is_dir():
-        if (path / "state.json").is_file():
+        if (path / SAVED).is_file():
+            refuse(("split", "config"), options, source)
             return TableSource(library().load_from_disk(source), options, source)
-        below = [str(found) for found in files_below(path) if found.suffix in FORMATS]
-        files = sorted(name for name in below if name.endswith(".tar")) or sorted(below)
-        if not files:
+        if (path / SAVED_TOGETHER).is_file():
+            names = sorted(found.parent.name for found in path.glob(f"*/{SAVED}"))
+            one = f", like {path / names[0]}" if names else ""
+            raise ValueError(f"{source} holds several data sets ({', '.join(names)}); give one of them{one}")
+        below = [str(found) for found in files_below(path) if format_of(found)]
+        files = sorted(name for name in below if format_of(name) == ".tar") or sorted(below)
+        pictures = pictures_below(path) if files else []
+        if not files or (pictures and files == [str(path / METADATA_PARQUET)]):
+            refuse(("picture_column", "split", "config"), options, source)
             return FolderSource(path, options)
-        if pictures := pictures_below(path):
-            kind = Path(files[0]).suffix
+        if pictures:
+            kind = format_of(files[0])
             log.warning("%s has %s files, which are read, and %d pictures, which are not", path, kind, len(pictures))
-    elif path.is_file() and path.suffix in FORMATS:
+    elif path.is_file() and format_of(path):
         files = [source]
     else:
-        files = sorted(name for name in glob.glob(source, recursive=True) if Path(name).suffix in FORMATS)
+        files = sorted(filter(format_of, glob.glob(source, recursive=True)))
     if files:
+        refuse(("split", "config"), options, source)
         return open_files(files, options, source, one_by_one)
     if HUB_NAME.fullmatch(source) and not path.exists():
         return open_hub(source, options, one_by_one)
     raise ValueError(f"{source} is no folder, .tar, .parquet or data set of the hub; give one of those")
 
 
+def format_of(path: str | Path) -> str:
+    """Which of FORMATS a file has by the ending of its name, in letters of any size; nothing if none."""
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in FORMATS else ""
+
+
+def refuse(names: Iterable[str], options: SourceOptions, source: str) -> None:
+    """Raises ValueError if one of these options is given, as each would do nothing for the source."""
+    for name in names:
+        if (value := getattr(options, name)) != getattr(SourceOptions, name):
+            option = f"--source.{name.replace('_', '-')}"
+            raise ValueError(f"{option} is {value} and {source} has no {ABSENT[name]}; leave the option out")
+
+
 def open_files(files: list[str], options: SourceOptions, name: str, one_by_one: bool) -> Source:
     """Raises ValueError if the first file cannot be read at all, or no column is a picture."""
-    if Path(files[0]).suffix == ".tar":
+    if format_of(files[0]) == ".tar":
         return TarRows(files, options, name) if one_by_one else TarSource(files, options, name)
-    load = library().load_dataset
+    load, names = library().load_dataset, [glob.escape(file) for file in files]  # which it would take for patterns
     try:
-        data = load("parquet", data_files={"train": files}, split="train", streaming=not one_by_one)
+        data = load("parquet", data_files={"train": names}, split="train", streaming=not one_by_one)
     except Exception as error:  # the library's builders raise many kinds
         raise cut_short(next((file for file in files if not is_whole(file)), name), 0, error) from error
     return TableSource(data, options, name) if one_by_one else StreamSource(data, options, name, files)

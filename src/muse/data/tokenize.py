@@ -5,6 +5,7 @@ is whole, and whoever finds all of them there closes the cache."""
 
 import json
 import logging
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from PIL import Image
 from muse.checkpoint import read_json, write_whole
 from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
 from muse.data.pictures import Tally, Unusable, fit, read_picture
-from muse.data.sources import METADATA_FILES, FolderSource, Row, Source, Traits
+from muse.data.sources import METADATA_FILES, FolderSource, Row, Source, TarRows, TarSource, Traits
 from muse.images import to_batch
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
@@ -34,6 +35,10 @@ STATES = "files"
 """The field of a piece's counts that holds the states of the files it was made of."""
 SIZE = "bytes"
 """The field that holds the size of its shard."""
+NO_CAPTION, NO_PICTURE = "without a caption", "without a picture"
+"""Kinds of rows that are skipped, as they are counted."""
+SIDE_BY_SIDE = "the files of a sample must stand side by side in a tar, as tar --sort=name -cf packs them"
+"""What is wrong with a tar where some samples seem to have a caption only, and others a picture only."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def tokenize(
         rows_done += tally.rows
         rate = rows_done / (time.monotonic() - clock)
         log.info("piece %d of %d  %.1f pictures/s", done, len(mine), rate)
-    return close(folder, info, source.num_pieces)
+    return close(folder, info, source)
 
 
 def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInfo:
@@ -140,9 +145,11 @@ def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInf
             *(options.high_size, high.height, high.width, low.height, low.width),
             max(options.high_size // step, 1) * step,
         )
-    text_dim = networks.text_encoder.dim if networks.text_encoder is not None else None
+    name = os.path.normpath(name) if os.path.exists(name) else name
     made_of = f"{name}, {options.size} pixels" + (f" and {options.high_size} pixels" if networks.high else "")
-    return CacheInfo(low, high, text_dim, networks.text_name, made_of)
+    if (text := networks.text_encoder) is None:
+        return CacheInfo(low, high, made_of=made_of)
+    return CacheInfo(low, high, text.dim, networks.text_name, text.fingerprint(), made_of)
 
 
 def begin(folder: Path, info: CacheInfo, source: Source) -> None:
@@ -167,8 +174,12 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
 
 
 def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
-    """What is no longer as it was found, in words, if anything is."""
+    """What is no longer as it was found, in words, if anything is. A text encoder is known by its fingerprint, where
+    one was noted, and then may have another name."""
+    unread = "text_encoder" if "text_fingerprint" in found else "text_fingerprint"
     for key, value in json.loads(json.dumps(plan)).items():
+        if key == unread:
+            continue
         then = found.get(key, "not noted")
         if then != value:
             return f"{key} differs" if dict in (type(then), type(value)) else f"{key} was {then} and is {value}"
@@ -244,9 +255,9 @@ def prepare(row: Row, networks: Networks, options: TokenizeOptions) -> tuple[Row
     """A row's picture in each size.
     Raises Unusable if it has no caption or no picture."""
     if not row.captions:
-        raise Unusable(row.flaw or "without a caption")
+        raise Unusable(row.flaw or NO_CAPTION)
     if row.picture is None:
-        raise Unusable("without a picture")
+        raise Unusable(NO_PICTURE)
     image, kinds = read_picture(row.picture)
     sizes = [options.size] if networks.high is None else [options.size, options.high_size]
     return row, [fit(image, size) for size in sizes], kinds
@@ -279,10 +290,10 @@ def encode(batch: list[tuple[Row, list[Image.Image]]], networks: Networks, rows:
         rows.text.extend([next(states) for _ in row.captions] for row, _ in batch)
 
 
-def close(folder: Path, info: CacheInfo, num_pieces: int) -> Tally | None:
+def close(folder: Path, info: CacheInfo, source: Source) -> Tally | None:
     """Write the index if all shards are there; the count of all rows then.
     Raises ValueError if no row could be used."""
-    paths = [counts_path(folder, piece) for piece in range(num_pieces)]
+    paths = [counts_path(folder, piece) for piece in range(source.num_pieces)]
     if not all(path.is_file() for path in paths):
         return None
     tally, rows = Tally(), []
@@ -293,7 +304,12 @@ def close(folder: Path, info: CacheInfo, num_pieces: int) -> Tally | None:
         )
         rows.append(counts.used)
         tally.add(counts)
+    captions, pictures = tally.skipped[NO_CAPTION], tally.skipped[NO_PICTURE]
+    is_torn = isinstance(source, TarSource | TarRows) and captions > 0 and pictures > 0
     if not tally.used:
-        raise ValueError(f"no picture could be used ({tally.sentence()}); see that pictures and captions are found")
+        advice = SIDE_BY_SIDE if is_torn else "see that pictures and captions are found"
+        raise ValueError(f"no picture could be used ({tally.sentence()}); {advice}")
+    if is_torn:
+        log.warning("%d samples have no caption and %d no picture; %s", captions, pictures, SIDE_BY_SIDE)
     write_index(folder, info, rows, tally.sentence())
     return tally

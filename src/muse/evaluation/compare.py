@@ -1,5 +1,5 @@
 """Which of two models people prefer: a blind page for raters, and the count of their votes.
-Muse, section 3.3 and Figure 9."""
+Muse's human evaluation, of PartiPrompts."""
 
 import base64
 import hashlib

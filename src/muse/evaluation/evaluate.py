@@ -58,7 +58,17 @@ from muse.evaluation.report import (
 from muse.evaluation.sources import READING, PictureSet, Request, check_prompts, shown
 from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Judge, Muse, Size, find_model, load_text_encoder, read_defaults
+from muse.pipeline import (
+    INDEX,
+    SUPERRES_PARTS,
+    Judge,
+    Muse,
+    Size,
+    find_model,
+    load_text_encoder,
+    read_defaults,
+    read_superres_defaults,
+)
 from muse.precision import default_device
 from muse.processes import Shard
 from muse.requests import told_path
@@ -99,13 +109,15 @@ class Subject:
         folder = Path(model)
         is_part = bool(str(model)) and (folder / CONFIG).is_file() and not (folder / INDEX).exists()
         if is_part and read_json(folder / CONFIG).get("class") == VQGAN.__name__:
-            return cls(folder.name, load_module(VQGAN, VQGANConfig, folder).to(device or default_device()), None)
+            return cls(
+                folder.resolve().name, load_module(VQGAN, VQGANConfig, folder).to(device or default_device()), None
+            )
         muse = Muse.from_pretrained(model, device)
         return cls(muse.name, muse.vqgan, muse)
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.muse.modules if self.muse else [self.vqgan])
+        return self.muse.fingerprint() if self.muse else fingerprint_of([self.vqgan])
 
     @property
     def device(self) -> torch.device:
@@ -614,6 +626,10 @@ def sweep_values(text: str, sampling: SamplingOptions) -> tuple[str, list[tuple[
     return axis, [(getattr(setting, axis), setting) for setting in settings]
 
 
+OF_SUPERRES = "superres_"
+"""How the sampling options of super-resolution begin."""
+
+
 def with_sampling(sampling: SamplingOptions, given: Sequence[str]) -> SamplingOptions:
     """Sampling options changed by words like steps=8.
     Raises ValueError if there is no such option, or the value does not fit."""
@@ -631,11 +647,36 @@ def with_sampling(sampling: SamplingOptions, given: Sequence[str]) -> SamplingOp
     return replace(sampling, **changes)
 
 
+def with_both(
+    sampling: SamplingOptions, superres: SamplingOptions | None, given: Sequence[str]
+) -> tuple[SamplingOptions, SamplingOptions | None]:
+    """The sampling options of both stages changed by words like steps=8 and superres_steps=4; those of super-resolution
+    are None where nothing is enlarged.
+    Raises ValueError as `with_sampling`, and for options of super-resolution where there is none."""
+    theirs = [word.removeprefix(OF_SUPERRES) for word in given if word.startswith(OF_SUPERRES)]
+    if theirs and superres is None:
+        raise ValueError(f"{OF_SUPERRES}{theirs[0]} came and nothing is enlarged by super-resolution; leave it out")
+    ours = with_sampling(sampling, [word for word in given if not word.startswith(OF_SUPERRES)])
+    return ours, superres and with_sampling(superres, theirs)
+
+
+def change_sampling(muse: Muse, given: Sequence[str], size: Size | None = None) -> SamplingOptions:
+    """What the base of a model draws with, by its defaults and words as `with_both` reads them; the options of its
+    super-resolution become its defaults.
+    Raises ValueError as `with_both`."""
+    is_enlarged = muse.superres is not None and size != "low"
+    sampling, superres = with_both(muse.defaults, muse.superres_defaults if is_enlarged else None, given)
+    muse.superres_defaults = superres or muse.superres_defaults
+    return sampling
+
+
 def check_model(model: str, given: Sequence[str], requests: Sequence[Request]) -> None:
     """Raises CheckpointError if there is no such model, ValueError if an option does not fit or a prompt cannot be
     read; nothing but the text encoder is loaded."""
     folder = find_model(model)
-    with_sampling(read_defaults(read_json(folder / INDEX), folder), given)
+    index = read_json(folder / INDEX)
+    has_superres = set(SUPERRES_PARTS) <= set(index.get("parts", ()))
+    with_both(read_defaults(index, folder), read_superres_defaults(index, folder) if has_superres else None, given)
     check_prompts((request.prompt for request in requests), load_text_encoder(folder / "text_encoder"))
 
 
@@ -652,8 +693,8 @@ def draw_requests(
     of each the best of `best_of` seeds, as a CLIP has it or else the model itself.
     Raises CheckpointError if there is no such model, ValueError if an option does not fit."""
     muse = Muse.from_pretrained(model)
-    sampling = with_sampling(muse.defaults, given)
-    about = {"model": fingerprint_of(muse.modules), **settings_of(muse, sampling), **company_of(muse.device, batch)}
+    sampling = change_sampling(muse, given)
+    about = {"model": muse.fingerprint(), **settings_of(muse, sampling), **company_of(muse.device, batch)}
     if best_of > 1:
         about |= {"best_of": best_of, "judge": clip and clip.weights}
     cache = PictureCache(folder, about)

@@ -210,8 +210,9 @@ def file_of(name: str, otherwise: str) -> Path:
 
 
 def hash_of_folder(folder: Path) -> str:
-    """How the weights of a folder are told from others."""
-    digests = [sha256_of(path) for path in sorted(folder.glob("*.safetensors"))]
+    """How the weights of a folder, and what its JSON files say of pictures and words, are told from others."""
+    paths = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+    digests = [f"{path.name} {sha256_of(path)}" for path in paths]
     return "sha256 " + hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 

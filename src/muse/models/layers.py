@@ -338,7 +338,7 @@ def check_grid(tokens: Tokens, height: int, width: int) -> None:
 
 class Positions2D(nn.Module):
     """A learned vector for each row and each column of a grid; a position has the sum of its two.
-    Muse, section 2.4 (2D positional embeddings)."""
+    Muse, section 2.3 (2D positional embeddings)."""
 
     def __init__(self, height: int, width: int, dim: int):
         super().__init__()

@@ -23,6 +23,8 @@ def narrowed(
 ) -> tuple[Shaped[Tensor, "row feature"], Float32[Tensor, "row 1"]]:
     """Rows in 8 bits, and what each is to be multiplied by."""
     scale = (rows.abs().amax(1, keepdim=True).float() / LARGEST[number]).clamp(min=LEAST)
+    if rows.dtype == torch.float16:  # in which there is no inverse of a small scale
+        rows = rows.float()
     inverse = (1 / scale).to(rows.dtype)
     shares = rows * inverse
     if number == torch.int8:

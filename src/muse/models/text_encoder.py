@@ -3,6 +3,7 @@ Muse, section 2.1."""
 
 import bisect
 import copy
+import hashlib
 import os
 import re
 import threading
@@ -26,6 +27,10 @@ TOKENIZING = threading.Lock()
 """A tokenizer keeps how it pads, so it serves one thread at a time."""
 LONGEST = 512
 """Words read at most where a tokenizer names no limit."""
+TOLD_APART_BY = "A red apple, two DOGS & 13 octopuses: \u00e9\u00f1\u6f22\U0001f431"
+"""What is read to tell tokenizers apart."""
+LOOKED_AT = 1024
+"""Numbers of each weight that are looked at to tell encoders apart, as a large one has billions."""
 MOST_SPECIAL = 8
 """More than any tokenizer puts around a prompt."""
 
@@ -82,6 +87,18 @@ class TextEncoder(nn.Module):
         """Sub-words read at most, special ones included."""
         positions = getattr(self.encoder.config, "max_position_embeddings", LONGEST)
         return min(self.tokenizer.model_max_length, positions, LONGEST)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that tell an encoder and its tokenizer from others, also from the same rounded to
+        another type, as its states are others; not what the weights are called, which is up to who loads them."""
+        with TOKENIZING:
+            numbers = self.tokenizer([TOLD_APART_BY], verbose=False)["input_ids"][0]
+        parts = [str(torch.as_tensor(numbers).tolist())]
+        for name, weight in self.encoder.named_parameters():
+            if not name.startswith("pooler."):  # nobody reads its output
+                some = weight.detach().flatten()[:: max(weight.numel() // LOOKED_AT, 1)]
+                parts.append(f"{tuple(weight.shape)} {some.float().cpu().numpy().tobytes().hex()}")
+        return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:12]
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Frozen: it stays in evaluation mode."""

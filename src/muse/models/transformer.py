@@ -1,5 +1,5 @@
 """The base transformer: logits over the codebook for a grid of partly hidden tokens, given a text.
-Muse, sections 2.4 and 2.7; sizes in section 3 and the appendix."""
+Muse, sections 2.3 and 2.7; sizes in section 3 and the appendix."""
 
 from dataclasses import dataclass
 

@@ -23,7 +23,10 @@ Padding = Literal["zeros", "replicate"]
 
 @dataclass(frozen=True)
 class VQGANConfig:
-    """The shape of a VQGAN; the defaults are Muse's f=16 tokenizer."""
+    """The shape of a VQGAN; the defaults are Muse's f=16 tokenizer.
+
+    Muse counts 19 ResNet blocks, two at each resolution, and does not say which. Here are two at each of five in either
+    half, and two more at the middle of either, where published VQGANs have them: 24."""
 
     channels: tuple[int, ...] = (128, 128, 256, 256, 512)
     """Feature channels at each resolution, finest first; each step after the first halves the picture."""
@@ -58,7 +61,7 @@ class VQGANConfig:
 
     def __post_init__(self) -> None:
         for name in ("blocks", "decoder_blocks", "num_codes", "code_dim", "norm_groups", "patch"):
-            keep_whole(self, name)
+            keep_whole(self, name, least=2 if name == "num_codes" else 1)  # one code says nothing
         check_choices(self)
         decoder = self.decoder_channels or self.channels
         kernels = self.encoder_kernels

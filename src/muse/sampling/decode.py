@@ -68,8 +68,8 @@ def decode(
     Given tokens stay as they are. With one generator for each sample, every sample is what it would be alone.
     Guidance is not applied here: `predict` brings it (`muse.guidance.guided`). Halton order wants to know the `height`
     of the grid, if it is not square.
-    Raises ValueError if a start token is neither a code nor `mask_id`, if the generators, the logits or the height do
-    not fit the tokens; FloatingPointError if the network gave logits that are NaN or +inf.
+    Raises ValueError if there are no start tokens or one is neither a code nor `mask_id`, if the generators, the logits
+    or the height do not fit the tokens; FloatingPointError if the network gave logits that are NaN or +inf.
     Muse, section 2.8; the confidence is MaskGIT's, section 3.2."""
     check_tokens(start_tokens, mask_id)
     batch, num_positions = start_tokens.shape
@@ -306,6 +306,8 @@ def one_for_each(generator: torch.Generator | Sequence[torch.Generator], batch: 
 
 
 def check_tokens(tokens: Tokens, mask_id: int) -> None:
+    if not tokens.numel():
+        raise ValueError(f"start tokens are of shape {tuple(tokens.shape)}; give at least one sample of one position")
     is_foreign = (tokens < 0) | (tokens > mask_id)
     if is_foreign.any():
         raise ValueError(

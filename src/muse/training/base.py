@@ -1,5 +1,5 @@
 """Stage 2: the base transformer, trained to fill in hidden tokens given the caption.
-Muse, sections 2.4, 2.6 and 2.7."""
+Muse, sections 2.3, 2.6 and 2.7."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

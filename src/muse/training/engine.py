@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, Protocol, TextIO, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,8 @@ class EngineOptions:
     save_every: int = 500
     """Steps between checkpoints; the last one is kept."""
     keep_every: int | None = None
-    """Steps between copies of the weights that stay, as those of the last step do, for `muse export` to average."""
+    """Steps between copies of a transformer's weights that stay, as those of the last step do, for `muse export` to
+    average."""
     log_every: int = 50
     """Steps between lines of metrics; every checkpoint has one besides."""
     loggers: tuple[LoggerName, ...] = ()
@@ -137,6 +138,8 @@ MAY_CHANGE = {"dropout"}
 """Fields of a network's config that a run may go on with another value of."""
 LOCK = ".lock"
 """A file of a run's folder that its process holds."""
+HELD: list[TextIO] = []
+"""Files that this process holds. A process that is forked from it has them too, and would keep them locked after it."""
 OLD_STATE = "state.pt"
 """The one file in which the first runs were kept."""
 CHECKPOINTS = "checkpoints"
@@ -213,7 +216,11 @@ def alone_in(folder: Path) -> Iterator[None]:
                 ) from error
             except OSError:  # there are file systems without locks
                 log.warning("%s cannot be locked; see that no other process trains in it", folder)
-        yield
+        HELD.append(file)
+        try:
+            yield
+        finally:
+            HELD.remove(file)
 
 
 def forget_after(step: int, file: Path) -> None:
@@ -541,7 +548,7 @@ class Engine:
             batch_size=None,
             sampler=range(self.step, options.steps),  # pyright: ignore[reportArgumentType]
             num_workers=options.workers,
-            worker_init_fn=leave_signals_to_the_engine,
+            worker_init_fn=leave_signals_and_folders_to_the_engine,
         )
         clock = StepClock(self.step, options.steps)
         began = time.monotonic()
@@ -631,7 +638,8 @@ class Engine:
         metrics = dict(zip(metrics, values, strict=True))
         self._check(metrics, self.step)
         numbers = {name: float(value) for name, value in metrics.items()}
-        seconds_a_step, left = clock.lap(self.step)
+        minutes = math.inf if self.options.minutes is None else self.options.minutes * (1 - self._time_used)
+        seconds_a_step, left = clock.lap(self.step, 60 * minutes)
         write(self.step, {"seconds_a_step": round(seconds_a_step, 4), **numbers})
         if not self.ranks.is_first:
             return
@@ -656,14 +664,19 @@ class StepClock:
 
     def __init__(self, step: int, steps: int):
         self.steps, self.last_step, self.last_time = steps, step, time.monotonic()
+        self.recent_steps = self.recent_seconds = 0.0  # a lap counts half as much as the one after it
 
-    def lap(self, step: int) -> tuple[float, str]:
-        """Seconds a step since the last lap, and the time left as h:mm:ss."""
+    def lap(self, step: int, most: float) -> tuple[float, str]:
+        """Seconds a step since the last lap, and the time left as h:mm:ss, at most `most` seconds: by the recent laps,
+        as a short one may be nearly all checkpoint."""
         now = time.monotonic()
-        seconds = (now - self.last_time) / max(step - self.last_step, 1)
+        steps, seconds = max(step - self.last_step, 1), now - self.last_time
         self.last_step, self.last_time = step, now
-        minutes, rest = divmod(round(seconds * (self.steps - step)), 60)
-        return seconds, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+        self.recent_steps = self.recent_steps / 2 + steps
+        self.recent_seconds = self.recent_seconds / 2 + seconds
+        left = min(self.recent_seconds / self.recent_steps * (self.steps - step), most)
+        minutes, rest = divmod(round(max(left, 0)), 60)
+        return seconds / steps, f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager
@@ -678,8 +691,11 @@ def taken_in_turn(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
             iterator._shutdown_workers()
 
 
-def leave_signals_to_the_engine(worker: int) -> None:
+def leave_signals_and_folders_to_the_engine(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job; a worker that died of one
-    would end the run before it is saved."""
+    would end the run before it is saved. And a worker sees only after some seconds that the run was killed, whose
+    folder the next one can have at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    for file in HELD:
+        file.close()

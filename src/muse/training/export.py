@@ -15,12 +15,35 @@ from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, Muse, parts_of
+from muse.pipeline import INDEX, SUPERRES_PARTS, Muse, parts_of
+from muse.pipeline import PARTS as PARTS_OF_A_MODEL
 
 PARTS = "parts.json"
 """Where a run of a transformer remembers the folders of what it was trained with: the base its `vqgan` and
 `text_encoder`, super-resolution the `model` that it enlarges and its own `vqgan_superres`. Relative ones are seen from
 the run's folder; ABSOLUTE has the same where they lay when they were noted, for a run that was taken away alone."""
+README = "README.md"
+"""Where a model's card is."""
+CARD = """---
+pipeline_tag: text-to-image
+tags: [muse, masked-generative-transformer]
+---
+
+# {name}
+
+Text to image by masked generative transformers (Muse, arXiv:2301.00704). It draws {width} x {height} pixels:
+
+```sh
+muse generate "a prompt" --model {name}
+```
+
+| part | parameters |
+| --- | --- |
+{rows}
+
+What it was trained on, what it draws well and what it does not, and under which licence it may be used, is for you to
+say here.
+"""
 ABSOLUTE = "absolute"
 """The field of PARTS whose places are tried second."""
 DECAY = 0.7
@@ -61,7 +84,11 @@ def remembered_part(run: Path, name: str) -> Path:
 
 def enlarges(run: Path) -> bool:
     """Whether a run is one of super-resolution, which enlarges what a model draws.
-    Raises CheckpointError if it notes no parts."""
+    Raises CheckpointError if it notes no parts, as one of a VQGAN, which is whole by itself."""
+    if not (run / PARTS).is_file() and (run / "vqgan" / CONFIG).is_file():
+        raise CheckpointError(
+            f"{run} is a run of a VQGAN, which needs no export: it is {run / 'vqgan'}; give a run of a transformer"
+        )
     return "model" in read_json(run / PARTS)
 
 
@@ -79,10 +106,16 @@ def exported(
     cls: type[Network], config_class: type, run: Path, name: str, decay: float = DECAY, last: int | None = None
 ) -> Network:
     """The transformer of a run: the average of the weights that it kept whole, or, if it kept none, its moving average.
-    Raises CheckpointError if the run has left neither, ValueError if fewer than 1 of them are to count."""
+    Raises CheckpointError if the run has left neither, ValueError if fewer than 1 of them are to count, or more than
+    there are."""
     if last is not None and last < 1:
         raise ValueError(f"the last {last} weights that were kept are to be averaged; give at least 1")
     whole = sorted(config.parent for config in (run / "kept").glob(f"step-*/{name}/{CONFIG}"))  # written last
+    if last is not None and last > len(whole):
+        raise ValueError(
+            f"the last {last} weights that were kept are to be averaged and {run} kept {len(whole) or 'none'}; leave "
+            "--last out, or train with --engine.keep-every"
+        )
     kept = whole[-last if last else None :]
     if not kept:
         if not (run / name / CONFIG).is_file():
@@ -110,17 +143,26 @@ def export(
         superres = exported(SuperResTransformer, SuperResConfig, run, "superres", decay, last)
         high = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan_superres"))
         model = Muse.from_pretrained(remembered_part(run, "model"), "cpu", "float32")
-        muse = enlarging(model, superres, high, folder.name)
+        muse = enlarging(model, superres, high, folder.resolve().name)
     else:
         base = exported(MaskedTransformer, TransformerConfig, run, "base", decay, last)
         low = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan"))
         text_encoder = TextEncoder.from_folder(remembered_part(run, "text_encoder"))
-        muse = Muse(text_encoder, low, base, name=folder.name)
+        muse = Muse(text_encoder, low, base, name=folder.resolve().name)
     before = parts_in(folder)
     muse.save_pretrained(folder, dtype)
+    if not (folder / README).exists():
+        write_whole(folder / README, card_of(muse))
     for part in before - parts_in(folder):
         shutil.rmtree(folder / part)
     return muse
+
+
+def card_of(muse: Muse) -> str:
+    """A model card to go on from: what a hub looks for, what the parts are, and how to draw."""
+    (width, height), parts = muse.size, zip((*PARTS_OF_A_MODEL, *SUPERRES_PARTS), muse.modules, strict=False)
+    rows = [f"| {name} | {sum(each.numel() for each in part.parameters()):,} |" for name, part in parts]
+    return CARD.format(name=muse.name, width=width, height=height, rows="\n".join(rows))
 
 
 def parts_in(folder: Path) -> set[str]:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from muse.checkpoint import load_module
-from muse.cuda_graph import GraphedStep
+from muse.cuda_graph import GraphedStep, padded
 from muse.data.batches import TokenBatch
 from muse.masking import draw_hidden, draw_mask_ratio
 from muse.models.layers import Texts, Words
@@ -87,8 +87,6 @@ class Draw:
 
 
 Network = TypeVar("Network", MaskedTransformer, SuperResTransformer)
-WORDS = 32
-"""Texts of captured steps are padded to a multiple of so many words."""
 IGNORED = -100
 """The target that torch's cross-entropy leaves out."""
 GRID = ("height", "width", "low_height", "low_width")
@@ -147,6 +145,7 @@ class MaskedStage(ABC, Generic[Network]):
         self.average.n_averaged = self.average.n_averaged.to(self.engine.fabric.device)
         self.engine.recompute(self.network.layers)
         self.engine.compile(self.network.layers)
+        self.engine.noted = {"text-encoder": text_encoder.fingerprint()}
         self.text_encoder = text_encoder.to(self.engine.fabric.device)
         self.has_told_of_cuts = False
         self.optimizer = optimizer_for(
@@ -204,8 +203,8 @@ class MaskedStage(ABC, Generic[Network]):
 
     @torch.no_grad()
     def inputs(self, batch: TokenBatch, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What a captured step takes: the learning rate, tokens, which are hidden, the texts, padded to a multiple of
-        `WORDS` so that there are few shapes, which of their words are none, and what the network reads besides."""
+        """What a captured step takes: the learning rate, tokens, which are hidden, the texts, `padded`, which of their
+        words are none, and what the network reads besides."""
         draw, drop = self.draw(len(batch), generator), self.training.caption_drop
         num_told = round(len(batch) * (1 - drop))
         if drop and num_told == len(batch):
@@ -216,8 +215,7 @@ class MaskedStage(ABC, Generic[Network]):
         with self.engine.fabric.autocast():
             text, is_word = self.text_of(batch[:num_told], draw)
             given = self.given(batch, draw)
-        missing = -text.shape[1] % WORDS
-        text, is_word = F.pad(text, (0, 0, 0, missing)), F.pad(is_word, (0, missing))
+        text, is_word = padded(text, is_word)
         rate = torch.tensor(self.engine.rate(), device=self.engine.fabric.device)
         return rate, self.targets(batch), draw.is_hidden, text, is_word, *given
 

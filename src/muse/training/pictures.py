@@ -1,5 +1,6 @@
 """What the training of a VQGAN and of a larger decoder have in common: decode pictures, and compare."""
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from muse.training.engine import LOSSES, Engine, EngineOptions, Metrics, average
 from muse.training.losses import adversarial_loss, discriminator_loss, gradient_loss
 from muse.training.perceptual import PerceptualLoss
 
+log = logging.getLogger(__name__)
 Latents = Float[Tensor, "batch dim h w"]
 
 
@@ -86,6 +88,13 @@ class PictureStage(ABC):
             raise ValueError("graph is for the steps of transformers and a VQGAN is trained; leave out --engine.graph")
         self.training = training
         self.engine = Engine(training.engine)
+        steps, start = training.engine.steps, training.adversarial_from
+        if training.adversarial_weight and start >= steps and self.engine.ranks.is_first:
+            log.warning(
+                "the adversarial loss would start at step %d, and the run has %d: it has none; give an earlier "
+                "--adversarial-from, or --adversarial-weight 0 if none is wanted",
+                *(start, steps),
+            )
         self.engine.noted = losses_of(training, perceptual)
         self.vqgan = vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.discriminator = PatchDiscriminator(training.discriminator)

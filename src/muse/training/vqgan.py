@@ -22,7 +22,8 @@ from muse.training.ranks import Ranks
 
 @dataclass(frozen=True)
 class VQGANTraining(PictureTraining):
-    """What a VQGAN's training can be told; the weights of the losses are Muse's."""
+    """What a VQGAN's training can be told. The weights of the perceptual and the adversarial loss are Muse's, that of
+    the commitment is VQ-VAE's (arXiv:1711.00937, section 3.2); when each phase begins is ours, as Muse does not say."""
 
     model: VQGANConfig = field(default_factory=VQGANConfig)
     decoder_from: Path | None = None

@@ -9,7 +9,7 @@ from muse.apps.server.app import create_app
 from muse.apps.server.gate import read_keys
 from muse.apps.server.logs import settings
 from muse.apps.server.options import Serve, check_address
-from muse.pipeline import Muse
+from muse.apps.wishes import load
 
 MOST_CONNECTIONS = 1000
 """Clients beyond them are sent away at once."""
@@ -20,7 +20,7 @@ def serve(options: Serve) -> None:
     Raises ValueError or OSError if the keys or the model cannot be read, or the address cannot be listened on."""
     digests = read_keys(options.keys_file) if options.keys_file else []
     check_address(options.host, options.port)
-    muse = Muse.from_pretrained(options.model, precision=options.precision)
+    muse = load(options.model, options.precision, options.graphs)
     logging.captureWarnings(True)
     config = configure(create_app(muse, options, digests), options)
     uvicorn.Server(config).run()

@@ -17,9 +17,8 @@ from muse.apps.server.options import check_address
 from muse.apps.settings import Settings
 from muse.apps.web.options import Web
 from muse.apps.web.studio import MOST_PICTURES, MOST_TRIED, Picture, Shown, Studio, small
-from muse.apps.wishes import reword
+from muse.apps.wishes import load, reword
 from muse.canvas import Margins
-from muse.pipeline import Muse
 from muse.requests import random_seeds
 from muse.sampling import EditOptions, SamplingOptions
 
@@ -489,7 +488,7 @@ def serve(options: Web) -> None:
     Raises ValueError or OSError if the model cannot be read or the port is taken."""
     check_address(options.host, options.port)
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Gradio unpacks uploads by Pillow, which refuses twice that
-    studio = Studio(Muse.from_pretrained(options.model, precision=options.precision))
+    studio = Studio(load(options.model, options.precision, options.graphs))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does: the folder goes
     try:
         build(studio).launch(**launch_options(options))
