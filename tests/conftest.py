@@ -1,5 +1,6 @@
 """Shapes in signatures are checked while tests run; and a tiny model for the tests that draw."""
 
+import logging
 import os
 import shutil
 from typing import Any, cast
@@ -13,6 +14,7 @@ import torch
 
 jaxtyping.install_import_hook("muse", "typing_checker.check")
 torch.set_num_threads(1)
+logging.getLogger("c10d-NullHandler-dcp_logger").disabled = True  # it tells pytest of every tensor of a checkpoint
 
 WORDS = "<pad> </s> <unk> a red blue apple dog 3d style , on of the two"
 
@@ -118,8 +120,7 @@ def tiny_vqgan():
     """A VQGAN of random weights, 16 pixels a token."""
     from muse.models.vqgan import VQGAN, VQGANConfig
 
-    channels = (8, 8, 16, 16, 16)
-    config = VQGANConfig(channels=channels, blocks=1, decoder_blocks=1, num_codes=64, code_dim=8, norm_groups=4)
+    config = VQGANConfig(channels=(8, 16), patch=8, blocks=1, decoder_blocks=1, num_codes=64, code_dim=8, norm_groups=4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         vqgan = VQGAN(config)

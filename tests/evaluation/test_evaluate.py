@@ -229,7 +229,7 @@ def test_a_vqgan_alone_is_measured_by_what_it_gives_back(tiny_folder, evaluation
         lpips=str(tmp_path / "alexnet.pth"),
     )
     metrics = ("rfrechet", "psnr", "ssim", "perceptual", "lpips")
-    evaluation = evaluation_in(tmp_path, subject=subject, networks=networks, metrics=metrics)
+    evaluation = evaluation_in(tmp_path, subject=subject, networks=networks, metrics=metrics, resize=64)
     report = evaluation.run()
     names = [measurement.name for measurement in report.measurements]
     assert names == ["rfrechet_eye", "psnr", "ssim", "perceptual", "lpips"]
@@ -249,7 +249,8 @@ def test_a_vqgan_alone_draws_no_prompts(tiny_folder, evaluation_in, tmp_path):
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
-def test_metrics_without_weights_are_skipped_with_a_sentence_and_the_others_run(evaluation_in, tmp_path):
+def test_metrics_without_weights_are_skipped_with_a_sentence_and_the_others_run(done, evaluation_in, tmp_path):
+    shutil.copytree(done[0] / "cache", tmp_path / "cache")  # with the pictures, so that none is drawn again
     networks = evaluation_in(tmp_path).networks
     some = replace(networks, clip="no/such-clip", inception=None)
     evaluation = evaluation_in(tmp_path, networks=some, metrics=("fid", "is", "clip", "alignment"))
@@ -391,9 +392,10 @@ def test_the_small_pictures_of_a_cascade_are_those_of_its_base(evaluation_in, ti
     subject = Subject("cascade", cascade.vqgan, cascade)
     with pytest.raises(ValueError, match=r"real pictures are 128 x 128 and the model draws 256 x 256; give --resize"):
         evaluation_in(tmp_path, subject=subject)
-    low = evaluation_in(tmp_path, subject=subject, size="low", metrics=("alignment",)).draw(QUICK, Shard())
+    few = {"metrics": ("alignment",), "num": 3}
+    low = evaluation_in(tmp_path, subject=subject, size="low", **few).draw(QUICK, Shard())
     assert low.drawn.size() == (128, 128)
-    plain = evaluation_in(tmp_path / "plain", metrics=("alignment",)).draw(QUICK, Shard())
+    plain = evaluation_in(tmp_path / "plain", **few).draw(QUICK, Shard())
     pairs = zip(low.drawn.read(range(3)), plain.drawn.read(range(3)), strict=True)
     assert all(one.tobytes() == other.tobytes() for one, other in pairs)
 

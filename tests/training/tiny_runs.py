@@ -32,8 +32,9 @@ FINGERPRINT = "0123456789ab"
 
 
 def options(folder: Path, steps: int = 6, **changes: Any) -> EngineOptions:
-    """Float32 on any machine, so that equal means equal bits, and batches made in this process."""
-    settings = {"learning_rate": 1e-2, "precision": "32-true", "workers": 0, "save_every": 2, "log_every": 1}
+    """Float32 on any machine, so that equal means equal bits, and batches made in this process. Saved once on its way,
+    as a checkpoint takes longer than a step."""
+    settings = {"learning_rate": 1e-2, "precision": "32-true", "workers": 0, "save_every": 4, "log_every": 1}
     return EngineOptions(folder=folder, steps=steps, **{**settings, **changes})
 
 
@@ -116,10 +117,10 @@ def run_base(
 
 
 def base_training(
-    engine: EngineOptions, dropout: float = 0.1, model: TransformerConfig = BASE_CONFIG, **changes: Any
+    engine: EngineOptions, dropout: float = 0.1, model: TransformerConfig | None = None, **changes: Any
 ) -> BaseTraining:
     """With dropout, so that a resumed run must draw as the unbroken one did."""
-    return BaseTraining(engine=engine, model=replace(model, dropout=dropout), **changes)
+    return BaseTraining(engine=engine, model=replace(model or BASE_CONFIG, dropout=dropout), **changes)
 
 
 # -- the super-resolution transformer ------------------------------------------------------------------------------
