@@ -6,9 +6,8 @@ import re
 import shlex
 import shutil
 import signal
-import socket
+import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import pytest
@@ -262,41 +261,21 @@ def test_of_the_held_out_captions_those_that_say_nothing_are_not_drawn(tiny_t5):
     assert list(stages.watched_prompts((), batches, tiny_t5)) == ["a dog", *(f"two {'dog ' * i}" for i in range(7))]
 
 
-def test_two_processes_draw_and_leave_a_cascade_too(enlarged, tmp_path, monkeypatch):
-    """They begin as copies of this one, which has imported all, and find each other in the way of torchrun."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launched = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": 0}
-    for name, value in {**launched, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "CUDA_VISIBLE_DEVICES": ""}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.chdir(enlarged)
-    command = [*command_of("superres", tmp_path), "--engine.strategy", "fsdp", "--engine.steps", "2"]
-    children = [begin_as(rank, command, tmp_path) for rank in range(2)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert codes == [0, 0], "".join((tmp_path / f"said-{rank}.txt").read_text() for rank in range(2))[-6000:]
-    told = [(tmp_path / f"told-{rank}.txt").read_text() for rank in range(2)]
-    assert [each.split() for each in told] == [[str(tmp_path / "model")], []]
+def test_two_processes_draw_and_leave_a_cascade_too(enlarged, tmp_path):
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "muse"]
+    more = ["--engine.strategy", "fsdp", "--engine.steps", "2"]
+    ran = subprocess.run(
+        [sys.executable, "-m", *command, *command_of("superres", tmp_path), *more],
+        cwd=enlarged,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr[-6000:]
+    assert ran.stdout.split() == [str(tmp_path / "model")]
     assert Image.open(tmp_path / "drawn-000002.png").size == sheet_of(2)
     assert Muse.from_pretrained(tmp_path / "model", "cpu").size == (32, 32)
-
-
-def begin_as(rank, command, folder):
-    """A process of this rank that does what the command says; what it tells and what it says of itself go to files."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        signal.alarm(180)  # that it ends at all
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-        sys.stdout, sys.stderr = ((folder / f"{name}-{rank}.txt").open("w", buffering=1) for name in ("told", "said"))
-        os.dup2(sys.stderr.fileno(), 2)
-        code = main(command)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 @pytest.mark.parametrize("stage", ["base", "superres"])

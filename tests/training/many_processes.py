@@ -25,6 +25,7 @@ from muse.data.crops import PicturesOfStep
 from muse.data.sources import RowSource, open_source
 from muse.training.base import train_base
 from muse.training.engine import Engine, EngineOptions, Stopped
+from muse.training.ranks import part
 from muse.training.recipes import base_paper_3b
 from muse.training.superres import train_superres
 from muse.training.vqgan import train_vqgan
@@ -131,6 +132,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     for name in names or SCENARIOS:
         SCENARIOS[name](folder / name)
+    part()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ class Train:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         command.run()
+        from muse.training.ranks import part
+
+        part()
 
 
 def check_given(command: Any, recipe: Any) -> None:

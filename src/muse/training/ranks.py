@@ -85,3 +85,10 @@ def buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
             groups.append([tensor])
             size = tensor.numel()
     return groups
+
+
+def part() -> None:
+    """Leave the other processes, if there are any; each does so at its end, or threads that still listen to them may be
+    cut off in the middle of a word."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
