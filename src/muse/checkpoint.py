@@ -227,14 +227,18 @@ def is_narrow(folder: Path) -> bool:
         return False
 
 
-def fingerprint_of(modules: Iterable[nn.Module], dtype: torch.dtype | None = None) -> str:
-    """Sixteen hexadecimal digits that change with any weight of any of the modules, or with what it is in `dtype`, and
-    with any field of their configs, as there are such that add no weight."""
+def fingerprint_of(modules: Iterable[nn.Module], dtype: torch.dtype | None = None, configs: bool = True) -> str:
+    """Sixteen hexadecimal digits that change with any weight of any of the modules, or with what it is in `dtype`; and,
+    with their `configs`, with any field that is not as a config has it by itself, as there are such that add no weight.
+    """
     digest = hashlib.sha256()
     for module in modules:
         config = getattr(module, "config", None)
-        if dataclasses.is_dataclass(config) and not isinstance(config, type):
-            digest.update(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+        if configs and dataclasses.is_dataclass(config):
+            told = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+            own = {field.name: field.default for field in dataclasses.fields(config)}
+            changed = {name: value for name, value in told.items() if value != own[name]}
+            digest.update(json.dumps(changed, sort_keys=True).encode())
         for name, tensor in sorted(module.state_dict().items()):
             whole = tensor.detach().to("cpu", dtype).contiguous().reshape(-1)
             digest.update(f"{name} {tuple(tensor.shape)} {whole.dtype}".encode())

@@ -1,6 +1,7 @@
 """Functions of tensors as CUDA graphs, so that Python launches one thing instead of thousands of kernels."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,10 +20,11 @@ class Graph:
     of the same shapes. On another device it is the function itself.
 
     The function must not look at what the device has computed; weights may change between calls, their places not.
-    What it changes beside its outputs changes in the `warm_ups` too."""
+    What it changes beside its outputs changes in the `warm_ups` too. Graphs that are never replayed at the same time
+    may share a `pool` of memory (`torch.cuda.graph_pool_handle`)."""
 
-    def __init__(self, function: Function, inputs: Sequence[Tensor], warm_ups: int = WARM_UPS):
-        self.function = function
+    def __init__(self, function: Function, inputs: Sequence[Tensor], warm_ups: int = WARM_UPS, pool: Any = None):
+        self.function, self.pool = function, pool
         self.inputs = [tensor.clone() for tensor in inputs]
         self.graph: torch.cuda.CUDAGraph | None = None
         if self.inputs[0].device.type == "cuda":
@@ -36,7 +38,8 @@ class Graph:
                 self.function(*self.inputs)
         torch.cuda.current_stream().wait_stream(beside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Other threads may compute meanwhile, as those that read prompts.
+        with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
             self.outputs = self.function(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:

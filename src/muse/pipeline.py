@@ -128,7 +128,7 @@ class Muse(Editing):
             load_module(MaskedTransformer, TransformerConfig, folder / "base"),
             load_module(SuperResTransformer, SuperResConfig, folder / "superres") if is_cascade else None,
             load_module(VQGAN, VQGANConfig, folder / "vqgan_superres") if is_cascade else None,
-            name=str(index.get("name") or folder.resolve().name),
+            name=str(index.get("name") or folder.absolute().name),
             defaults=read_defaults(index, folder),
             superres_defaults=read_superres_defaults(index, folder),
             vocabulary=Vocabulary.from_folder(folder),
@@ -196,9 +196,10 @@ class Muse(Editing):
 
     def use_graphs(self) -> "Muse":
         """Draw each grid as one CUDA graph from now on, where it begins with every token hidden: on a GPU several times
-        as fast in small batches, which otherwise wait for Python to launch their kernels. The first grid of each number
-        of pictures, of options and of some lengths of texts takes several times as long, and callbacks see the steps
-        of a grid when all are taken. On a processor it draws as before."""
+        as fast in small batches, which otherwise wait for Python to launch their kernels. The second grid of each
+        number of pictures, of options and of some lengths of texts takes several times as long, and from then on
+        callbacks see the steps of a grid when all are taken. Texts are padded, which in bfloat16 can make another
+        picture than without graphs. On a processor it draws as before."""
         self._graphs = Graphs()
         return self
 
@@ -418,8 +419,10 @@ class Muse(Editing):
         check_states(text, is_word, seeds, self.base.config.text_dim)
         check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
 
+        base, num = self.base, len(seeds)  # a graph keeps the function, and the function shall not keep this model
+
         def predict_of(text: Texts, is_word: Words) -> Predict:
-            return self.predict_base(text, is_word, len(seeds), options)
+            return each_guided(base, text, is_word, num, options)
 
         return self._decode(
             self.base.config, predict_of, (text, is_word), options, generators_for(seeds), callback, start
@@ -456,11 +459,7 @@ class Muse(Editing):
 
     def predict_base(self, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
         """What draws the low-resolution tokens of `num` pictures from texts, under guidance."""
-
-        def predict_of(rows: slice, text: Texts, is_word: Words) -> Predict:
-            return guided_predict(self.base, text, is_word, rows.stop - rows.start, options)
-
-        return each_alone(predict_of, text, is_word, num)
+        return each_guided(self.base, text, is_word, num, options)
 
     def _decode(
         self,
@@ -474,7 +473,7 @@ class Muse(Editing):
     ) -> Tokens:
         """`decode` of what `predict_of` makes of the context, which ends with the texts; as a graph, if that was asked
         for and all tokens are hidden at the start, as they are if none is given."""
-        drawn_by = self._graphs if start is None else None
+        drawn_by = self._graphs if start is None and Graphs.fit(self.device) else None
         if start is None:
             size = len(generators), config.height * config.width
             start = torch.full(size, config.mask_id, device=self.device)
@@ -572,6 +571,15 @@ def guided_predict(
     """What `decode` calls: the base transformer under guidance, its text read once.
     Of 2 * num texts the second half are negative prompts; of num, guidance is away from no text at all."""
     return predict_both(base, base.read(text, is_word), num, options)
+
+
+def each_guided(base: MaskedTransformer, text: Texts, is_word: Words, num: int, options: SamplingOptions) -> Predict:
+    """`guided_predict` of `num` samples, `each_alone`."""
+
+    def predict_of(rows: slice, text: Texts, is_word: Words) -> Predict:
+        return guided_predict(base, text, is_word, rows.stop - rows.start, options)
+
+    return each_alone(predict_of, text, is_word, num)
 
 
 def superres_predict(

@@ -1,7 +1,6 @@
 """What clients wish of a model beside prompts and seeds."""
 
 import pytest
-import torch
 
 from muse.apps.cli import main
 from muse.apps.wishes import load
@@ -12,7 +11,7 @@ from muse.pipeline import Muse
     "command", [["generate", "a red apple", "--model"], ["serve", "--port", "0", "--model"], ["web", "--model"]]
 )
 def test_graphs_are_refused_in_one_sentence_where_there_is_no_cuda(command, tiny_folder, monkeypatch, capsys):
-    monkeypatch.setattr("muse.pipeline.default_device", lambda: "cpu")
+    monkeypatch.setattr("muse.apps.wishes.default_device", lambda: "cpu")
     assert main([*command, str(tiny_folder), "--graphs"]) == 2
     said = capsys.readouterr().err
     assert said == "muse: graphs are captured on CUDA GPUs and this machine draws on cpu; leave --graphs out\n"
@@ -21,6 +20,6 @@ def test_graphs_are_refused_in_one_sentence_where_there_is_no_cuda(command, tiny
 def test_graphs_are_used_where_they_are_wished_for(tiny_folder, monkeypatch):
     used = []
     monkeypatch.setattr(Muse, "use_graphs", lambda muse: used.append(muse) or muse)
-    monkeypatch.setattr(Muse, "device", property(lambda muse: torch.device("cuda")))
+    monkeypatch.setattr("muse.apps.wishes.default_device", lambda: "cuda")
     assert load(str(tiny_folder), "float32", graphs=False) not in used
     assert load(str(tiny_folder), "float32", graphs=True) in used

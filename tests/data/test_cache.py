@@ -293,15 +293,16 @@ def test_the_same_text_encoder_and_pictures_by_other_names_are_the_same(tmp_path
         networks = Networks(LOW, None, text_encoder, name)
         return tokenizing.tokenize(open_source(pictures), pictures, Path("tokens"), networks, OPTIONS)
 
-    tally = again("mine", tiny_t5, "t5")
+    tally = again("mine/", tiny_t5, "t5")
+    assert "mine/" in (tmp_path / "tokens" / tokenizing.PLAN).read_text()
     assert again("./mine/", tiny_t5, "a/link/to/t5") == tally
     other = copy.deepcopy(tiny_t5)
     words = next(other.parameters())
     words.data = words.flip(0)
     with pytest.raises(
-        ValueError, match=OTHER.replace(r"\S+", "").format(r"text_fingerprint was \w{12} and is \w{12}")
+        ValueError, match=OTHER.replace(r"\S+", "").format(r"the text encoder was t5 and is other, with other weights")
     ):
-        again("mine", other, "t5")
+        again("mine", other, "other")
 
 
 def test_captions_that_are_too_long_are_cut_and_counted(tmp_path, tiny_t5):

@@ -106,8 +106,9 @@ def test_a_column_of_a_folder_without_any_is_refused_with_one_sentence(tmp_path,
     if has_metadata:
         (folder / "metadata.jsonl").write_text("\n")
     sentence = (
-        r"^--source.caption-column is title and \S+mine has no columns, as only a metadata.jsonl or metadata.csv has; "
-        r"write one with file_name and title, or leave the option out and captions are those of the .txt files$"
+        r"^--source.caption-column is title and \S+mine has no columns, as only a metadata.jsonl or metadata.csv or "
+        r"metadata.parquet has; write one with file_name and title, or leave the option out and captions are those of "
+        r"the .txt files$"
     )
     with pytest.raises(ValueError, match=sentence):
         open_source(str(folder), SourceOptions(caption_column="title"))
@@ -119,6 +120,9 @@ def test_a_column_of_a_folder_without_any_is_refused_with_one_sentence(tmp_path,
         ("metadata.csv", " File_Name , Caption\n0.png,a nought\n1.png,a one\n"),
         ("metadata.csv", "file_name;caption\n0.png;a nought\n1.png;a one\n"),
         ("metadata.csv", "file_name\tcaption\r0.png\ta nought\r1.png\ta one\r"),
+        ("metadata.csv", "sep=;\r\nfile_name;caption\r\n0.png;a nought\r\n1.png;a one\r\n"),
+        ("metadata.csv", "\r\nfile_name,caption\r\n0.png,a nought\r\n1.png,a one\r\n"),
+        ("metadata.csv", "size, in px;file_name;caption\n1;0.png;a nought\n1;1.png;a one\n"),
         ("metadata.jsonl", '{"FILE_NAME": "0.png", "Text": "a nought"}\n{"file_name": "1.png", "TEXT": "a one"}\n'),
     ],
 )
@@ -145,15 +149,22 @@ def test_metadata_whose_captions_are_not_found_is_warned_of_with_its_columns(tmp
         f"{folder}/metadata.csv has the columns file_name, {{}}, and none is called {{}}; "
         "say which it is by --source.caption-column"
     )
-    open_source(str(folder))
+
+    def warned(options=None):
+        caplog.clear()
+        source = open_source(str(folder), options)
+        assert isinstance(source, FolderSource)
+        assert not caplog.messages, "who reads no captions is not told"
+        source.warn_of_captions()
+        return source
+
+    warned()
     assert caplog.messages == [sentence.format("Title", "like a caption")]
-    caplog.clear()
-    rows = all_rows(open_source(str(folder), SourceOptions(caption_column="text")))
+    rows = all_rows(warned(SourceOptions(caption_column="text")))
     assert [row.captions[-1:] for row in rows] == [["a nought"], []]
     assert caplog.messages == [sentence.format("Title", "text")]
-    caplog.clear()
     (folder / "metadata.jsonl").unlink()
-    rows = all_rows(open_source(str(folder), SourceOptions(caption_column="title")))
+    rows = all_rows(warned(SourceOptions(caption_column="title")))
     assert [row.captions[-1] for row in rows] == ["a nought", "a one"]
     assert not caplog.messages
 

@@ -151,6 +151,13 @@ def test_a_fingerprint_tells_encoders_and_tokenizers_apart(encoder, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*WORDS[:5], "red", "a", *WORDS[7:]]))
     swapped = BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=12)
     assert TextEncoder(encoder.encoder, swapped).fingerprint() != mine
-    words = encoder.encoder.embeddings.word_embeddings.weight
-    words.data = words.roll(1, 0)
+    encoder.encoder.config.num_attention_heads = 4
+    assert encoder.fingerprint() != mine
+    encoder.encoder.config.num_attention_heads = 2
+    assert encoder.fingerprint() == mine
+    layers = encoder.encoder.encoder.layer
+    layers[0], layers[1] = layers[1], layers[0]
+    assert encoder.fingerprint() != mine
+    layers[0], layers[1] = layers[1], layers[0]
+    encoder.encoder.embeddings.word_embeddings.weight.data[7, 3] += 1e-3
     assert encoder.fingerprint() != mine

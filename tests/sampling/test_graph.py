@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.pipeline import guided_predict
@@ -87,3 +88,19 @@ def test_a_grid_that_is_not_square_is_drawn_in_halton_order_too():
     graph = GraphedDecode(predict_of, texts(0), options, hidden(), config.mask_id, height=2)
     expected = decode(hidden(), predict_of(*texts(1)), options, generators_for(SEEDS), config.mask_id, height=2)
     assert graph(generators_for(SEEDS), *texts(1)).equal(expected)
+
+
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[3]])
+def test_what_a_graph_holds_is_the_loop_for_any_text_and_noise(base, options):
+    """The operations of one call, taken down and done again on other numbers, as a GPU's graph does them: nothing of
+    the first text is left in it."""
+
+    def predict_of(text, is_word):
+        return guided_predict(base, text, is_word, len(SEEDS), options)
+
+    function = GraphedDecode(predict_of, texts(0), options, hidden(), CONFIG.mask_id).graph.function
+    noise = [torch.rand(options.steps, 2, len(SEEDS), 16, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    with torch.no_grad():
+        taken_down = make_fx(function)(noise[0], *texts(0))
+        found, wanted = (each(noise[1], *texts(1)) for each in (taken_down, function))
+    assert all(one.equal(other) for one, other in zip(found, wanted, strict=True))

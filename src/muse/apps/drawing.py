@@ -115,8 +115,8 @@ class Drawing(ABC):
     processors, and float8, on GPUs, round products and are faster with large models. Another precision is another
     picture, if a similar one."""
     graphs: bool = False
-    """On a CUDA GPU, draw each grid that begins with nothing as one CUDA graph: faster, but for the first of its
-    kind."""
+    """On a CUDA GPU, draw each grid that begins with nothing as one CUDA graph: faster, but for the second of its
+    kind, which is captured. In bfloat16 it can be another picture."""
     literal: bool = False
     """Draw the prompt as it is. Else what no caption that the model learnt from says, if it is known what they say, is
     put in words that they do: "a golden retriever next to a hut" is drawn as "a dog and a hut", and a note says so."""

@@ -13,6 +13,7 @@ from muse.apps.settings import Settings, to_text
 from muse.apps.worker import Drawn, Glimpse, Watch, Wish
 from muse.editing import Progress
 from muse.pipeline import Muse, Size
+from muse.precision import default_device
 from muse.requests import Precision
 from muse.sampling import SamplingOptions, StepReport
 from muse.vocabulary import words_of
@@ -31,11 +32,9 @@ def load(model: str, precision: Precision, graphs: bool) -> Muse:
     """A model to draw with, by graphs if that is wished.
     Raises CheckpointError or ValueError as `Muse.from_pretrained`, and ValueError for graphs where no GPU captures
     any."""
+    if graphs and (device := default_device()) != "cuda":
+        raise ValueError(f"graphs are captured on CUDA GPUs and this machine draws on {device}; leave --graphs out")
     muse = Muse.from_pretrained(model, precision=precision)
-    if graphs and muse.device.type != "cuda":
-        raise ValueError(
-            f"graphs are captured on CUDA GPUs and this machine draws on {muse.device}; leave --graphs out"
-        )
     return muse.use_graphs() if graphs else muse
 
 

@@ -42,6 +42,7 @@ METADATA_PARQUET = "metadata.parquet"
 FILE_NAME = "file_name"
 DELIMITERS = ",;\t"
 """What may stand between the columns of a table; Excel writes semicolons where commas are in numbers."""
+SAID = re.compile(r"sep=.?", re.IGNORECASE)
 FORMATS = (".tar", ".parquet")
 SAVED, SAVED_TOGETHER = "state.json", "dataset_dict.json"
 """Files of the folder of a data set, and of several, that `datasets` has saved."""
@@ -183,10 +184,14 @@ class FolderSource(Pieces):
             log.warning("%s names pictures that are not there (%d, %s for one)", self.told_by, len(lost), min(lost))
         if options.caption_column is not None:
             self.check_columns()
-        for path in filter(columns.get, self.metadata):
+        self.columns_of = columns
+
+    def warn_of_captions(self) -> None:
+        """Say of each file of metadata that has no captions so; there may be others elsewhere."""
+        for path in filter(self.columns_of.get, self.metadata):
             try:
-                choose(columns[path], options.caption_column, CAPTION_COLUMNS, "caption", str(path))
-            except ValueError as error:  # there may be captions elsewhere
+                choose(self.columns_of[path], self.options.caption_column, CAPTION_COLUMNS, "caption", str(path))
+            except ValueError as error:
                 log.warning("%s", error)
 
     def __len__(self) -> int:
@@ -206,8 +211,8 @@ class FolderSource(Pieces):
         elif wanted is not None:
             raise ValueError(
                 f"--source.caption-column is {wanted} and {self.folder} has no columns, as only a "
-                f"{' or '.join(METADATA_FILES)} has; write one with file_name and {wanted}, or leave the option out "
-                "and captions are those of the .txt files"
+                f"{' or '.join((*METADATA_FILES, METADATA_PARQUET))} has; write one with {FILE_NAME} and {wanted}, or "
+                "leave the option out and captions are those of the .txt files"
             )
 
     @property
@@ -596,10 +601,15 @@ def check_column(columns: Sequence[str], needed: str, path: Path) -> None:
 
 
 def table_of(text: str) -> "csv.DictReader[str]":
-    """The rows of a table whose columns are apart by the first of DELIMITERS that is in its header."""
-    header = io.StringIO(text, newline=None).readline()
-    delimiter = next((each for each in DELIMITERS if each in header), DELIMITERS[0])
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    """The rows of a table whose columns are apart by the first of DELIMITERS between which its header has FILE_NAME, or
+    else that is in its header."""
+    text = text.lstrip("\r\n")
+    header, _, rest = text.partition("\n")
+    if SAID.fullmatch(header.strip()):  # Excel's own line, which says what is between columns
+        text, (header, _, _) = rest, rest.partition("\n")
+    named = (each for each in DELIMITERS if called(FILE_NAME, header.split(each)) is not None)
+    found = (each for each in DELIMITERS if each in header)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=next(named, None) or next(found, DELIMITERS[0]))
 
 
 def open_source(source: str, options: SourceOptions | None = None, *, one_by_one: bool = False) -> Source:
@@ -617,8 +627,11 @@ def open_source(source: str, options: SourceOptions | None = None, *, one_by_one
             return TableSource(library().load_from_disk(source), options, source)
         if (path / SAVED_TOGETHER).is_file():
             names = sorted(found.parent.name for found in path.glob(f"*/{SAVED}"))
-            one = f", like {path / names[0]}" if names else ""
-            raise ValueError(f"{source} holds several data sets ({', '.join(names)}); give one of them{one}")
+            if not names:
+                raise ValueError(f"{source} holds a {SAVED_TOGETHER} and none of its data sets; get them again")
+            raise ValueError(
+                f"{source} holds several data sets ({', '.join(names)}); give one of them, like {path / names[0]}"
+            )
         below = [str(found) for found in files_below(path) if format_of(found)]
         files = sorted(name for name in below if format_of(name) == ".tar") or sorted(below)
         pictures = pictures_below(path) if files else []

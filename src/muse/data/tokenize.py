@@ -21,7 +21,7 @@ from PIL import Image
 from muse.checkpoint import read_json, write_whole
 from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
 from muse.data.pictures import Tally, Unusable, fit, read_picture
-from muse.data.sources import METADATA_FILES, FolderSource, Row, Source, TarRows, TarSource, Traits
+from muse.data.sources import METADATA_FILES, METADATA_PARQUET, FolderSource, Row, Source, TarRows, TarSource, Traits
 from muse.images import to_batch
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
@@ -145,7 +145,6 @@ def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInf
             *(options.high_size, high.height, high.width, low.height, low.width),
             max(options.high_size // step, 1) * step,
         )
-    name = os.path.normpath(name) if os.path.exists(name) else name
     made_of = f"{name}, {options.size} pixels" + (f" and {options.high_size} pixels" if networks.high else "")
     if (text := networks.text_encoder) is None:
         return CacheInfo(low, high, made_of=made_of)
@@ -159,8 +158,10 @@ def begin(folder: Path, info: CacheInfo, source: Source) -> None:
         source.check_columns()
         raise ValueError(
             f"no picture of {source.folder} has a caption; write them in .txt files beside the pictures, "
-            f"or in a {' or '.join(METADATA_FILES)} with file_name and caption"
+            f"or in a {' or '.join((*METADATA_FILES, METADATA_PARQUET))} with file_name and caption"
         )
+    if isinstance(source, FolderSource):
+        source.warn_of_captions()
     plan, path = {**info.as_json(), **source.traits(), "pieces": source.num_pieces}, folder / PLAN
     if path.is_file() and (change := change_of(plan, read_json(path))) is not None:
         raise ValueError(f"{folder} was begun as another cache ({change}); give another folder, or delete it")
@@ -178,12 +179,21 @@ def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
     one was noted, and then may have another name."""
     unread = "text_encoder" if "text_fingerprint" in found else "text_fingerprint"
     for key, value in json.loads(json.dumps(plan)).items():
-        if key == unread:
-            continue
         then = found.get(key, "not noted")
+        if key == unread or (key == "made_of" and same_source(str(then), value)):
+            continue
+        if then != value and key == "text_fingerprint":
+            return f"the text encoder was {found['text_encoder']} and is {plan['text_encoder']}, with other weights"
         if then != value:
             return f"{key} differs" if dict in (type(then), type(value)) else f"{key} was {then} and is {value}"
     return None
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two caches are made of the same path at the same sizes, however the path is written."""
+    parts = [each.rpartition(", ") for each in (one, other)]
+    (path, _, sizes), (other_path, _, other_sizes) = parts
+    return sizes == other_sizes and os.path.normpath(path) == os.path.normpath(other_path)
 
 
 def is_done(source: Source, piece: int, folder: Path) -> bool:

@@ -110,7 +110,7 @@ class Subject:
         is_part = bool(str(model)) and (folder / CONFIG).is_file() and not (folder / INDEX).exists()
         if is_part and read_json(folder / CONFIG).get("class") == VQGAN.__name__:
             return cls(
-                folder.resolve().name, load_module(VQGAN, VQGANConfig, folder).to(device or default_device()), None
+                folder.absolute().name, load_module(VQGAN, VQGANConfig, folder).to(device or default_device()), None
             )
         muse = Muse.from_pretrained(model, device)
         return cls(muse.name, muse.vqgan, muse)

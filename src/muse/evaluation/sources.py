@@ -139,6 +139,7 @@ def read_captions(folder: Path) -> list[Prompt]:
         found = [path for name in METADATA_FILES if (path := folder / name).is_file()]
         return [prompt for path in found for prompt in read_prompts(path)]
     source = FolderSource(folder, SourceOptions())
+    source.warn_of_captions()
     rows = map(source.row, range(len(source)))
     return [Prompt(row.captions[0]) for row in rows if row.captions]
 

@@ -29,8 +29,13 @@ LONGEST = 512
 """Words read at most where a tokenizer names no limit."""
 TOLD_APART_BY = "A red apple, two DOGS & 13 octopuses: \u00e9\u00f1\u6f22\U0001f431"
 """What is read to tell tokenizers apart."""
-LOOKED_AT = 1024
-"""Numbers of each weight that are looked at to tell encoders apart, as a large one has billions."""
+LOOKED_AT = 2**26
+"""Weights that are looked at, about, to tell encoders apart: all of those of most, and not billions of the largest."""
+OF_NO_WEIGHT = (
+    *("num_attention_heads", "num_heads", "hidden_act", "feed_forward_proj", "layer_norm_eps", "layer_norm_epsilon"),
+    *("position_embedding_type", "relative_attention_max_distance"),
+)
+"""What configs call that which changes states and no weight."""
 MOST_SPECIAL = 8
 """More than any tokenizer puts around a prompt."""
 
@@ -93,12 +98,15 @@ class TextEncoder(nn.Module):
         another type, as its states are others; not what the weights are called, which is up to who loads them."""
         with TOKENIZING:
             numbers = self.tokenizer([TOLD_APART_BY], verbose=False)["input_ids"][0]
-        parts = [str(torch.as_tensor(numbers).tolist())]
-        for name, weight in self.encoder.named_parameters():
+        shape = {name: getattr(self.encoder.config, name, None) for name in OF_NO_WEIGHT}
+        digest = hashlib.sha256(f"{torch.as_tensor(numbers).tolist()} {shape}".encode())
+        weights = [(name, weight.detach()) for name, weight in self.encoder.named_parameters()]
+        stride = sum(weight.numel() for _, weight in weights) // LOOKED_AT * 2 + 1  # odd, so that no row is left out
+        for name, weight in weights:
             if not name.startswith("pooler."):  # nobody reads its output
-                some = weight.detach().flatten()[:: max(weight.numel() // LOOKED_AT, 1)]
-                parts.append(f"{tuple(weight.shape)} {some.float().cpu().numpy().tobytes().hex()}")
-        return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:12]
+                digest.update(str(tuple(weight.shape)).encode())
+                digest.update(weight.flatten()[::stride].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Frozen: it stays in evaluation mode."""

@@ -3,24 +3,25 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from muse.cuda_graph import Graph
-from muse.sampling.decode import Noise, StepReport, draw_noise, plan_for, raise_if_broken, reveal
+from muse.sampling.decode import Noise, StepReport, decode, draw_noise, plan_for, raise_if_broken, reveal
 from muse.sampling.options import SamplingOptions
 from muse.shapes import Predict, Tokens
 
-MOST_GRAPHS = 8
-"""Graphs that are kept; each holds the memory of its activations."""
+MOST_GRAPHS = 64
+"""Graphs that are kept: a server of batches of up to eight has sixteen before any client asks for other options."""
 
 
 class GraphedDecode:
     """`decode` of hidden grids as one graph: given the same generators it draws the same tokens.
 
     `predict_of` makes a `predict` of the tensors that change from picture to picture, such as text states, of which
-    `context` is an example; it becomes a part of the graph. `height` is that of `decode`."""
+    `context` is an example; it becomes a part of the graph. `height` is that of `decode`, `pool` that of `Graph`."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class GraphedDecode:
         start_tokens: Tokens,
         mask_id: int,
         height: int | None = None,
+        pool: Any = None,
     ):
         device, (batch, num_positions) = start_tokens.device, start_tokens.shape
         self.options, self.start_tokens = options, start_tokens
@@ -44,33 +46,39 @@ class GraphedDecode:
             return tokens, is_broken, *(torch.stack(each) for each in zip(*seen, strict=True))
 
         noise = torch.rand(options.steps, 2, batch, num_positions, device=device, dtype=torch.float32)
-        self.graph = Graph(torch.no_grad()(draw), (noise, *context))
+        self.graph = Graph(torch.no_grad()(draw), (noise, *context), pool=pool)
 
-    def __call__(
-        self,
-        generators: Sequence[torch.Generator],
-        *context: Tensor,
-        callback: Callable[[StepReport], None] | None = None,
-    ) -> Tokens:
-        """Tokens of all pictures. `callback` sees every step, but not before the last one is taken.
+    def __call__(self, generators: Sequence[torch.Generator], *context: Tensor) -> Tokens:
+        """Tokens of all pictures.
         Raises ValueError for a context of other shapes, FloatingPointError for logits that are NaN or +inf."""
-        steps: list[Noise] = [draw_noise(generators, self.start_tokens.shape[1]) for _ in range(self.options.steps)]
-        noise = torch.stack(steps).to(self.start_tokens.device)
-        tokens, is_broken, *seen = self.graph(noise, *context)
+        return self.steps(generators, *context)[0]
+
+    def steps(self, generators: Sequence[torch.Generator], *context: Tensor) -> tuple[Tokens, list[StepReport]]:
+        """As a call, with what stands after each step."""
+        noise: list[Noise] = [draw_noise(generators, self.start_tokens.shape[1]) for _ in range(self.options.steps)]
+        tokens, is_broken, *seen = self.graph(torch.stack(noise).to(self.start_tokens.device), *context)
         raise_if_broken(is_broken)
-        if callback is not None:
-            for step, drawn, is_hidden, log_probs in zip(self.plan.steps, *seen, strict=True):
-                callback(StepReport(step, drawn, is_hidden, log_probs=log_probs))
-        return tokens
+        reports = [
+            StepReport(step, drawn, is_hidden, log_probs=log_probs)
+            for step, drawn, is_hidden, log_probs in zip(self.plan.steps, *seen, strict=True)
+        ]
+        return tokens, reports
 
 
 class Graphs:
-    """`decode` of hidden grids by graphs: one for each kind of grid, of options and of shapes, captured when it is
-    first asked for. The MOST_GRAPHS that were used last are kept. Several threads may draw, one after the other."""
+    """`decode` of hidden grids by graphs: one for each kind of grid, of options and of shapes, captured when such a
+    grid is asked for a second time, as a capture takes as long as several grids. The MOST_GRAPHS that were used last
+    are kept. Several threads may draw, one after the other."""
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[Hashable, GraphedDecode] = OrderedDict()
+        self.kept: OrderedDict[Hashable, GraphedDecode | None] = OrderedDict()
         self.drawing = threading.Lock()
+        self.pool: Any = None
+
+    @staticmethod
+    def fit(device: torch.device) -> bool:
+        """Whether graphs are captured on a device."""
+        return device.type == "cuda"
 
     def decode(
         self,
@@ -85,12 +93,24 @@ class Graphs:
         height: int | None = None,
     ) -> Tokens:
         """As `decode`, of what `predict_of` makes of the context: of one `kind` it must always make the same.
+        `callback` sees every step, but where there is a graph not before the last one is taken.
         Raises FloatingPointError for logits that are NaN or +inf."""
-        key = kind, options, start_tokens.shape, *(tensor.shape for tensor in context)
+        key = kind, options, start_tokens.shape, *((tensor.shape, tensor.dtype) for tensor in context)
         with self.drawing:
-            if key not in self.kept:
-                while len(self.kept) >= MOST_GRAPHS:
-                    self.kept.popitem(last=False)
-                self.kept[key] = GraphedDecode(predict_of, context, options, start_tokens, mask_id, height)
-            self.kept.move_to_end(key)
-            return self.kept[key](generators, *context, callback=callback)
+            is_known = key in self.kept
+            graph = self.kept.pop(key, None)
+            if is_known and graph is None:
+                if self.pool is None and start_tokens.device.type == "cuda":
+                    self.pool = torch.cuda.graph_pool_handle()
+                graph = GraphedDecode(predict_of, context, options, start_tokens, mask_id, height, self.pool)
+            self.kept[key] = graph
+            while len(self.kept) > MOST_GRAPHS:
+                self.kept.popitem(last=False)
+            drawn = None if graph is None else graph.steps(generators, *context)
+        if drawn is None:
+            return decode(start_tokens, predict_of(*context), options, generators, mask_id, callback, height)
+        tokens, reports = drawn
+        if callback is not None:
+            for report in reports:
+                callback(report)
+        return tokens

@@ -157,6 +157,7 @@ WHEN_CHANGED = {
     "size": "it has learned from pictures of the old one",
     "content": "these are other rows, and others are held out, so validation may know what it is shown",
     **dict.fromkeys(LOSSES, "it has learned by the old losses, which are not to be compared with those to come"),
+    "text-encoder": "it has learned from the states of the old one, which are others unless it is the same rounded",
     **dict.fromkeys(("drawn-by", "drawn-share"), "it has learned to paint other tokens than it is given now"),
 }
 """What of the order a run may go on with another value of, and what comes of it."""

@@ -143,12 +143,12 @@ def export(
         superres = exported(SuperResTransformer, SuperResConfig, run, "superres", decay, last)
         high = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan_superres"))
         model = Muse.from_pretrained(remembered_part(run, "model"), "cpu", "float32")
-        muse = enlarging(model, superres, high, folder.resolve().name)
+        muse = enlarging(model, superres, high, folder.absolute().name)
     else:
         base = exported(MaskedTransformer, TransformerConfig, run, "base", decay, last)
         low = load_module(VQGAN, VQGANConfig, vqgan or remembered_part(run, "vqgan"))
         text_encoder = TextEncoder.from_folder(remembered_part(run, "text_encoder"))
-        muse = Muse(text_encoder, low, base, name=folder.resolve().name)
+        muse = Muse(text_encoder, low, base, name=folder.absolute().name)
     before = parts_in(folder)
     muse.save_pretrained(folder, dtype)
     if not (folder / README).exists():

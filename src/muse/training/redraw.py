@@ -46,7 +46,7 @@ class Redraw:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with the networks that draw, but not with the arithmetic."""
         superres, _ = self.muse.high
-        return fingerprint_of([self.muse.vqgan, superres], torch.bfloat16)
+        return fingerprint_of([self.muse.vqgan, superres], torch.bfloat16, configs=False)
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures, step: int) -> Tokens:

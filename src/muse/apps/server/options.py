@@ -27,8 +27,8 @@ class Serve:
     """Arithmetic of the networks that draw; auto takes bfloat16 where the machine computes in it. int8, on
     processors, and float8, on GPUs, round products and are faster with large models."""
     graphs: bool = False
-    """On a CUDA GPU, draw each grid that begins with nothing as one CUDA graph: faster, but for the first of its
-    kind."""
+    """On a CUDA GPU, draw each grid that begins with nothing as one CUDA graph: faster, but for the second of its
+    kind, which is captured. In bfloat16 it can be another picture."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 lets other machines in (think of --keys-file then)."""
     port: int = 8000
