@@ -487,8 +487,8 @@ def serve(options: Web) -> None:
     """Load the model and serve its page until stopped.
     Raises ValueError or OSError if the model cannot be read or the port is taken."""
     check_address(options.host, options.port)
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Gradio unpacks uploads by Pillow, which refuses twice that
     studio = Studio(load(options.model, options.precision, options.graphs))
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Gradio unpacks uploads by Pillow, which refuses twice that
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does: the folder goes
     try:
         build(studio).launch(**launch_options(options))
