@@ -34,7 +34,7 @@ from muse.models.layers import Context, Texts, Words
 from muse.models.narrow import narrow
 from muse.models.reuse import Reuse, Rhythm
 from muse.models.superres import SuperResConfig, SuperResTransformer, Upsampling
-from muse.models.text_encoder import TextEncoder
+from muse.models.text_encoder import TextEncoder, mean_state
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig, to_unit_range
 from muse.precision import EIGHT_BITS, check_device, check_drawn_in, default_device, dtype_for, number_for
@@ -276,11 +276,9 @@ class Muse(Editing):
 
     def _mean_states(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         """The mean state of each text's words, of length 1, on the processor."""
-        means = []
-        for i in range(0, len(texts), BATCH):
-            states, is_word = self.text_encoder(texts[i : i + BATCH])
-            means.append((states * is_word[..., None]).sum(1) / is_word.sum(1, keepdim=True))
-        return nn.functional.normalize(torch.cat(means).float(), dim=-1).cpu()
+        starts = range(0, len(texts), BATCH)
+        means = [mean_state(*self.text_encoder(texts[start : start + BATCH])) for start in starts]
+        return nn.functional.normalize(torch.cat(means), dim=-1)
 
     # -- drawing --------------------------------------------------------------------------------------------------
 

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from muse.checkpoint import load_module
 from muse.evaluation.metrics import Features, PerPicture
 from muse.evaluation.networks import BATCH, FeatureNetwork, MissingWeights, hash_of_folder, load_exported
-from muse.models.text_encoder import TextEncoder
+from muse.models.text_encoder import TextEncoder, mean_state
 from muse.pipeline import load_text_encoder
 from muse.requests import keep_whole
-from muse.shapes import TextMask, TextStates
 
 Directions = Float[Tensor, "sample shared"]
 """Rows of length 1."""
@@ -108,12 +107,6 @@ def read(text_encoder: TextEncoder, prompts: Sequence[str]) -> Features:
     """One row for each prompt: the mean of its states."""
     parts = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
     return torch.cat([mean_state(*text_encoder(part)) for part in parts])
-
-
-def mean_state(states: TextStates, is_word: TextMask) -> Features:
-    """The mean over words, without padding."""
-    weights = is_word[..., None].float()
-    return ((states * weights).sum(1) / weights.sum(1)).float().cpu()
 
 
 def ranks_of_own(queries: Directions, candidates: Candidates, own: Int[Tensor, " sample"]) -> Int[Tensor, " sample"]:

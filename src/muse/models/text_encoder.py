@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -167,6 +167,12 @@ class TextEncoder(nn.Module):
             pad_sequence([read[prompt][part][0] for prompt in prompts], batch_first=True) for part in (0, 1)
         )
         return text, is_word
+
+
+def mean_state(states: TextStates, is_word: TextMask) -> Float[Tensor, "text dim"]:
+    """The mean over the words of each text, without padding, in float32 and on the processor."""
+    weights = is_word[..., None].float()
+    return ((states * weights).sum(1) / weights.sum(1)).float().cpu()
 
 
 def move_into(fresh: Path, folder: Path) -> None:
