@@ -235,9 +235,8 @@ def fingerprint_of(modules: Iterable[nn.Module], dtype: torch.dtype | None = Non
     for module in modules:
         config = getattr(module, "config", None)
         if configs and dataclasses.is_dataclass(config):
-            told = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-            own = {field.name: field.default for field in dataclasses.fields(config)}
-            changed = {name: value for name, value in told.items() if value != own[name]}
+            told = ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
+            changed = {field.name: value for field, value in told if value != field.default}
             digest.update(json.dumps(changed, sort_keys=True).encode())
         for name, tensor in sorted(module.state_dict().items()):
             whole = tensor.detach().to("cpu", dtype).contiguous().reshape(-1)

@@ -1,6 +1,7 @@
 """`Muse`: a prompt's way to a picture, and the folder that holds all of its parts."""
 
 import dataclasses
+import hashlib
 import importlib.resources
 import json
 import os
@@ -121,7 +122,7 @@ class Muse(Editing):
         dtype, number = dtype_for(precision, device), number_for(precision, device)
         folder = find_model(model)
         index = read_json(folder / INDEX)
-        is_cascade = len(parts_of(index, folder)) > len(PARTS)
+        is_cascade = has_superres(index, folder)
         muse = cls(
             load_text_encoder(folder / "text_encoder"),
             load_module(VQGAN, VQGANConfig, folder / "vqgan"),
@@ -223,7 +224,7 @@ class Muse(Editing):
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with whatever draws: weights, in which arithmetic, configs, and how
         prompts become sub-words."""
-        return f"{fingerprint_of(self.modules)[:8]}{self.text_encoder.fingerprint()[:8]}"
+        return hashlib.sha256(f"{fingerprint_of(self.modules)} {self.text_encoder.manner()}".encode()).hexdigest()[:16]
 
     @property
     def device(self) -> torch.device:
@@ -416,15 +417,12 @@ class Muse(Editing):
         Raises ValueError if there are negative prompts and guidance is 0, or for states as `generate_from_states`."""
         check_states(text, is_word, seeds, self.base.config.text_dim)
         check_guidance(options.guidance, has_negatives=len(text) == 2 * len(seeds) > 0)
-
         base, num = self.base, len(seeds)  # a graph keeps the function, and the function shall not keep this model
 
         def predict_of(text: Texts, is_word: Words) -> Predict:
             return each_guided(base, text, is_word, num, options)
 
-        return self._decode(
-            self.base.config, predict_of, (text, is_word), options, generators_for(seeds), callback, start
-        )
+        return self._decode(base.config, predict_of, (text, is_word), options, generators_for(seeds), callback, start)
 
     @torch.no_grad()
     def draw_superres(
@@ -827,6 +825,12 @@ def parts_of(index: dict[str, Any], folder: Path) -> tuple[str, ...]:
             f"{folder / INDEX} names {extra[0]} but not {missing}; this folder is no whole checkpoint"
         )
     return (*PARTS, *extra)
+
+
+def has_superres(index: dict[str, Any], folder: Path) -> bool:
+    """Whether a model draws large pictures of small ones.
+    Raises CheckpointError as `parts_of`."""
+    return len(parts_of(index, folder)) > len(PARTS)
 
 
 def read_defaults(index: dict[str, Any], folder: Path) -> SamplingOptions:

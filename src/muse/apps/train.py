@@ -36,15 +36,16 @@ class Train:
             raise ValueError(f"no recipe came; give one of: {', '.join(recipes)}")
         if recipe not in recipes:
             raise ValueError(f"there is no recipe {recipe!r} of {stage}; give one of: {', '.join(recipes)}")
+        plain = recipes[recipe]()
         command = tyro.cli(
             STAGES[stage],
-            default=STAGES[stage](recipe=recipes[recipe]()),
+            default=STAGES[stage](recipe=plain),
             prog=f"muse train {stage} {recipe}",
             description=recipes[recipe].__doc__,
             args=changes,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        check_given(command, recipes[recipe]())
+        check_given(command, plain)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         command.run()

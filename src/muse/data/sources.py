@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
@@ -39,10 +39,13 @@ METADATA_FILES = (METADATA, "metadata.csv")
 """Where a folder keeps captions by `file_name`: as JSON, a record a line, or as a table."""
 METADATA_PARQUET = "metadata.parquet"
 """The same as columns, which pyarrow reads."""
+CAPTION_FILES = (*METADATA_FILES, METADATA_PARQUET)
+"""All of these."""
 FILE_NAME = "file_name"
 DELIMITERS = ",;\t"
 """What may stand between the columns of a table; Excel writes semicolons where commas are in numbers."""
-SAID = re.compile(r"sep=.?", re.IGNORECASE)
+SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)
+"""A first line by which Excel tells itself what stands between them."""
 FORMATS = (".tar", ".parquet")
 SAVED, SAVED_TOGETHER = "state.json", "dataset_dict.json"
 """Files of the folder of a data set, and of several, that `datasets` has saved."""
@@ -161,9 +164,9 @@ class FolderSource(Pieces):
     """Picture files of a folder and the folders below it, in the order of their names, but for what runs of training
     have left in theirs.
 
-    Captions are the lines of the .txt file beside a picture, and the captions that the folder's METADATA_FILES and
-    METADATA_PARQUET have for its `file_name`, as `datasets`' imagefolder reads them. Names are compared as `alike` has
-    them, and those of columns in letters of any size."""
+    Captions are the lines of the .txt file beside a picture, and the captions that the folder's CAPTION_FILES have
+    for its `file_name`, as `datasets`' imagefolder reads them. Names are compared as `alike` has them, and those of
+    columns in letters of any size."""
 
     def __init__(self, folder: Path, options: SourceOptions):
         self.folder, self.options, self.rows_per_piece = folder, options, options.rows_per_piece
@@ -176,21 +179,18 @@ class FolderSource(Pieces):
             log.warning("%s has pictures that are passed over: %s", folder, passed_over)
         texts_beside = sorted(path for path in files if path.suffix.lower() == ".txt")
         self.beside = {alike(str(path.with_suffix(""))): path for path in texts_beside}
-        names = (*METADATA_FILES, METADATA_PARQUET)
-        self.metadata = [path for name in names if (path := folder / name).is_file()]
-        self.told, columns = read_metadata(self.metadata, options.caption_column)
-        self.columns = list(dict.fromkeys(name for path in self.metadata for name in columns[path]))
+        self.metadata = [path for name in CAPTION_FILES if (path := folder / name).is_file()]
+        self.told, self.columns = read_metadata(self.metadata, options.caption_column)
         if self.told and (lost := self.told.keys() - {alike(self.name(index)) for index in range(len(self))}):
             log.warning("%s names pictures that are not there (%d, %s for one)", self.told_by, len(lost), min(lost))
         if options.caption_column is not None:
             self.check_columns()
-        self.columns_of = columns
 
     def warn_of_captions(self) -> None:
         """Say of each file of metadata that has no captions so; there may be others elsewhere."""
-        for path in filter(self.columns_of.get, self.metadata):
+        for path, columns in self.columns.items():
             try:
-                choose(self.columns_of[path], self.options.caption_column, CAPTION_COLUMNS, "caption", str(path))
+                choose(columns, self.options.caption_column, CAPTION_COLUMNS, "caption", str(path))
             except ValueError as error:
                 log.warning("%s", error)
 
@@ -205,13 +205,13 @@ class FolderSource(Pieces):
     def check_columns(self) -> None:
         """Raises ValueError if there is metadata of which no column is the one for captions, or a column is asked for
         and there is none: .txt files have no columns."""
-        wanted = self.options.caption_column
-        if self.columns:
-            choose(self.columns, wanted, CAPTION_COLUMNS, "caption", self.told_by)
+        wanted, columns = self.options.caption_column, dict.fromkeys(chain.from_iterable(self.columns.values()))
+        if columns:
+            choose(list(columns), wanted, CAPTION_COLUMNS, "caption", self.told_by)
         elif wanted is not None:
             raise ValueError(
                 f"--source.caption-column is {wanted} and {self.folder} has no columns, as only a "
-                f"{' or '.join((*METADATA_FILES, METADATA_PARQUET))} has; write one with {FILE_NAME} and {wanted}, or "
+                f"{' or '.join(CAPTION_FILES)} has; write one with {FILE_NAME} and {wanted}, or "
                 "leave the option out and captions are those of the .txt files"
             )
 
@@ -534,7 +534,7 @@ def state_of(path: Path) -> Sequence[int]:
 
 
 def read_metadata(paths: Iterable[Path], column: str | None) -> tuple[dict[str, list[str]], dict[Path, list[str]]]:
-    """The captions of each file of a folder, from its files of metadata, and the columns that each of these has.
+    """The captions of each file of a folder, from its files of metadata, and the columns of each of these that has any.
     Raises ValueError that names the first line that cannot be read, or the columns if none is for names of files."""
     told: dict[str, list[str]] = {}
     columns: dict[Path, list[str]] = {}
@@ -555,7 +555,8 @@ def read_metadata(paths: Iterable[Path], column: str | None) -> tuple[dict[str, 
                 raise ValueError(
                     f"line {i} of {path} is no record with a {FILE_NAME} ({error}); mend or delete it"
                 ) from error
-        columns[path] = list(known)
+        if known:
+            columns[path] = list(known)
     return told, columns
 
 
@@ -588,7 +589,8 @@ def parquet_records_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from part.to_pylist()
 
     for i, record in enumerate(whole(records(), str(path)), start=1):
-        check_column(list(record), FILE_NAME, path)
+        if i == 1:  # all have the same columns
+            check_column(list(record), FILE_NAME, path)
         yield i, record
 
 
@@ -605,7 +607,7 @@ def table_of(text: str) -> "csv.DictReader[str]":
     else that is in its header."""
     text = text.lstrip("\r\n")
     header, _, rest = text.partition("\n")
-    if SAID.fullmatch(header.strip()):  # Excel's own line, which says what is between columns
+    if SEPARATOR_LINE.fullmatch(header.strip()):
         text, (header, _, _) = rest, rest.partition("\n")
     named = (each for each in DELIMITERS if called(FILE_NAME, header.split(each)) is not None)
     found = (each for each in DELIMITERS if each in header)

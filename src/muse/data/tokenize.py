@@ -21,7 +21,7 @@ from PIL import Image
 from muse.checkpoint import read_json, write_whole
 from muse.data.cache import CacheInfo, Grids, shard_name, write_index, write_shard
 from muse.data.pictures import Tally, Unusable, fit, read_picture
-from muse.data.sources import METADATA_FILES, METADATA_PARQUET, FolderSource, Row, Source, TarRows, TarSource, Traits
+from muse.data.sources import CAPTION_FILES, FolderSource, Row, Source, TarRows, TarSource, Traits
 from muse.images import to_batch
 from muse.models.text_encoder import TextEncoder
 from muse.models.vqgan import VQGAN
@@ -154,13 +154,13 @@ def info_of(networks: Networks, options: TokenizeOptions, name: str) -> CacheInf
 def begin(folder: Path, info: CacheInfo, source: Source) -> None:
     """Say in the folder what it will hold, or see that it is the same.
     Raises ValueError if it holds something else, or there is nothing to learn from."""
-    if isinstance(source, FolderSource) and not source.has_captions:
-        source.check_columns()
-        raise ValueError(
-            f"no picture of {source.folder} has a caption; write them in .txt files beside the pictures, "
-            f"or in a {' or '.join((*METADATA_FILES, METADATA_PARQUET))} with file_name and caption"
-        )
     if isinstance(source, FolderSource):
+        if not source.has_captions:
+            source.check_columns()
+            raise ValueError(
+                f"no picture of {source.folder} has a caption; write them in .txt files beside the pictures, "
+                f"or in a {' or '.join(CAPTION_FILES)} with file_name and caption"
+            )
         source.warn_of_captions()
     plan, path = {**info.as_json(), **source.traits(), "pieces": source.num_pieces}, folder / PLAN
     if path.is_file() and (change := change_of(plan, read_json(path))) is not None:
@@ -191,8 +191,7 @@ def change_of(plan: Traits, found: Mapping[str, Any]) -> str | None:
 
 def same_source(one: str, other: str) -> bool:
     """Whether two caches are made of the same path at the same sizes, however the path is written."""
-    parts = [each.rpartition(", ") for each in (one, other)]
-    (path, _, sizes), (other_path, _, other_sizes) = parts
+    (path, _, sizes), (other_path, _, other_sizes) = one.rpartition(", "), other.rpartition(", ")
     return sizes == other_sizes and os.path.normpath(path) == os.path.normpath(other_path)
 
 

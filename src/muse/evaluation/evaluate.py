@@ -60,11 +60,11 @@ from muse.images import to_images
 from muse.models.vqgan import VQGAN, VQGANConfig
 from muse.pipeline import (
     INDEX,
-    SUPERRES_PARTS,
     Judge,
     Muse,
     Size,
     find_model,
+    has_superres,
     load_text_encoder,
     read_defaults,
     read_superres_defaults,
@@ -675,8 +675,8 @@ def check_model(model: str, given: Sequence[str], requests: Sequence[Request]) -
     read; nothing but the text encoder is loaded."""
     folder = find_model(model)
     index = read_json(folder / INDEX)
-    has_superres = set(SUPERRES_PARTS) <= set(index.get("parts", ()))
-    with_both(read_defaults(index, folder), read_superres_defaults(index, folder) if has_superres else None, given)
+    superres = read_superres_defaults(index, folder) if has_superres(index, folder) else None
+    with_both(read_defaults(index, folder), superres, given)
     check_prompts((request.prompt for request in requests), load_text_encoder(folder / "text_encoder"))
 
 

@@ -96,10 +96,7 @@ class TextEncoder(nn.Module):
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that tell an encoder and its tokenizer from others, also from the same rounded to
         another type, as its states are others; not what the weights are called, which is up to who loads them."""
-        with TOKENIZING:
-            numbers = self.tokenizer([TOLD_APART_BY], verbose=False)["input_ids"][0]
-        shape = {name: getattr(self.encoder.config, name, None) for name in OF_NO_WEIGHT}
-        digest = hashlib.sha256(f"{torch.as_tensor(numbers).tolist()} {shape}".encode())
+        digest = hashlib.sha256(self.manner().encode())
         weights = [(name, weight.detach()) for name, weight in self.encoder.named_parameters()]
         stride = sum(weight.numel() for _, weight in weights) // LOOKED_AT * 2 + 1  # odd, so that no row is left out
         for name, weight in weights:
@@ -107,6 +104,13 @@ class TextEncoder(nn.Module):
                 digest.update(str(tuple(weight.shape)).encode())
                 digest.update(weight.flatten()[::stride].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
+
+    def manner(self) -> str:
+        """What tells an encoder from others that no weight does: how a text becomes sub-words, and OF_NO_WEIGHT."""
+        with TOKENIZING:
+            numbers = self.tokenizer([TOLD_APART_BY], verbose=False)["input_ids"][0]
+        shape = {name: getattr(self.encoder.config, name, None) for name in OF_NO_WEIGHT}
+        return f"{torch.as_tensor(numbers).tolist()} {shape}"
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Frozen: it stays in evaluation mode."""

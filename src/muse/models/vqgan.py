@@ -60,8 +60,9 @@ class VQGANConfig:
     place. 1 is the published VQGAN; 2 or 4 leave out the finest resolutions, which cost most and hold few weights."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "decoder_blocks", "num_codes", "code_dim", "norm_groups", "patch"):
-            keep_whole(self, name, least=2 if name == "num_codes" else 1)  # one code says nothing
+        for name in ("blocks", "decoder_blocks", "code_dim", "norm_groups", "patch"):
+            keep_whole(self, name)
+        keep_whole(self, "num_codes", least=2)  # one says nothing
         check_choices(self)
         decoder = self.decoder_channels or self.channels
         kernels = self.encoder_kernels

@@ -10,13 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from muse.checkpoint import CONFIG, CheckpointError, load_module, read_json, read_weights, write_whole
+from muse.checkpoint import CONFIG, CheckpointError, count_parameters, load_module, read_json, read_weights, write_whole
 from muse.models.superres import SuperResConfig, SuperResTransformer
 from muse.models.text_encoder import TextEncoder
 from muse.models.transformer import MaskedTransformer, TransformerConfig
 from muse.models.vqgan import VQGAN, VQGANConfig
-from muse.pipeline import INDEX, SUPERRES_PARTS, Muse, parts_of
-from muse.pipeline import PARTS as PARTS_OF_A_MODEL
+from muse.pipeline import INDEX, Muse, parts_of
 
 PARTS = "parts.json"
 """Where a run of a transformer remembers the folders of what it was trained with: the base its `vqgan` and
@@ -152,16 +151,18 @@ def export(
     before = parts_in(folder)
     muse.save_pretrained(folder, dtype)
     if not (folder / README).exists():
-        write_whole(folder / README, card_of(muse))
+        write_whole(folder / README, card_of(muse, folder))
     for part in before - parts_in(folder):
         shutil.rmtree(folder / part)
     return muse
 
 
-def card_of(muse: Muse) -> str:
-    """A model card to go on from: what a hub looks for, what the parts are, and how to draw."""
-    (width, height), parts = muse.size, zip((*PARTS_OF_A_MODEL, *SUPERRES_PARTS), muse.modules, strict=False)
-    rows = [f"| {name} | {sum(each.numel() for each in part.parameters()):,} |" for name, part in parts]
+def card_of(muse: Muse, folder: Path) -> str:
+    """A model card to go on from, of a model that is in a folder: what a hub looks for, what the parts are, and how to
+    draw."""
+    width, height = muse.size
+    parts = parts_of(read_json(folder / INDEX), folder)
+    rows = [f"| {part} | {count_parameters(folder / part):,} |" for part in parts]
     return CARD.format(name=muse.name, width=width, height=height, rows="\n".join(rows))
 
 

@@ -44,7 +44,8 @@ class Redraw:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with the networks that draw, but not with the arithmetic."""
+        """Sixteen hexadecimal digits that change with the weights that draw, as runs of before noted them, but not with
+        the arithmetic."""
         superres, _ = self.muse.high
         return fingerprint_of([self.muse.vqgan, superres], torch.bfloat16, configs=False)
 
